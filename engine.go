@@ -1,0 +1,85 @@
+package sheepdog
+
+// Op is one write as an Engine sees it: whole blocks of one object in one
+// layer.
+type Op struct {
+	Object ObjectID
+	Layer  LayerID
+	Start  BlockNo
+	Count  uint32
+	Data   []byte // Count*BlockSize bytes; nil writes zeros
+	Stamp  Stamp
+	// Force applies the blocks whatever stamp they hold; without it a block is
+	// left alone unless Stamp is higher than the one it holds.
+	Force bool
+}
+
+// Engine keeps the replicas of one node: for every (object, layer) a record per
+// block. It knows nothing of views, tokens or other nodes. All methods are safe
+// for concurrent use. A chain is a list of layers of the object's family,
+// newest first: the first layer in which a block is not Absent decides.
+type Engine interface {
+	// Write applies ops in order and puts the outcome of op i into errs[i], which
+	// must have len(ops) entries. Blocks of one op become visible together. When
+	// it returns, what was applied survives the death of the process, not the
+	// loss of power. The data are not kept after it returns.
+	Write(ops []Op, errs []error)
+	// Read fills buf (count*BlockSize bytes; zeros where not Data) and states
+	// (count entries). Every block is verified; if some are bad the error is a
+	// *BadBlocksError, which wraps ErrChecksum, and the other blocks are filled.
+	Read(obj ObjectID, chain []LayerID, start BlockNo, count uint32, buf []byte, states []BlockState) error
+	// Records fills recs (count entries) without reading data.
+	Records(obj ObjectID, chain []LayerID, start BlockNo, count uint32, recs []Record) error
+	// Flush makes everything that Write applied before the call durable.
+	// Concurrent calls share the work.
+	Flush() error
+	// List visits objects in ascending (partition, family, index, layer) order,
+	// starting after the entry `after` (zero: from the start), until visit
+	// returns false. Only partitions for which want is true are visited; a nil
+	// want means all.
+	List(after ListEntry, want func(Partition) bool, visit func(ListEntry) bool) error
+	// LayerObjects lists the indexes that a layer holds, ascending.
+	LayerObjects(layer LayerID) ([]Index, error)
+	Maintainer
+}
+
+// Maintainer is the housekeeping side of an Engine.
+type Maintainer interface {
+	// Layers lists every layer that holds anything, with its family.
+	Layers() (map[LayerID]FamilyID, error)
+	// DropLayer forgets a layer; DropObject one object of it. The space comes
+	// back once the change is durable. Idempotent; safe to repeat after a crash.
+	DropLayer(layer LayerID) error
+	DropObject(obj ObjectID, layer LayerID) error
+	// Merge moves the blocks of layer from into layer to where to has none, and
+	// forgets from. No data are copied. Idempotent, atomic per object.
+	Merge(from, to LayerID) error
+	// Usage tells the space of the store.
+	Usage() (Usage, error)
+	// Get and Put keep small durable facts of the node (identity, cluster id) by
+	// name. Put is durable when it returns. Get of a missing name returns nil.
+	Get(name string) ([]byte, error)
+	Put(name string, value []byte) error
+	// Wipe forgets all replicas, durably, and keeps the named facts.
+	Wipe() error
+	Close() error
+}
+
+// Usage is the space of a store in bytes. Used is what live blocks and their
+// overhead take; Free is what the file system could still give to it.
+type Usage struct {
+	Used uint64
+	Free uint64
+}
+
+// BadBlocksError says which blocks of a read failed their checksum.
+type BadBlocksError struct {
+	Object ObjectID
+	Blocks []BlockNo
+}
+
+func (e *BadBlocksError) Error() string {
+	return "object " + e.Object.String() + ": " + ErrChecksum.Error()
+}
+
+func (e *BadBlocksError) Unwrap() error { return ErrChecksum }

@@ -1,0 +1,193 @@
+// Package sheepdog holds the words of the system: identifiers, the immutable
+// View that says who holds what, the messages between gateways and replicas,
+// and the errors that cross package borders. It does no I/O and imports
+// nothing of ours; every other package speaks in its terms. The glossary is in
+// docs/architecture.md.
+package sheepdog
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// BlockSize is the unit of presence, checksum and copy-on-write, in bytes.
+const BlockSize = 4096
+
+// Limits of the system. Sizes are in bytes.
+const (
+	MaxCopies           = 31
+	MaxVDISize          = 16 << 50
+	MaxNameLength       = 255
+	MinBlockSizeShift   = 20 // objects of 1 MiB
+	MaxBlockSizeShift   = 31 // objects of 2 GiB
+	DefaultObjectShift  = 22 // objects of 4 MiB
+	Partitions          = 1 << 16
+	DefaultVNodes       = 128
+	DefaultPort         = 7000
+	DefaultNBDPort      = 10809
+	MaxTransfer         = 32 << 20 // the largest single read or write, as NBD's recommended maximum
+	ProtocolVersion     = 1        // of peer frames and gossip metadata
+	ControlAPIVersion   = 1        // of the HTTP API
+	DirectoryRawVersion = 1
+)
+
+// NodeID names a node for the life of its metadata directory. It is random and
+// survives restarts.
+type NodeID uint64
+
+// Incarnation is one life of a node's process, new at every start. It never
+// repeats for a node; it has no order.
+type Incarnation uint64
+
+// ClusterID is made by `dog cluster format`. The zero value means unformatted.
+type ClusterID [16]byte
+
+// Epoch is the number of the committed membership, as operators see it: 1 at
+// format, one more for every join, leave, disk or weight change.
+type Epoch uint64
+
+// Revision is the number of the committed view. It rises with every epoch and
+// with every change of a partition table (promotion, cleaning), and is what
+// docs/protocol.md means where it fences by the view. It never falls.
+type Revision uint64
+
+// Token is the fencing number of a coordinator, higher at every appointment.
+type Token uint64
+
+// FamilyID names a family of layers; never reused.
+type FamilyID uint64
+
+// LayerID names a layer; never reused. Zero means none.
+type LayerID uint64
+
+// VID is the number of 24 bits that users see as six hex digits.
+type VID uint32
+
+// Index is the position of an object in its VDI, in objects.
+type Index uint32
+
+// BlockNo is the position of a block in its object, in blocks.
+type BlockNo uint32
+
+// Partition is a hash slot of (family, index): the unit of placement.
+type Partition uint16
+
+// Zone is a failure domain.
+type Zone uint32
+
+// ObjectID names what placement places: one index of one family, with all the
+// layers of it.
+type ObjectID struct {
+	Family FamilyID
+	Index  Index
+}
+
+// Partition is where the object belongs: the top 16 bits of a 64-bit mix
+// (SplitMix64 finaliser, Stafford variant 13) of family and index. It is an
+// on-disk contract; golden vectors are in the tests.
+func (o ObjectID) Partition() Partition {
+	h := mix64(uint64(o.Family)*0x9e3779b97f4a7c15 + uint64(o.Index) + 0x2545f4914f6cdd1d)
+	return Partition(h >> 48)
+}
+
+func mix64(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+func (o ObjectID) String() string { return fmt.Sprintf("%x.%x", uint64(o.Family), uint32(o.Index)) }
+
+// Stamp orders the writes of one block: first by token, then by sequence
+// number. The zero stamp is older than every write.
+type Stamp struct {
+	Token Token
+	Seq   uint64
+}
+
+// Less reports whether s is older than t.
+func (s Stamp) Less(t Stamp) bool {
+	return s.Token < t.Token || s.Token == t.Token && s.Seq < t.Seq
+}
+
+// Origin names a forwarded request so that a retry at another coordinator is
+// applied once. Gateway is the incarnation of the forwarding gateway's process;
+// zero means that the write was not forwarded.
+type Origin struct {
+	Gateway Incarnation
+	Request uint64
+}
+
+// Policy is a redundancy policy: Copies replicas, or (Parity > 0) Copies data
+// and Parity parity strips.
+type Policy struct {
+	Copies uint8
+	Parity uint8
+}
+
+func (p Policy) String() string {
+	if p.Parity > 0 {
+		return fmt.Sprintf("%d:%d", p.Copies, p.Parity)
+	}
+	return strconv.Itoa(int(p.Copies))
+}
+
+// Width is the number of nodes that an object of this policy wants.
+func (p Policy) Width() int { return int(p.Copies) + int(p.Parity) }
+
+// MarshalText writes the policy as `3` or `4:2`.
+func (p Policy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads `3` or `4:2`.
+func (p *Policy) UnmarshalText(b []byte) error {
+	data, parity, coded := strings.Cut(string(b), ":")
+	c, err := strconv.ParseUint(data, 10, 8)
+	if err != nil || c < 1 || c > MaxCopies {
+		return fmt.Errorf("redundancy policy %q: want 1 to %d copies, or D:P", b, MaxCopies)
+	}
+	*p = Policy{Copies: uint8(c)}
+	if coded {
+		n, err := strconv.ParseUint(parity, 10, 8)
+		if err != nil || n < 1 || n > 15 {
+			return fmt.Errorf("redundancy policy %q: want 1 to 15 parity strips after the colon", b)
+		}
+		p.Parity = uint8(n)
+	}
+	return nil
+}
+
+func (id NodeID) String() string                   { return fmt.Sprintf("%016x", uint64(id)) }
+func (i Incarnation) String() string               { return fmt.Sprintf("%016x", uint64(i)) }
+func (v VID) String() string                       { return fmt.Sprintf("%x", uint32(v)) }
+func (id ClusterID) String() string                { return hex.EncodeToString(id[:]) }
+func (id ClusterID) IsZero() bool                  { return id == ClusterID{} }
+func (id NodeID) MarshalText() ([]byte, error)     { return []byte(id.String()), nil }
+func (i Incarnation) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+func (id ClusterID) MarshalText() ([]byte, error)  { return []byte(id.String()), nil }
+
+// UnmarshalText reads 16 hex digits.
+func (id *NodeID) UnmarshalText(b []byte) error {
+	n, err := strconv.ParseUint(string(b), 16, 64)
+	*id = NodeID(n)
+	return err
+}
+
+// UnmarshalText reads 16 hex digits.
+func (i *Incarnation) UnmarshalText(b []byte) error {
+	n, err := strconv.ParseUint(string(b), 16, 64)
+	*i = Incarnation(n)
+	return err
+}
+
+// UnmarshalText reads 32 hex digits.
+func (id *ClusterID) UnmarshalText(b []byte) error {
+	if hex.DecodedLen(len(b)) != len(id) {
+		return fmt.Errorf("cluster id %q: want %d hex digits", b, 2*len(id))
+	}
+	_, err := hex.Decode(id[:], b)
+	return err
+}
