@@ -1,0 +1,53 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"sheepdog"
+)
+
+// listPage is how many entries one list message asks for.
+const listPage = 16384
+
+// LayerIndexes tells visit every index at which the layer may hold anything, in
+// no order and possibly more than once: the union of what all acting members
+// hold. It misses nothing that was acknowledged before the call.
+func (g *Gateway) LayerIndexes(ctx context.Context, s Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error {
+	err := g.retry(ctx, func(v *sheepdog.View) error {
+		acting, err := actingAnywhere(v, s.Policy)
+		if err != nil {
+			return err
+		}
+		var mu sync.Mutex
+		return g.each(ctx, acting, "list", func(ctx context.Context, _ sheepdog.Member, r sheepdog.Replica) error {
+			return listLayer(ctx, r, v, s, layer, func(e sheepdog.ListEntry) {
+				mu.Lock()
+				visit(e.Object.Index)
+				mu.Unlock()
+			})
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("list layer %d: %w", layer, err)
+	}
+	return nil
+}
+
+func listLayer(ctx context.Context, r sheepdog.Replica, v *sheepdog.View, s Scope, layer sheepdog.LayerID, visit func(sheepdog.ListEntry)) error {
+	req := &sheepdog.ListRequest{Fence: sheepdog.Fence{Revision: v.Revision}, Policy: s.Policy, Layer: layer, Limit: listPage}
+	for {
+		reply, err := r.List(ctx, req)
+		if err != nil {
+			return err
+		}
+		for _, e := range reply.Entries {
+			visit(e)
+		}
+		if !reply.More || len(reply.Entries) == 0 {
+			return nil
+		}
+		req.After = reply.Entries[len(reply.Entries)-1]
+	}
+}

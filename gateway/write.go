@@ -1,0 +1,131 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"sheepdog"
+)
+
+// Write replicates one write until the acknowledgement rule holds
+// (docs/protocol.md rule 3): every acting replica and every target of the
+// partition has accepted it in one interval, and enough of them act. The
+// request's Revision is set here; everything else is the caller's, and must not
+// change until Write returns, also not when ctx ends: ctx only stops further
+// attempts, never one that is under way.
+//
+// ErrFenced means that another coordinator has taken over; the write may or may
+// not have reached replicas.
+func (g *Gateway) Write(ctx context.Context, req *sheepdog.WriteRequest) error {
+	part := req.Object.Partition()
+	err := g.retry(ctx, func(v *sheepdog.View) error {
+		p, writers, err := writable(v, req.Policy, part, req.Repair)
+		if err != nil {
+			return err
+		}
+		r := *req
+		r.Revision = v.Revision
+		if err := g.fanOut(ctx, &r, writers); err != nil {
+			return err
+		}
+		return g.sameInterval(req.Policy, part, p.Since)
+	})
+	if err != nil {
+		return fmt.Errorf("write object %s: %w", req.Object, err)
+	}
+	return nil
+}
+
+// writable lists the members that a write of the partition needs in this view.
+func writable(v *sheepdog.View, policy sheepdog.Policy, part sheepdog.Partition, repair bool) (*sheepdog.Placement, []sheepdog.Member, error) {
+	p, ok := v.Placement(policy, part)
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: no table for policy %s in revision %d", errWaiting, policy, v.Revision)
+	}
+	if p.State != sheepdog.Clean && !repair {
+		return nil, nil, fmt.Errorf("%w: partition %d is being compared after a restart", errWaiting, part)
+	}
+	live, missing := v.ActingMembers(p)
+	if missing > 0 || len(live) < v.MinCopies(policy) {
+		return nil, nil, fmt.Errorf("%w: partition %d has %d acting replicas, %d missing, needs %d",
+			errWaiting, part, len(live), missing, v.MinCopies(policy))
+	}
+	for _, id := range p.Target {
+		if p.IsActing(id) {
+			continue
+		}
+		if m, ok := v.Member(id); ok {
+			live = append(live, m)
+		}
+	}
+	return p, live, nil
+}
+
+// sameInterval checks that the acks were given in the coordinator's present
+// view: acks of an older interval do not count.
+func (g *Gateway) sameInterval(policy sheepdog.Policy, part sheepdog.Partition, since sheepdog.Revision) error {
+	now, ok := g.views.View().Placement(policy, part)
+	if !ok || now.Since != since {
+		return fmt.Errorf("%w: partition %d moved during the attempt", sheepdog.ErrStale, part)
+	}
+	return nil
+}
+
+// fan is one attempt of one write at all its replicas.
+type fan struct {
+	mu      sync.Mutex
+	pending int
+	err     error
+	done    chan struct{}
+}
+
+func (f *fan) finish(err error) {
+	f.mu.Lock()
+	f.pending--
+	if err != nil && (f.err == nil || final(err)) {
+		f.err = err
+	}
+	last := f.pending == 0
+	f.mu.Unlock()
+	if last {
+		f.done <- struct{}{}
+	}
+}
+
+var fans = sync.Pool{New: func() any { return &fan{done: make(chan struct{}, 1)} }}
+
+// fanOut sends the request to all members and waits for every answer: the
+// payload is the caller's memory, and a broken connection answers too. Remote
+// members come first so that their work overlaps the local one.
+func (g *Gateway) fanOut(ctx context.Context, req *sheepdog.WriteRequest, to []sheepdog.Member) error {
+	f := fans.Get().(*fan)
+	f.pending, f.err = len(to), nil
+	reqs := []*sheepdog.WriteRequest{req}
+	ctx = context.WithoutCancel(ctx)
+	local := -1
+	for i, m := range to {
+		if m.ID == g.self {
+			local = i
+			continue
+		}
+		g.send(ctx, f, m, reqs)
+	}
+	if local >= 0 {
+		g.send(ctx, f, to[local], reqs)
+	}
+	<-f.done
+	err := f.err
+	fans.Put(f)
+	return err
+}
+
+func (g *Gateway) send(ctx context.Context, f *fan, m sheepdog.Member, reqs []*sheepdog.WriteRequest) {
+	g.peers.Replica(m).Write(ctx, reqs, func(_ int, err error) {
+		if err != nil {
+			g.note(m, err)
+			err = nodeError("write", m, err)
+		}
+		f.finish(err)
+	})
+}
