@@ -1,0 +1,185 @@
+package api
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"sheepdog"
+)
+
+// VID is a VDI id; JSON has it as users see it, in hex digits.
+type VID sheepdog.VID
+
+func (v VID) String() string { return sheepdog.VID(v).String() }
+
+// MarshalText writes hex digits without leading zeros.
+func (v VID) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText reads up to six hex digits.
+func (v *VID) UnmarshalText(b []byte) error {
+	n, err := strconv.ParseUint(string(b), 16, 24)
+	if err != nil {
+		return fmt.Errorf("VDI id %q: want up to six hex digits", b)
+	}
+	*v = VID(n)
+	return nil
+}
+
+// VDI is a working VDI or one of its snapshots.
+type VDI struct {
+	Name       string `json:"name"`
+	ID         VID    `json:"id"`
+	Snapshot   bool   `json:"snapshot"`
+	SnapshotID uint32 `json:"snapshotID"` // 0 for a working VDI
+	Tag        string `json:"tag,omitempty"`
+	// Clone: a working VDI that lies directly on a snapshot of another name.
+	Clone bool `json:"clone"`
+	// ParentID is the snapshot that this one lies on, of the same or (for a
+	// clone) another name; 0 if there is none.
+	ParentID       VID             `json:"parentID"`
+	SizeBytes      uint64          `json:"sizeBytes"`
+	Created        time.Time       `json:"created"`
+	Copies         sheepdog.Policy `json:"copies"`
+	BlockSizeShift uint8           `json:"blockSizeShift"`
+	// OwnObjects counts objects written since the last snapshot, SharedObjects
+	// those inherited.
+	OwnObjects    uint64 `json:"ownObjects"`
+	SharedObjects uint64 `json:"sharedObjects"`
+	// UsedBytes and SharedBytes are objects times object size, not space on
+	// disks. The server fills them in.
+	UsedBytes   uint64 `json:"usedBytes"`
+	SharedBytes uint64 `json:"sharedBytes"`
+	// PhysicalBytes is the space that this layer takes on all disks together;
+	// null unless asked for.
+	PhysicalBytes *uint64 `json:"physicalBytes,omitempty"`
+}
+
+// complete fills in what follows from other fields.
+func (v *VDI) complete() {
+	v.UsedBytes = v.OwnObjects << v.BlockSizeShift
+	v.SharedBytes = v.SharedObjects << v.BlockSizeShift
+}
+
+// VDIQuery selects what VDIs lists.
+type VDIQuery struct {
+	Name     string // empty: all
+	Physical bool   // fill PhysicalBytes, which asks every node
+}
+
+// VDIList is the answer of GET /v1/vdis, in ascending order of ids.
+type VDIList struct {
+	Version int   `json:"version"`
+	VDIs    []VDI `json:"vdis"`
+}
+
+// VDIReply is the answer of requests that make or change one VDI.
+type VDIReply struct {
+	Version int `json:"version"`
+	VDI     VDI `json:"vdi"`
+}
+
+// CreateRequest makes a VDI.
+type CreateRequest struct {
+	Name           string           `json:"name"`
+	SizeBytes      uint64           `json:"sizeBytes"`
+	Copies         *sheepdog.Policy `json:"copies,omitempty"`         // nil: the cluster's default
+	BlockSizeShift uint8            `json:"blockSizeShift,omitempty"` // 0: the cluster's default
+	Preallocate    bool             `json:"preallocate,omitempty"`
+}
+
+// SnapshotRequest freezes the working VDI.
+type SnapshotRequest struct {
+	Name string `json:"name"`
+	Tag  string `json:"tag,omitempty"` // optional; unique per name, not a number
+	// OnlyIfChanged makes no snapshot if nothing was written since the last one.
+	OnlyIfChanged bool `json:"onlyIfChanged,omitempty"`
+}
+
+// SnapshotResult is the outcome of a SnapshotRequest.
+type SnapshotResult struct {
+	Version  int  `json:"version"`
+	Created  bool `json:"created"`            // false: nothing had changed
+	Snapshot *VDI `json:"snapshot,omitempty"` // has the id that was the working VDI's
+	Working  *VDI `json:"working,omitempty"`  // has a new id
+}
+
+// Selector names a snapshot: its tag, or its number in decimal digits. Tags are
+// never numbers. Empty means the working VDI.
+type Selector string
+
+// Number is the snapshot number that s stands for; false if s is a tag.
+func (s Selector) Number() (uint32, bool) {
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseUint(string(s), 10, 32)
+	return uint32(n), err == nil
+}
+
+// Matches reports whether the VDI is the snapshot that s names, or, for an
+// empty s, a working VDI.
+func (s Selector) Matches(v *VDI) bool {
+	if s == "" || !v.Snapshot {
+		return s == "" && !v.Snapshot
+	}
+	if n, ok := s.Number(); ok {
+		return v.SnapshotID == n
+	}
+	return v.Tag == string(s)
+}
+
+// CloneRequest makes a new VDI on a snapshot of another.
+type CloneRequest struct {
+	Source   string   `json:"source"`
+	Snapshot Selector `json:"snapshot"` // required
+	Name     string   `json:"name"`     // of the new VDI
+	// Preallocate copies shared objects and allocates the others.
+	Preallocate bool `json:"preallocate,omitempty"`
+	// NoShare copies all data, so that the result has no parent.
+	NoShare bool `json:"noShare,omitempty"`
+}
+
+// DeleteRequest deletes the working VDI, or the one snapshot.
+type DeleteRequest struct {
+	Name     string
+	Snapshot Selector
+}
+
+// RollbackRequest throws the working VDI away and makes one on the snapshot.
+type RollbackRequest struct {
+	Name     string   `json:"name"`
+	Snapshot Selector `json:"snapshot"` // required
+}
+
+// ResizeRequest grows the working VDI.
+type ResizeRequest struct {
+	Name      string `json:"name"`
+	SizeBytes uint64 `json:"sizeBytes"`
+}
+
+// ToEnd as a length means up to the end of the VDI.
+const ToEnd int64 = -1
+
+// ReadRequest reads bytes of a VDI or snapshot.
+type ReadRequest struct {
+	Name     string
+	Snapshot Selector
+	Offset   uint64
+	Length   int64 // ToEnd: to the end of the VDI
+}
+
+// WriteRequest writes bytes to the working VDI.
+type WriteRequest struct {
+	Name   string
+	Offset uint64
+	Length int64 // of the data that follow; negative if not known
+}
+
+// WriteReply is the answer of PUT /v1/vdis/data.
+type WriteReply struct {
+	Version int   `json:"version"`
+	Written int64 `json:"written"` // bytes
+}
