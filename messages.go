@@ -19,6 +19,15 @@ type Fence struct {
 	Token    Token // of the family's coordinator; 0 where no coordinator is involved
 }
 
+// Scope says on behalf of which coordinator, and under which policy, a gateway
+// works on the objects of a family. Token 0 stands for no coordinator: reads of
+// frozen layers.
+type Scope struct {
+	Family FamilyID
+	Policy Policy
+	Token  Token
+}
+
 // WriteRequest writes or zeroes whole blocks of one object in one layer.
 type WriteRequest struct {
 	Fence

@@ -14,7 +14,7 @@ import (
 // only when all of them answered and none of the partitions moved meanwhile;
 // otherwise it flushes again in the newer view. flushed is the highest sequence
 // number below which an earlier flush was complete.
-func (g *Gateway) Flush(ctx context.Context, s Scope, parts []sheepdog.Partition, flushed uint64) error {
+func (g *Gateway) Flush(ctx context.Context, s sheepdog.Scope, parts []sheepdog.Partition, flushed uint64) error {
 	err := g.retry(ctx, func(v *sheepdog.View) error {
 		since, members, err := flushSet(v, s.Policy, parts)
 		if err != nil {

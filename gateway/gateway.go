@@ -5,7 +5,7 @@
 // a VDI, layers of other families and attachments are vdi's business, deciding
 // who holds what is cluster's.
 //
-// Main types: Gateway; Scope names the coordinator on whose behalf it works.
+// Main type: Gateway.
 package gateway
 
 import (
@@ -48,13 +48,6 @@ type Gateway struct {
 // New makes a gateway for the node self. suspect must not block.
 func New(self sheepdog.NodeID, views sheepdog.Views, peers Peers, suspect func(sheepdog.Member), timing Timing, log *slog.Logger) *Gateway {
 	return &Gateway{self: self, views: views, peers: peers, suspect: suspect, timing: timing, log: log}
-}
-
-// Scope says for which family, under which policy and token, a request is made.
-type Scope struct {
-	Family sheepdog.FamilyID
-	Policy sheepdog.Policy
-	Token  sheepdog.Token
 }
 
 // errWaiting is why an attempt could not even begin in the present view.

@@ -14,7 +14,7 @@ const listPage = 16384
 // LayerIndexes tells visit every index at which the layer may hold anything, in
 // no order and possibly more than once: the union of what all acting members
 // hold. It misses nothing that was acknowledged before the call.
-func (g *Gateway) LayerIndexes(ctx context.Context, s Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error {
+func (g *Gateway) LayerIndexes(ctx context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error {
 	err := g.retry(ctx, func(v *sheepdog.View) error {
 		acting, err := actingAnywhere(v, s.Policy)
 		if err != nil {
@@ -35,7 +35,7 @@ func (g *Gateway) LayerIndexes(ctx context.Context, s Scope, layer sheepdog.Laye
 	return nil
 }
 
-func listLayer(ctx context.Context, r sheepdog.Replica, v *sheepdog.View, s Scope, layer sheepdog.LayerID, visit func(sheepdog.ListEntry)) error {
+func listLayer(ctx context.Context, r sheepdog.Replica, v *sheepdog.View, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.ListEntry)) error {
 	req := &sheepdog.ListRequest{Fence: sheepdog.Fence{Revision: v.Revision}, Policy: s.Policy, Layer: layer, Limit: listPage}
 	for {
 		reply, err := r.List(ctx, req)

@@ -35,7 +35,7 @@ func (g *Gateway) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
 // Records merges what the given layers, newest first, hold of the blocks of one
 // object, from one acting replica, without reading data: the first layer in
 // which a block is not Absent decides. Each of layers is a whole logical layer.
-func (g *Gateway) Records(ctx context.Context, s Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
+func (g *Gateway) Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
 	out := make([]sheepdog.Record, count)
 	for _, layer := range layers {
 		recs, err := g.layerRecords(ctx, s, obj, layer, start, count)
@@ -62,7 +62,7 @@ func merge(top, below []sheepdog.Record) (absent int) {
 	return absent
 }
 
-func (g *Gateway) layerRecords(ctx context.Context, s Scope, obj sheepdog.ObjectID, layer sheepdog.LayerID, start sheepdog.BlockNo, count uint32) (recs []sheepdog.Record, err error) {
+func (g *Gateway) layerRecords(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layer sheepdog.LayerID, start sheepdog.BlockNo, count uint32) (recs []sheepdog.Record, err error) {
 	part := obj.Partition()
 	err = g.retry(ctx, func(v *sheepdog.View) error {
 		order, err := g.readable(v, s.Policy, part)

@@ -15,7 +15,7 @@ import (
 // origins of the forwarded writes that are now in place. A view change in
 // between starts it again. Nothing of the family may be read or written under
 // the token before it has returned.
-func (g *Gateway) Takeover(ctx context.Context, s Scope) ([]sheepdog.Origin, error) {
+func (g *Gateway) Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {
 	var origins []sheepdog.Origin
 	err := g.retry(ctx, func(v *sheepdog.View) error {
 		sealed, err := g.seal(ctx, v, s)
@@ -39,7 +39,7 @@ func (g *Gateway) Takeover(ctx context.Context, s Scope) ([]sheepdog.Origin, err
 }
 
 // seal asks every member that acts anywhere under the policy.
-func (g *Gateway) seal(ctx context.Context, v *sheepdog.View, s Scope) (*sheepdog.SealReply, error) {
+func (g *Gateway) seal(ctx context.Context, v *sheepdog.View, s sheepdog.Scope) (*sheepdog.SealReply, error) {
 	acting, err := actingAnywhere(v, s.Policy)
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func actingAnywhere(v *sheepdog.View, policy sheepdog.Policy) ([]sheepdog.Member
 }
 
 // reconcile makes every dirty block equal and returns the partitions it wrote.
-func (g *Gateway) reconcile(ctx context.Context, v *sheepdog.View, s Scope, dirty []sheepdog.DirtyBlocks) ([]sheepdog.Partition, error) {
+func (g *Gateway) reconcile(ctx context.Context, v *sheepdog.View, s sheepdog.Scope, dirty []sheepdog.DirtyBlocks) ([]sheepdog.Partition, error) {
 	touched := make(map[sheepdog.Partition]bool)
 	var parts []sheepdog.Partition
 	for _, run := range union(dirty) {
@@ -108,7 +108,7 @@ func (g *Gateway) reconcile(ctx context.Context, v *sheepdog.View, s Scope, dirt
 
 // reconcileRun compares one run of blocks on all acting replicas and pushes the
 // winners.
-func (g *Gateway) reconcileRun(ctx context.Context, v *sheepdog.View, s Scope, run sheepdog.DirtyBlocks) error {
+func (g *Gateway) reconcileRun(ctx context.Context, v *sheepdog.View, s sheepdog.Scope, run sheepdog.DirtyBlocks) error {
 	_, writers, err := writable(v, s.Policy, run.Object.Partition(), true)
 	if err != nil {
 		return err
