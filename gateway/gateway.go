@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"sheepdog"
@@ -43,6 +44,7 @@ type Gateway struct {
 	suspect func(sheepdog.Member) // told of members that could not be reached
 	timing  Timing
 	log     *slog.Logger
+	fans    sync.Pool // of *fan
 }
 
 // New makes a gateway for the node self. suspect must not block.

@@ -93,13 +93,14 @@ func (f *fan) finish(err error) {
 	}
 }
 
-var fans = sync.Pool{New: func() any { return &fan{done: make(chan struct{}, 1)} }}
-
 // fanOut sends the request to all members and waits for every answer: the
 // payload is the caller's memory, and a broken connection answers too. Remote
 // members come first so that their work overlaps the local one.
 func (g *Gateway) fanOut(ctx context.Context, req *sheepdog.WriteRequest, to []sheepdog.Member) error {
-	f := fans.Get().(*fan)
+	f, ok := g.fans.Get().(*fan)
+	if !ok {
+		f = &fan{done: make(chan struct{}, 1)}
+	}
 	f.pending, f.err = len(to), nil
 	reqs := []*sheepdog.WriteRequest{req}
 	ctx = context.WithoutCancel(ctx)
@@ -116,7 +117,7 @@ func (g *Gateway) fanOut(ctx context.Context, req *sheepdog.WriteRequest, to []s
 	}
 	<-f.done
 	err := f.err
-	fans.Put(f)
+	g.fans.Put(f)
 	return err
 }
 
