@@ -1,0 +1,146 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"sheepdog"
+)
+
+// CheckName reports whether s may name a VDI: 1 to 255 bytes of UTF-8 without
+// `@`, which separates snapshots in NBD export names, and control characters.
+func CheckName(s string) error { return checkText("VDI name", s) }
+
+// CheckTag reports whether s may tag a snapshot: like a name, and no number,
+// because numbers select snapshots too.
+func CheckTag(s string) error {
+	if err := checkText("snapshot tag", s); err != nil {
+		return err
+	}
+	if strings.Trim(s, "0123456789") == "" {
+		return fmt.Errorf("%w: snapshot tag %q is a number; numbers select snapshots by their id", sheepdog.ErrInvalid, s)
+	}
+	return nil
+}
+
+func checkText(what, s string) error {
+	fail := func(why string) error { return fmt.Errorf("%w: %s %q %s", sheepdog.ErrInvalid, what, s, why) }
+	switch {
+	case s == "":
+		return fmt.Errorf("%w: %s is empty", sheepdog.ErrInvalid, what)
+	case len(s) > sheepdog.MaxNameLength:
+		return fmt.Errorf("%w: %s of %d bytes is longer than %d bytes", sheepdog.ErrInvalid, what, len(s), sheepdog.MaxNameLength)
+	case !utf8.ValidString(s):
+		return fail("is not UTF-8")
+	case strings.Contains(s, "@"):
+		return fail("contains @, which separates a name from a snapshot")
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return fail("contains a control character")
+	}
+	return nil
+}
+
+// CheckSize reports whether n may be the size of a VDI in bytes.
+func CheckSize(n uint64) error {
+	if n == 0 || n > sheepdog.MaxVDISize {
+		return fmt.Errorf("%w: VDI size %d: want 1 byte to 16 PiB", sheepdog.ErrInvalid, n)
+	}
+	return nil
+}
+
+// checkSelector allows what may select a snapshot; required forbids the empty
+// selector, which stands for the working VDI.
+func checkSelector(s Selector, required bool) error {
+	if s == "" {
+		if required {
+			return fmt.Errorf("%w: no snapshot given; want a tag or a number", sheepdog.ErrInvalid)
+		}
+		return nil
+	}
+	if strings.Trim(string(s), "0123456789") != "" {
+		return CheckTag(string(s))
+	}
+	if n, ok := s.Number(); !ok || n == 0 {
+		return fmt.Errorf("%w: snapshot number %s: want 1 to 4294967295", sheepdog.ErrInvalid, s)
+	}
+	return nil
+}
+
+func checkShift(n uint8) error {
+	if n != 0 && (n < sheepdog.MinBlockSizeShift || n > sheepdog.MaxBlockSizeShift) {
+		return fmt.Errorf("%w: block size shift %d: want %d to %d", sheepdog.ErrInvalid, n, sheepdog.MinBlockSizeShift, sheepdog.MaxBlockSizeShift)
+	}
+	return nil
+}
+
+// firstError is the first of errs that is not nil.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *FormatRequest) check() error {
+	if r.Copies.Copies == 0 {
+		return fmt.Errorf("%w: no number of copies given", sheepdog.ErrInvalid)
+	}
+	if int(r.MinCopies) > r.Copies.Width() {
+		return fmt.Errorf("%w: min-copies %d is more than the copies (%s)", sheepdog.ErrInvalid, r.MinCopies, r.Copies)
+	}
+	return checkShift(r.BlockSizeShift)
+}
+
+func (r *RecoverySetting) check() error {
+	if r.Enabled == nil {
+		return fmt.Errorf("%w: member `enabled` is missing", sheepdog.ErrInvalid)
+	}
+	return nil
+}
+
+func (r *CheckRequest) check() error {
+	if r.VDI == "" {
+		if r.Snapshot != "" {
+			return fmt.Errorf("%w: a snapshot needs the name of its VDI", sheepdog.ErrInvalid)
+		}
+		return nil
+	}
+	return firstError(CheckName(r.VDI), checkSelector(r.Snapshot, false))
+}
+
+func (r *CreateRequest) check() error {
+	return firstError(CheckName(r.Name), CheckSize(r.SizeBytes), checkShift(r.BlockSizeShift))
+}
+
+func (r *SnapshotRequest) check() error {
+	if r.Tag == "" {
+		return CheckName(r.Name)
+	}
+	return firstError(CheckName(r.Name), CheckTag(r.Tag))
+}
+
+func (r *CloneRequest) check() error {
+	return firstError(CheckName(r.Source), checkSelector(r.Snapshot, true), CheckName(r.Name))
+}
+
+func (r *DeleteRequest) check() error {
+	return firstError(CheckName(r.Name), checkSelector(r.Snapshot, false))
+}
+
+func (r *RollbackRequest) check() error {
+	return firstError(CheckName(r.Name), checkSelector(r.Snapshot, true))
+}
+
+func (r *ResizeRequest) check() error {
+	return firstError(CheckName(r.Name), CheckSize(r.SizeBytes))
+}
+
+func (r *ReadRequest) check() error {
+	return firstError(CheckName(r.Name), checkSelector(r.Snapshot, false))
+}
+
+func (r *WriteRequest) check() error { return CheckName(r.Name) }
