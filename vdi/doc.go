@@ -1,0 +1,79 @@
+// Package vdi opens virtual disks. A Volume is what a frontend reads and writes;
+// the Manager of a node knows the volumes open here, coordinates the families
+// that the cluster appointed this node for, forwards to the coordinators of
+// others, and runs the operations on VDIs (create, snapshot, clone, rollback,
+// delete) as commits to the directory.
+//
+// It does not know how one object is replicated (gateway), who holds what
+// (cluster), nor any frontend's protocol (nbd, api).
+//
+// The rules of ordering, leases and hand-over are in docs/protocol.md; the
+// numbers in comments are its rules.
+package vdi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"sheepdog"
+	"sheepdog/vdi/directory"
+)
+
+// Objects replicates the reads and writes of single objects (package gateway).
+type Objects interface {
+	Write(ctx context.Context, req *sheepdog.WriteRequest) error
+	Read(ctx context.Context, req *sheepdog.ReadRequest) error
+	Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error)
+	Flush(ctx context.Context, s sheepdog.Scope, parts []sheepdog.Partition, flushed uint64) error
+	Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error)
+	LayerIndexes(ctx context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error
+}
+
+// Cluster decides: commits to the directory, views, and this node's lease.
+type Cluster interface {
+	sheepdog.Views
+	// Propose commits a directory command and returns when this node has applied
+	// it.
+	Propose(ctx context.Context, kind string, body []byte) ([]byte, error)
+	// Barrier returns when this node has applied everything that was committed
+	// before the call.
+	Barrier(ctx context.Context) error
+	// LeaseValid reports whether this node may coordinate right now.
+	LeaseValid() bool
+}
+
+// Peers reaches other nodes.
+type Peers interface {
+	Forwarder(m sheepdog.Member) sheepdog.Forwarder
+	Call(ctx context.Context, m sheepdog.Member, method string, body []byte) ([]byte, error)
+}
+
+// Options of a Manager. Sizes are in bytes.
+type Options struct {
+	Self        sheepdog.NodeID
+	Incarnation sheepdog.Incarnation
+	Directory   *directory.Directory
+	Objects     Objects
+	Cluster     Cluster
+	Peers       Peers
+	BaseCache   int           // memory for data of frozen layers
+	FlushEvery  time.Duration // how often a coordinator flushes by itself (rule 11)
+	Logger      *slog.Logger
+}
+
+// errMoved is returned inside the package when a request must be routed again.
+var errMoved = errors.New("coordinator has moved")
+
+// rerouted reports whether a request that failed with err should look for the
+// coordinator again.
+func rerouted(err error) bool {
+	for _, e := range []error{errMoved, sheepdog.ErrNotCoordinator, sheepdog.ErrFenced, sheepdog.ErrUnreachable,
+		sheepdog.ErrClosed, sheepdog.ErrBehind, sheepdog.ErrBusy, sheepdog.ErrConflict, sheepdog.ErrNoQuorum, sheepdog.ErrStale} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,259 @@
+package vdi
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"sheepdog"
+	"sheepdog/vdi/directory"
+)
+
+// frozenReader reads frozen layers from any acting replica through a cache in
+// memory. Frozen bytes never change, so it needs no coordinator and no
+// coherence. Layer 0 is the base of nothing: it reads as absent.
+type frozenReader struct {
+	dir     *directory.Directory
+	objects Objects
+	cache   *baseCache
+
+	mu   sync.Mutex
+	maps map[sheepdog.LayerID]*frozenMap // by the top layer
+}
+
+// frozenMap is the object map of a frozen layer and all below it in its family.
+type frozenMap struct {
+	mu  sync.Mutex // held while it loads
+	set *indexSet  // nil until loaded
+}
+
+func newFrozenReader(dir *directory.Directory, objects Objects, cacheBytes int) *frozenReader {
+	return &frozenReader{dir: dir, objects: objects, cache: newBaseCache(cacheBytes), maps: make(map[sheepdog.LayerID]*frozenMap)}
+}
+
+// fill puts the bytes of the base layer into the blocks of buf whose state is
+// Absent.
+func (r *frozenReader) fill(ctx context.Context, layer sheepdog.LayerID, index sheepdog.Index, start sheepdog.BlockNo, states []sheepdog.BlockState, buf []byte) error {
+	if layer == 0 {
+		return nil // Read has zeroed what is not Data
+	}
+	for i := 0; i < len(states); {
+		if states[i] != sheepdog.Absent {
+			i++
+			continue
+		}
+		j := i + 1
+		for j < len(states) && states[j] == sheepdog.Absent {
+			j++
+		}
+		err := r.read(ctx, layer, index, start+sheepdog.BlockNo(i), uint32(j-i), buf[i*sheepdog.BlockSize:j*sheepdog.BlockSize])
+		if err != nil {
+			return err
+		}
+		i = j
+	}
+	return nil
+}
+
+// read fills buf with the bytes of whole blocks as the frozen layer has them;
+// what no layer holds reads as zeros.
+func (r *frozenReader) read(ctx context.Context, layer sheepdog.LayerID, index sheepdog.Index, start sheepdog.BlockNo, count uint32, buf []byte) error {
+	if layer == 0 {
+		clear(buf)
+		return nil
+	}
+	for done := uint32(0); done < count; {
+		block := uint32(start) + done
+		in := block % chunkBlocks
+		n := min(chunkBlocks-in, count-done)
+		dst := buf[int(done)*sheepdog.BlockSize : int(done+n)*sheepdog.BlockSize]
+		key := chunkKey{layer: layer, index: index, chunk: block / chunkBlocks}
+		data, err := r.cache.get(ctx, key, func(ctx context.Context) ([]byte, error) { return r.load(ctx, key) })
+		if err != nil {
+			return fmt.Errorf("read frozen layer %d: %w", layer, err)
+		}
+		if data == nil {
+			clear(dst)
+		} else {
+			copy(dst, data[int(in)*sheepdog.BlockSize:])
+		}
+		done += n
+	}
+	return nil
+}
+
+// load reads one chunk through the layers of its family, then through bases.
+func (r *frozenReader) load(ctx context.Context, key chunkKey) ([]byte, error) {
+	var data []byte
+	states := make([]sheepdog.BlockState, chunkBlocks)
+	for layer := key.layer; layer != 0; {
+		fam, ok := familyOf(r.dir, layer)
+		if !ok {
+			return nil, fmt.Errorf("layer %d was deleted: %w", layer, sheepdog.ErrNotFound)
+		}
+		set, err := r.objectMap(ctx, layer)
+		if err != nil {
+			return nil, err
+		}
+		if set.has(key.index) {
+			if data, err = r.loadFamily(ctx, fam, layer, key, states, data); err != nil {
+				return nil, err
+			}
+		}
+		if _, ok := r.dir.Layer(layer); !ok {
+			return nil, fmt.Errorf("layer %d was deleted: %w", layer, sheepdog.ErrNotFound)
+		}
+		if !anyAbsent(states) {
+			break
+		}
+		layer = baseOf(r.dir, layer)
+	}
+	return data, nil
+}
+
+// loadFamily reads the chunk from one family into the blocks that are still
+// absent.
+func (r *frozenReader) loadFamily(ctx context.Context, fam directory.Family, layer sheepdog.LayerID, key chunkKey, states []sheepdog.BlockState, data []byte) ([]byte, error) {
+	got := make([]sheepdog.BlockState, chunkBlocks)
+	count := min(chunkBlocks, 1<<(fam.BlockSizeShift-12)-key.chunk*chunkBlocks)
+	buf := make([]byte, chunkBlocks*sheepdog.BlockSize)
+	req := sheepdog.ReadRequest{Policy: fam.Policy, Object: sheepdog.ObjectID{Family: fam.ID, Index: key.index},
+		Layer: layer, Start: sheepdog.BlockNo(key.chunk * chunkBlocks), Count: count,
+		Buf: buf[:count*sheepdog.BlockSize], States: got[:count]}
+	if err := r.objects.Read(ctx, &req); err != nil {
+		return nil, err
+	}
+	for i := range states {
+		if states[i] != sheepdog.Absent || got[i] == sheepdog.Absent {
+			continue
+		}
+		states[i] = got[i]
+		if got[i] == sheepdog.Data {
+			if data == nil {
+				data = make([]byte, chunkBlocks*sheepdog.BlockSize)
+			}
+			b := i * sheepdog.BlockSize
+			copy(data[b:b+sheepdog.BlockSize], buf[b:])
+		}
+	}
+	return data, nil
+}
+
+func anyAbsent(states []sheepdog.BlockState) bool {
+	for _, s := range states {
+		if s == sheepdog.Absent {
+			return true
+		}
+	}
+	return false
+}
+
+// objectMap is the set of indexes at which the frozen layer, or one below it in
+// its family, may hold anything. It is loaded once.
+func (r *frozenReader) objectMap(ctx context.Context, layer sheepdog.LayerID) (*indexSet, error) {
+	r.mu.Lock()
+	m := r.maps[layer]
+	if m == nil {
+		m = new(frozenMap)
+		r.maps[layer] = m
+	}
+	r.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.set != nil {
+		return m.set, nil
+	}
+	set, err := loadObjectMap(ctx, r.dir, r.objects, layer)
+	if err == nil {
+		m.set = set
+	}
+	return set, err
+}
+
+// retain forgets the maps of layers that the directory no longer lists.
+func (r *frozenReader) retain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for layer := range r.maps {
+		if _, ok := r.dir.Layer(layer); !ok {
+			delete(r.maps, layer)
+		}
+	}
+}
+
+// loadObjectMap asks all replicas for the indexes of the layer and those below
+// it in the family. A layer that is deleted meanwhile moves its indexes to
+// another, so the list of layers must be the same before and after.
+func loadObjectMap(ctx context.Context, dir *directory.Directory, objects Objects, top sheepdog.LayerID) (*indexSet, error) {
+	for {
+		layers := logicalChain(dir, top)
+		if len(layers) == 0 {
+			return nil, fmt.Errorf("layer %d was deleted: %w", top, sheepdog.ErrNotFound)
+		}
+		set := newIndexSet()
+		for _, l := range layers {
+			if !l.Written {
+				continue
+			}
+			fam, ok := dir.Family(l.Family)
+			if !ok {
+				return nil, fmt.Errorf("family %d: %w", l.Family, sheepdog.ErrNotFound)
+			}
+			scope := sheepdog.Scope{Family: l.Family, Policy: fam.Policy}
+			if err := objects.LayerIndexes(ctx, scope, l.ID, set.add); err != nil {
+				return nil, err
+			}
+		}
+		if sameLayers(layers, logicalChain(dir, top)) {
+			return set, nil
+		}
+	}
+}
+
+// logicalChain lists the layer and those below it in its family, newest first.
+func logicalChain(dir *directory.Directory, top sheepdog.LayerID) []directory.Layer {
+	var out []directory.Layer
+	for id := top; id != 0; {
+		l, ok := dir.Layer(id)
+		if !ok {
+			return nil
+		}
+		out = append(out, l)
+		id = l.Parent
+	}
+	return out
+}
+
+// baseOf is the frozen layer of another family below everything in the layer's
+// own; 0: none.
+func baseOf(dir *directory.Directory, layer sheepdog.LayerID) sheepdog.LayerID {
+	base, _, _ := dir.BaseOf(layer)
+	return base
+}
+
+func familyOf(dir *directory.Directory, layer sheepdog.LayerID) (directory.Family, bool) {
+	l, ok := dir.Layer(layer)
+	if !ok {
+		return directory.Family{}, false
+	}
+	return dir.Family(l.Family)
+}
+
+func sameLayers(a, b []directory.Layer) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].ID != b[i].ID || len(a[i].Absorbed) != len(b[i].Absorbed) {
+			return false
+		}
+	}
+	return true
+}
+
+// adopt remembers the object map of a layer that was just frozen here.
+func (r *frozenReader) adopt(layer sheepdog.LayerID, set *indexSet) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.maps[layer] = &frozenMap{set: set}
+}

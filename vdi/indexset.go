@@ -1,0 +1,75 @@
+package vdi
+
+import (
+	"math/bits"
+	"sync"
+
+	"sheepdog"
+)
+
+// pageBits is the size of a page of an indexSet: 2^12 indexes are 16 GiB of a
+// VDI with objects of 4 MiB.
+const pageBits = 12
+
+type indexPage [1 << pageBits / 64]uint64
+
+// indexSet is an object map: the indexes at which a layer may hold anything. It
+// may say yes wrongly, never no. It only grows.
+type indexSet struct {
+	mu    sync.RWMutex
+	pages map[sheepdog.Index]*indexPage
+	count int
+}
+
+func newIndexSet() *indexSet { return &indexSet{pages: make(map[sheepdog.Index]*indexPage)} }
+
+func (s *indexSet) has(i sheepdog.Index) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p := s.pages[i>>pageBits]
+	return p != nil && p[i%(1<<pageBits)/64]&(1<<(i%64)) != 0
+}
+
+func (s *indexSet) add(i sheepdog.Index) {
+	if s.has(i) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.pages[i>>pageBits]
+	if p == nil {
+		p = new(indexPage)
+		s.pages[i>>pageBits] = p
+	}
+	w, bit := &p[i%(1<<pageBits)/64], uint64(1)<<(i%64)
+	if *w&bit == 0 {
+		*w |= bit
+		s.count++
+	}
+}
+
+// len is the number of indexes in the set.
+func (s *indexSet) len() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.count
+}
+
+// union adds everything that is in t.
+func (s *indexSet) union(t *indexSet) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, from := range t.pages {
+		p := s.pages[k]
+		if p == nil {
+			p = new(indexPage)
+			s.pages[k] = p
+		}
+		for i, w := range from {
+			s.count += bits.OnesCount64(w &^ p[i])
+			p[i] |= w
+		}
+	}
+}

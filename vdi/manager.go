@@ -1,0 +1,353 @@
+package vdi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"sheepdog"
+	"sheepdog/vdi/directory"
+)
+
+// Manager is the VDI side of one node's gateway. Close ends it.
+type Manager struct {
+	opt    Options
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	frozen *frozenReader
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	families map[sheepdog.FamilyID]*family
+	calls    map[string]*call
+}
+
+// family is what this node knows of one family that is open or coordinated
+// here.
+type family struct {
+	id       sheepdog.FamilyID
+	requests window // numbers this gateway's requests (rule 10)
+
+	// guarded by Manager.mu
+	coord    *coordinator // nil: another node's, or nobody's
+	attached int          // volumes open here
+}
+
+// NewManager starts a manager; the caller must Close it.
+func NewManager(opt Options) *Manager {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	m := &Manager{opt: opt, ctx: ctx, cancel: cancel,
+		frozen:   newFrozenReader(opt.Directory, opt.Objects, opt.BaseCache),
+		families: make(map[sheepdog.FamilyID]*family), calls: make(map[string]*call)}
+	m.wg.Add(2)
+	go func() { defer m.wg.Done(); m.watch() }()
+	go func() { defer m.wg.Done(); m.flushOften() }()
+	return m
+}
+
+// Close stops everything without handing anything over; ReleaseAll first for
+// that.
+func (m *Manager) Close() {
+	m.cancel(sheepdog.ErrClosed)
+	m.wg.Wait()
+}
+
+// watch ends the coordinators that the directory no longer names, so that
+// requests which wait in them are routed again.
+func (m *Manager) watch() {
+	for {
+		changed := m.opt.Directory.Changed()
+		for _, c := range m.coordinators() {
+			c.err() // ends it if it is over
+			c.origins.retain(m.memberIncarnation)
+		}
+		m.frozen.retain()
+		select {
+		case <-changed:
+		case <-m.ctx.Done():
+			return
+		}
+	}
+}
+
+func (m *Manager) memberIncarnation(i sheepdog.Incarnation) bool {
+	v := m.opt.Cluster.View()
+	if v == nil {
+		return true
+	}
+	for _, member := range v.Members {
+		if member.Incarnation == i {
+			return true
+		}
+	}
+	return false
+}
+
+// flushOften keeps dirty maps small: a takeover compares what is dirty.
+func (m *Manager) flushOften() {
+	t := time.NewTicker(m.opt.FlushEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-m.ctx.Done():
+			return
+		}
+		for _, c := range m.coordinators() {
+			m.wg.Add(1)
+			go func() { defer m.wg.Done(); m.flushQuietly(c) }()
+		}
+	}
+}
+
+// flushQuietly is the periodic flush: a failure is retried by the next one.
+func (m *Manager) flushQuietly(c *coordinator) {
+	if err := c.flush(); err != nil && c.ctx.Err() == nil {
+		m.opt.Logger.Warn("periodic flush failed", "family", c.scope.Family, "err", err)
+	}
+}
+
+func (m *Manager) coordinators() []*coordinator {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []*coordinator
+	for _, f := range m.families {
+		if f.coord != nil {
+			out = append(out, f.coord)
+		}
+	}
+	return out
+}
+
+// family finds or makes the entry of a family; m.mu is held.
+func (m *Manager) family(id sheepdog.FamilyID) *family {
+	f := m.families[id]
+	if f == nil {
+		f = &family{id: id}
+		m.families[id] = f
+	}
+	return f
+}
+
+// forget drops an entry that nobody uses; m.mu is held.
+func (m *Manager) forget(f *family) {
+	if f.attached == 0 && f.coord == nil {
+		delete(m.families, f.id)
+	}
+}
+
+// local is the coordinator of the family if it is here and in service.
+func (m *Manager) local(id sheepdog.FamilyID) *coordinator {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.families[id]
+	if f == nil || f.coord == nil {
+		return nil
+	}
+	if f.coord.ctx.Err() != nil {
+		f.coord = nil
+		return nil
+	}
+	return f.coord
+}
+
+// route finds who coordinates the family: c here, or the other member with
+// token. If nobody does, this node asks to be appointed and takes over.
+func (m *Manager) route(ctx context.Context, id sheepdog.FamilyID) (c *coordinator, other sheepdog.Member, token sheepdog.Token, err error) {
+	if c := m.local(id); c != nil {
+		return c, other, 0, nil
+	}
+	f, ok := m.opt.Directory.Family(id)
+	if !ok {
+		return nil, other, 0, fmt.Errorf("VDI was deleted: %w", sheepdog.ErrNotFound)
+	}
+	if other, ok := m.holder(f); ok && other.Incarnation != m.opt.Incarnation {
+		return nil, other, f.Token, nil
+	}
+	err = m.once(ctx, fmt.Sprintf("appoint %d", id), func(ctx context.Context) error { return m.appoint(ctx, id) })
+	return m.local(id), other, 0, err
+}
+
+// holder is the member that coordinates the family, if it is still one.
+func (m *Manager) holder(f directory.Family) (sheepdog.Member, bool) {
+	v := m.opt.Cluster.View()
+	if v == nil || f.Coordinator.Incarnation == 0 {
+		return sheepdog.Member{}, false
+	}
+	member, ok := v.Member(f.Coordinator.Node)
+	return member, ok && member.Incarnation == f.Coordinator.Incarnation
+}
+
+// appoint commits this node as the coordinator of the family, takes over, and
+// puts the coordinator into service. (rule 7)
+func (m *Manager) appoint(ctx context.Context, id sheepdog.FamilyID) error {
+	if m.local(id) != nil {
+		return nil
+	}
+	f, ok := m.opt.Directory.Family(id)
+	if !ok {
+		return fmt.Errorf("VDI was deleted: %w", sheepdog.ErrNotFound)
+	}
+	token, err := m.commitAcquire(ctx, f)
+	if err != nil {
+		return err
+	}
+	c, err := m.takeOver(ctx, f, token)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.family(id).coord = c
+	m.mu.Unlock()
+	return nil
+}
+
+func (m *Manager) takeOver(ctx context.Context, f directory.Family, token sheepdog.Token) (*coordinator, error) {
+	scope := sheepdog.Scope{Family: f.ID, Policy: f.Policy, Token: token}
+	before, err := m.opt.Objects.Takeover(ctx, scope)
+	if err != nil {
+		return nil, err
+	}
+	c := &coordinator{m: m, scope: scope, shift: f.BlockSizeShift, origins: newOriginTable(before), dirty: make(map[sheepdog.Partition]struct{})}
+	c.ctx, c.lose = context.WithCancelCause(m.ctx)
+	if err := c.loadTop(ctx); err != nil {
+		c.lose(err)
+		return nil, err
+	}
+	return c, nil
+}
+
+// loadTop reads the working layer from the directory, and the object maps from
+// the replicas.
+func (c *coordinator) loadTop(ctx context.Context) error {
+	dir := c.m.opt.Directory
+	f, ok := dir.Family(c.scope.Family)
+	if !ok {
+		return fmt.Errorf("VDI was deleted: %w", sheepdog.ErrNotFound)
+	}
+	l, ok := dir.Layer(f.Working)
+	if !ok {
+		return fmt.Errorf("VDI has no working layer: %w", sheepdog.ErrNotFound)
+	}
+	t := &top{layer: l.ID, own: newIndexSet(), base: baseOf(dir, l.ID)}
+	if l.Written {
+		err := c.m.opt.Objects.LayerIndexes(ctx, c.scope, l.ID, t.own.add)
+		if err != nil {
+			return err
+		}
+	}
+	if l.Parent != 0 {
+		below, err := c.m.frozen.objectMap(ctx, l.Parent)
+		if err != nil {
+			return err
+		}
+		t.below = below
+	}
+	c.mu.Lock()
+	c.written = l.Written
+	c.mu.Unlock()
+	c.top.Store(t)
+	return nil
+}
+
+// awaitLease returns when the node's lease is valid and c in service; an error
+// when c is not any more.
+func (m *Manager) awaitLease(ctx context.Context, c *coordinator) error {
+	for {
+		if err := c.err(); err != nil {
+			return err
+		}
+		if m.opt.Cluster.LeaseValid() {
+			return nil
+		}
+		if err := m.sleep(ctx, leasePoll); err != nil {
+			return err
+		}
+	}
+}
+
+// leasePoll is how often a stalled request looks whether the lease is back.
+const leasePoll = 5 * time.Millisecond
+
+func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-m.ctx.Done():
+		return context.Cause(m.ctx)
+	}
+}
+
+// call is one run of a function that others wait for.
+type call struct {
+	done chan struct{}
+	err  error
+}
+
+// once runs fn, or waits for a run with the same key that is under way. If that
+// one ended with its own caller's context, fn is run again here.
+func (m *Manager) once(ctx context.Context, key string, fn func(context.Context) error) error {
+	for {
+		m.mu.Lock()
+		running, ok := m.calls[key]
+		if !ok {
+			running = &call{done: make(chan struct{})}
+			m.calls[key] = running
+		}
+		m.mu.Unlock()
+		if !ok {
+			running.err = fn(ctx)
+			m.mu.Lock()
+			delete(m.calls, key)
+			m.mu.Unlock()
+			close(running.done)
+			return running.err
+		}
+		select {
+		case <-running.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if !errors.Is(running.err, context.Canceled) && !errors.Is(running.err, context.DeadlineExceeded) {
+			return running.err
+		}
+	}
+}
+
+// ReleaseAll hands every coordinated family over to whoever asks next: flushed,
+// with nothing dirty. It stops at ctx. (rules 15, 16)
+func (m *Manager) ReleaseAll(ctx context.Context) error {
+	var errs []error
+	for _, c := range m.coordinators() {
+		errs = append(errs, m.release(ctx, c))
+	}
+	return errors.Join(errs...)
+}
+
+// release stops admitting writes, drains, flushes and gives the appointment
+// back by a commit.
+func (m *Manager) release(ctx context.Context, c *coordinator) error {
+	if err := c.quiesce(ctx); err != nil {
+		return fmt.Errorf("hand over family %d: %w", c.scope.Family, err)
+	}
+	err := m.commitRelease(ctx, c.scope)
+	if err != nil {
+		c.gate.open()
+		return fmt.Errorf("hand over family %d: %w", c.scope.Family, err)
+	}
+	c.lose(errMoved)
+	c.gate.open()
+	m.mu.Lock()
+	if f := m.families[c.scope.Family]; f != nil && f.coord == c {
+		f.coord = nil
+		m.forget(f)
+	}
+	m.mu.Unlock()
+	return nil
+}

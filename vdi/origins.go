@@ -1,0 +1,101 @@
+package vdi
+
+import (
+	"context"
+	"sync"
+
+	"sheepdog"
+)
+
+// originTable makes a forwarded write happen once (rule 10): a retry of a
+// request that this coordinator runs or ran gets that one's outcome, and one
+// that an earlier coordinator brought to the replicas is acknowledged.
+type originTable struct {
+	mu     sync.Mutex
+	before map[sheepdog.Origin]bool // applied under earlier tokens, found at takeover
+	live   map[sheepdog.Incarnation]map[uint64]*outcome
+}
+
+// outcome of one forwarded write; err is set before done is closed.
+type outcome struct {
+	done chan struct{}
+	err  error
+}
+
+func newOriginTable(before []sheepdog.Origin) *originTable {
+	t := &originTable{before: make(map[sheepdog.Origin]bool, len(before)), live: make(map[sheepdog.Incarnation]map[uint64]*outcome)}
+	for _, o := range before {
+		t.before[o] = true
+	}
+	return t
+}
+
+// applied reports whether an earlier coordinator brought the write to the
+// replicas.
+func (t *originTable) applied(o sheepdog.Origin) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.before[o]
+}
+
+// once runs the write unless it is known, and forgets the gateway's requests
+// below done. A failed write is forgotten, so that a retry runs it again.
+func (t *originTable) once(ctx context.Context, o sheepdog.Origin, done uint64, write func() error) error {
+	out, first := t.begin(o, done)
+	if !first {
+		if out == nil {
+			return nil
+		}
+		select {
+		case <-out.done:
+			return out.err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	out.err = write()
+	if out.err != nil {
+		t.mu.Lock()
+		delete(t.live[o.Gateway], o.Request)
+		t.mu.Unlock()
+	}
+	close(out.done)
+	return out.err
+}
+
+// begin returns the known outcome (nil if an earlier coordinator's), or a new
+// one that the caller must complete.
+func (t *originTable) begin(o sheepdog.Origin, done uint64) (out *outcome, first bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.before[o] {
+		return nil, false
+	}
+	of := t.live[o.Gateway]
+	if of == nil {
+		of = make(map[uint64]*outcome)
+		t.live[o.Gateway] = of
+	}
+	for n := range of {
+		if n < done {
+			delete(of, n)
+		}
+	}
+	if out, ok := of[o.Request]; ok {
+		return out, false
+	}
+	out = &outcome{done: make(chan struct{})}
+	of[o.Request] = out
+	return out, true
+}
+
+// retain drops the records of gateways that are gone.
+func (t *originTable) retain(alive func(sheepdog.Incarnation) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for gw := range t.live {
+		if !alive(gw) {
+			delete(t.live, gw)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package vdi
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sheepdog"
+)
+
+// Volume is an open VDI (read-write) or snapshot (read-only). It is safe for
+// concurrent use. Offsets and lengths are in bytes; the caller checks them
+// against Size. Requests wait while the cluster cannot serve, until ctx ends.
+type Volume struct {
+	m     *Manager
+	name  string
+	shift uint8
+
+	// A snapshot reads this layer; 0 for a VDI.
+	layer sheepdog.LayerID
+	size  uint64
+
+	// A VDI.
+	family *family
+
+	close sync.Once
+}
+
+// ReadOnly reports whether the volume is a snapshot.
+func (v *Volume) ReadOnly() bool { return v.layer != 0 }
+
+// Size is the present size in bytes; a VDI may grow.
+func (v *Volume) Size() uint64 {
+	if v.layer != 0 {
+		return v.size
+	}
+	f, _ := v.m.opt.Directory.Family(v.family.id)
+	return f.Size
+}
+
+// ObjectSize is the size of an object in bytes.
+func (v *Volume) ObjectSize() uint64 { return 1 << v.shift }
+
+// ReadAt fills p from off.
+func (v *Volume) ReadAt(ctx context.Context, p []byte, off uint64) error {
+	return v.each(ctx, off, uint64(len(p)), func(ctx context.Context, pc piece) error {
+		buf := p[pc.at : pc.at+pc.n]
+		if v.layer != 0 {
+			return v.readFrozen(ctx, pc, buf)
+		}
+		return v.do(ctx, func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error {
+			if c != nil {
+				return c.read(ctx, pc, buf)
+			}
+			return v.m.opt.Peers.Forwarder(other).Forward(ctx, v.forward(sheepdog.ForwardRead, token, pc, nil), buf)
+		})
+	})
+}
+
+func (v *Volume) readFrozen(ctx context.Context, p piece, buf []byte) error {
+	start, count := p.blocks()
+	if p.aligned() {
+		return v.m.frozen.read(ctx, v.layer, p.index, start, count, buf)
+	}
+	whole := getBuffer(int(count) * sheepdog.BlockSize)
+	defer putBuffer(whole)
+	if err := v.m.frozen.read(ctx, v.layer, p.index, start, count, whole); err != nil {
+		return err
+	}
+	copy(buf, whole[p.in%sheepdog.BlockSize:])
+	return nil
+}
+
+// WriteAt writes p at off. The write survives the death of processes when it
+// returns, and the loss of power after the next Flush.
+func (v *Volume) WriteAt(ctx context.Context, p []byte, off uint64) error {
+	return v.each(ctx, off, uint64(len(p)), func(ctx context.Context, pc piece) error {
+		return v.write(ctx, sheepdog.ForwardWrite, pc, p[pc.at:pc.at+pc.n])
+	})
+}
+
+// ZeroAt makes n bytes at off read as zeros and gives their space back.
+func (v *Volume) ZeroAt(ctx context.Context, off, n uint64) error {
+	return v.each(ctx, off, n, func(ctx context.Context, pc piece) error {
+		return v.write(ctx, sheepdog.ForwardZero, pc, nil)
+	})
+}
+
+// write runs one piece until a coordinator has it. All tries have one origin,
+// so that it is applied once.
+func (v *Volume) write(ctx context.Context, op sheepdog.ForwardOp, pc piece, data []byte) error {
+	if v.layer != 0 {
+		return fmt.Errorf("write snapshot %s: %w", v.name, sheepdog.ErrFrozen)
+	}
+	n, done := v.family.requests.begin()
+	defer v.family.requests.end(n)
+	o := sheepdog.Origin{Gateway: v.m.opt.Incarnation, Request: n}
+	return v.do(ctx, func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error {
+		if c == nil {
+			req := v.forward(op, token, pc, data)
+			req.Origin, req.OriginDone = o, done
+			return v.m.opt.Peers.Forwarder(other).Forward(ctx, req, nil)
+		}
+		if c.origins.applied(o) {
+			return nil
+		}
+		return c.write(ctx, pc, data, o, done)
+	})
+}
+
+func (v *Volume) forward(op sheepdog.ForwardOp, token sheepdog.Token, pc piece, data []byte) *sheepdog.ForwardRequest {
+	return &sheepdog.ForwardRequest{Family: v.family.id, Token: token, Op: op,
+		Offset: uint64(pc.index)<<v.shift + pc.in, Length: uint32(pc.n), Data: data}
+}
+
+// Flush makes every write that returned before the call durable on all acting
+// replicas.
+func (v *Volume) Flush(ctx context.Context) error {
+	if v.layer != 0 {
+		return nil
+	}
+	return v.do(ctx, func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error {
+		if c != nil {
+			return c.flush()
+		}
+		req := &sheepdog.ForwardRequest{Family: v.family.id, Token: token, Op: sheepdog.ForwardFlush}
+		return v.m.opt.Peers.Forwarder(other).Forward(ctx, req, nil)
+	})
+}
+
+// each runs one function per object that the range touches, at once if there
+// are several.
+func (v *Volume) each(ctx context.Context, off, n uint64, one func(context.Context, piece) error) error {
+	if in := off & (1<<v.shift - 1); n > 0 && in+n <= 1<<v.shift {
+		return one(ctx, piece{index: sheepdog.Index(off >> v.shift), in: in, n: n})
+	}
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.SetLimit(parallelPieces)
+	for _, pc := range pieces(off, n, v.shift) {
+		eg.Go(func() error { return one(ctx, pc) })
+	}
+	return eg.Wait()
+}
+
+// parallelPieces bounds how many objects one request works on at a time.
+const parallelPieces = 16
+
+// do routes a request to the coordinator and routes it again when that one has
+// moved or died, until it succeeds or fails for good.
+func (v *Volume) do(ctx context.Context, run func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error) error {
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		changed := v.m.opt.Directory.Changed()
+		c, other, token, err := v.m.route(ctx, v.family.id)
+		if err == nil && c == nil && token == 0 {
+			err = errMoved // it was lost again before we could use it
+		}
+		if err == nil {
+			err = run(c, other, token)
+		}
+		if err == nil || !rerouted(err) {
+			return err
+		}
+		if err := v.m.pause(ctx, changed, pause); err != nil {
+			return fmt.Errorf("%s: %w", v.name, err)
+		}
+	}
+}
+
+// pause waits until the directory changes, for d, or until ctx ends.
+func (m *Manager) pause(ctx context.Context, changed <-chan struct{}, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-changed:
+		return nil
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-m.ctx.Done():
+		return context.Cause(m.ctx)
+	}
+}
+
+// Close detaches. The last one to leave hands the VDI over, so that another
+// node can coordinate it without waiting.
+func (v *Volume) Close(ctx context.Context) error {
+	var err error
+	v.close.Do(func() {
+		if v.layer == 0 {
+			err = v.m.detach(ctx, v.family)
+		}
+	})
+	return err
+}
+
+func (m *Manager) detach(ctx context.Context, f *family) error {
+	m.mu.Lock()
+	f.attached--
+	var c *coordinator
+	if f.attached == 0 {
+		c = f.coord
+	}
+	m.forget(f)
+	m.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	err := m.release(ctx, c)
+	if c.ctx.Err() != nil {
+		return nil // it was over already
+	}
+	return err
+}
+
+// Forward runs I/O for the gateway of another node. (rules 10, 15)
+func (m *Manager) Forward(ctx context.Context, req *sheepdog.ForwardRequest, buf []byte) error {
+	c := m.local(req.Family)
+	if c == nil || c.scope.Token != req.Token {
+		return fmt.Errorf("family %d with token %d: %w", req.Family, req.Token, sheepdog.ErrNotCoordinator)
+	}
+	if req.Op == sheepdog.ForwardFlush {
+		return c.flush()
+	}
+	size := uint64(1) << c.shift
+	p := piece{index: sheepdog.Index(req.Offset >> c.shift), in: req.Offset & (size - 1), n: uint64(req.Length)}
+	if p.n == 0 || p.in+p.n > size {
+		return fmt.Errorf("forwarded request of %d bytes at %d crosses objects: %w", req.Length, req.Offset, sheepdog.ErrInvalid)
+	}
+	var err error
+	switch req.Op {
+	case sheepdog.ForwardRead:
+		err = c.read(ctx, p, buf)
+	case sheepdog.ForwardWrite, sheepdog.ForwardZero:
+		err = c.origins.once(ctx, req.Origin, req.OriginDone, func() error {
+			return c.write(c.ctx, p, req.Data, req.Origin, req.OriginDone)
+		})
+	default:
+		err = fmt.Errorf("forwarded operation %d: %w", req.Op, sheepdog.ErrInvalid)
+	}
+	if err != nil && c.ctx.Err() != nil {
+		return fmt.Errorf("family %d with token %d: %w", req.Family, req.Token, sheepdog.ErrNotCoordinator)
+	}
+	return err
+}
