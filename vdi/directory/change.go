@@ -1,0 +1,258 @@
+package directory
+
+import (
+	"time"
+
+	"sheepdog"
+)
+
+// Delete deletes a working VDI and its attributes; its snapshots and clones
+// stay. A coordinator is fenced, not asked. The result is Deleted.
+type Delete struct {
+	Time time.Time `json:"time"`
+	Name string    `json:"name"`
+	// RecycleVIDs frees ids of families that this command ends.
+	RecycleVIDs bool `json:"recycleVIDs,omitempty"`
+}
+
+// Deleted tells the id of what was deleted, and the family that it was of.
+type Deleted struct {
+	VID    sheepdog.VID      `json:"vid"`
+	Family sheepdog.FamilyID `json:"family"`
+}
+
+func (c *Delete) validate() error { return CheckName(c.Name) }
+
+func (c *Delete) apply(s *state) (any, error) {
+	r, err := s.working(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	v := *r.vdi
+	layer := s.uninstall(r)
+	s.vacate(v.Family)
+	r.attrs, r.attrBytes = nil, 0
+	s.discard(r)
+	s.unref(layer)
+	s.finish(c.RecycleVIDs)
+	return &Deleted{VID: v.VID, Family: v.Family}, nil
+}
+
+// Rollback throws the working VDI away, if there is one, and makes a new one
+// with the bytes and the size of a snapshot. The error wraps ErrBusy while the
+// VDI has a coordinator other than that of IfToken. The coordinator is fenced:
+// whoever wants to write must Acquire again. The result is RolledBack.
+type Rollback struct {
+	Time        time.Time      `json:"time"`
+	Name        string         `json:"name"`
+	Snapshot    string         `json:"snapshot"`          // tag or decimal id
+	IfToken     sheepdog.Token `json:"ifToken,omitempty"` // 0: none seen
+	RecycleVIDs bool           `json:"recycleVIDs,omitempty"`
+}
+
+// RolledBack tells of the VDI that replaces the old one.
+type RolledBack struct {
+	VID    sheepdog.VID      `json:"vid"`
+	Family sheepdog.FamilyID `json:"family"`
+	Layer  sheepdog.LayerID  `json:"layer"`
+	Token  sheepdog.Token    `json:"token"` // of the family now, for Acquire
+}
+
+func (c *Rollback) validate() error {
+	if err := CheckName(c.Name); err != nil {
+		return err
+	}
+	return checkRef(c.Snapshot)
+}
+
+// check refuses to pull a VDI from under its coordinator.
+func (c *Rollback) check(s *state, r *record) error {
+	if r.vdi == nil {
+		return nil
+	}
+	f := s.families.get(r.vdi.Family).family.Load()
+	switch {
+	case f.Token == c.IfToken:
+		return nil
+	case !f.Coordinator.IsZero():
+		return busy("VDI %q is open at node %s", r.name, f.Coordinator.Node)
+	case c.IfToken != 0:
+		return conflict("token of VDI %q is %d, not %d", r.name, f.Token, c.IfToken)
+	}
+	return nil
+}
+
+func (c *Rollback) apply(s *state) (any, error) {
+	r, snap, err := s.snapshot(c.Name, c.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.check(s, r); err != nil {
+		return nil, err
+	}
+	start := NameVID(r.name)
+	if r.vdi != nil {
+		start = r.vdi.VID + 1
+	}
+	v := snap.VDI
+	if v.VID, err = s.reserve(start); err != nil {
+		return nil, err
+	}
+	v.Created, v.Parent, v.ParentIndex = utc(c.Time), snap.VID, snap.Index
+	v.Layer = s.addLayer(Layer{Family: v.Family, Parent: snap.Layer}).id()
+	s.replace(r, v)
+	s.finish(c.RecycleVIDs)
+	token := s.families.get(v.Family).family.Load().Token
+	return &RolledBack{VID: v.VID, Family: v.Family, Layer: v.Layer, Token: token}, nil
+}
+
+// replace makes v the working VDI instead of the present one, if any, and
+// fences whoever coordinates that.
+func (s *state) replace(r *record, v VDI) {
+	if r.vdi == nil {
+		s.install(r, v)
+		s.publish(r.vdi)
+		return
+	}
+	family := r.vdi.Family
+	old := s.uninstall(r)
+	s.install(r, v)
+	if family == v.Family {
+		s.republish(r.vdi)
+	} else {
+		s.vacate(family)
+		s.publish(r.vdi)
+	}
+	s.unref(old)
+}
+
+// Resize changes the size of a working VDI; it can only grow. The same size is
+// no error.
+type Resize struct {
+	Time time.Time `json:"time"`
+	Name string    `json:"name"`
+	Size uint64    `json:"size"` // bytes
+}
+
+func (c *Resize) validate() error {
+	if err := CheckName(c.Name); err != nil {
+		return err
+	}
+	return CheckSize(c.Size, sheepdog.MaxBlockSizeShift)
+}
+
+func (c *Resize) apply(s *state) (any, error) {
+	r, err := s.working(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	v := *r.vdi
+	if c.Size < v.Size {
+		return nil, invalid("VDI %q has %d bytes and cannot shrink to %d; copy it to a smaller one", v.Name, v.Size, c.Size)
+	}
+	if err := CheckSize(c.Size, v.BlockSizeShift); err != nil {
+		return nil, err
+	}
+	v.Size = c.Size
+	r.vdi = &v
+	s.publish(&v)
+	return nil, nil
+}
+
+// Rename gives a VDI and its snapshots another name; ids stay. The error wraps
+// ErrExists if a VDI or a snapshot has the new name.
+type Rename struct {
+	Time    time.Time `json:"time"`
+	Name    string    `json:"name"`
+	NewName string    `json:"newName"`
+}
+
+func (c *Rename) validate() error {
+	if err := CheckName(c.Name); err != nil {
+		return err
+	}
+	return CheckName(c.NewName)
+}
+
+func (c *Rename) apply(s *state) (any, error) {
+	r := s.names[c.Name]
+	if r == nil {
+		return nil, noVDI(c.Name)
+	}
+	if s.names[c.NewName] != nil {
+		return nil, exists("VDI %q or a snapshot of it", c.NewName)
+	}
+	delete(s.names, c.Name)
+	s.names[c.NewName] = r
+	r.name = c.NewName
+	if r.vdi != nil {
+		v := *r.vdi
+		v.Name = r.name
+		r.vdi = &v
+		s.publish(&v)
+	}
+	for i, snap := range r.snaps {
+		e := *snap
+		e.Name = r.name
+		r.snaps[i] = &e
+		s.vids[e.VID] = holder{rec: r, snap: &e}
+		if e.Tag != "" {
+			r.tags[e.Tag] = &e
+		}
+	}
+	return nil, nil
+}
+
+// SetAttr sets or deletes an attribute of a working VDI. The error wraps
+// ErrExists if Exclusive is set and the attribute exists, and ErrNoAttr if
+// Delete is set and it does not.
+type SetAttr struct {
+	Time      time.Time `json:"time"`
+	Name      string    `json:"name"`
+	Key       string    `json:"key"`
+	Value     []byte    `json:"value,omitempty"`
+	Exclusive bool      `json:"exclusive,omitempty"`
+	Delete    bool      `json:"delete,omitempty"`
+}
+
+func (c *SetAttr) validate() error {
+	if err := CheckName(c.Name); err != nil {
+		return err
+	}
+	if c.Delete && (c.Exclusive || len(c.Value) > 0) {
+		return invalid("attribute %q: deletion takes neither a value nor exclusivity", c.Key)
+	}
+	return checkAttr(c.Key, c.Value)
+}
+
+func (c *SetAttr) apply(s *state) (any, error) {
+	r, err := s.working(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	old, found := r.attrs[c.Key]
+	switch {
+	case c.Delete && !found:
+		return nil, noAttr(c.Name, c.Key)
+	case c.Exclusive && found:
+		return nil, exists("attribute %q of VDI %q", c.Key, c.Name)
+	}
+	bytes, count := r.attrBytes, len(r.attrs)
+	if found {
+		bytes, count = bytes-len(c.Key)-len(old), count-1
+	}
+	if c.Delete {
+		delete(r.attrs, c.Key)
+		r.attrBytes = bytes
+		return nil, nil
+	}
+	bytes += len(c.Key) + len(c.Value)
+	if count == MaxAttrs || bytes > MaxAttrBytes {
+		return nil, invalid("attributes of VDI %q: at most %d, and %d bytes together; delete some", c.Name, MaxAttrs, MaxAttrBytes)
+	}
+	if r.attrs == nil {
+		r.attrs = make(map[string][]byte)
+	}
+	r.attrs[c.Key], r.attrBytes = c.Value, bytes
+	return nil, nil
+}

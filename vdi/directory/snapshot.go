@@ -1,0 +1,186 @@
+package directory
+
+import (
+	"slices"
+	"time"
+
+	"sheepdog"
+)
+
+// Snapshot names the present state of a VDI, given by Name or else by VID. If
+// its working layer is not Written it stays as it is and the snapshot gets what
+// is below. Otherwise the layer freezes and the VDI goes on in a new one; then
+// the proposer must be the coordinator and have drained and flushed its writes,
+// or there is none, and IfToken must be the family's token, or the error wraps
+// ErrConflict. The result is Snapped.
+type Snapshot struct {
+	Time        time.Time         `json:"time"`
+	Name        string            `json:"name,omitempty"`
+	VID         sheepdog.VID      `json:"vid,omitempty"`
+	Tag         string            `json:"tag,omitempty"`
+	Description string            `json:"description,omitempty"`
+	IfFamily    sheepdog.FamilyID `json:"ifFamily,omitempty"` // 0: any
+	IfToken     sheepdog.Token    `json:"ifToken,omitempty"`  // 0: none seen
+}
+
+// Snapped tells of a new snapshot and of the VDI that goes on.
+type Snapped struct {
+	VID     sheepdog.VID      `json:"vid"` // of the snapshot
+	SnapID  uint32            `json:"snapID"`
+	Layer   sheepdog.LayerID  `json:"layer"` // of the snapshot
+	NewVID  sheepdog.VID      `json:"newVID"`
+	Family  sheepdog.FamilyID `json:"family"`
+	Working sheepdog.LayerID  `json:"working"` // the working layer from now on
+}
+
+func (c *Snapshot) validate() error {
+	if c.Name == "" && (c.VID == 0 || c.VID >= vidSpace) {
+		return invalid("no VDI named; give its name or id")
+	}
+	if c.Name != "" && c.VID != 0 {
+		return invalid("VDI given both by name and by id")
+	}
+	if c.Name != "" {
+		if err := CheckName(c.Name); err != nil {
+			return err
+		}
+	}
+	if err := CheckTag(c.Tag); err != nil {
+		return err
+	}
+	return checkDescription(c.Description)
+}
+
+func (c *Snapshot) target(s *state) (*record, error) {
+	if c.Name != "" {
+		return s.working(c.Name)
+	}
+	h, ok := s.vids[c.VID]
+	if !ok {
+		return nil, noVDI(c.VID.String())
+	}
+	if h.snap != nil {
+		return nil, invalid("id %s is snapshot %d of VDI %q, not a working VDI", c.VID, h.snap.SnapID, h.rec.name)
+	}
+	return h.rec, nil
+}
+
+// check refuses a snapshot at the wrong moment.
+func (c *Snapshot) check(s *state, r *record) error {
+	v := r.vdi
+	f := s.families.get(v.Family).family.Load()
+	written := s.layers.get(v.Layer).layer.Load().Written
+	switch {
+	case r.tags[c.Tag] != nil:
+		return exists("snapshot %q of VDI %q", c.Tag, r.name)
+	case c.IfFamily != 0 && c.IfFamily != v.Family:
+		return conflict("VDI %q is of family %d, not %d", r.name, v.Family, c.IfFamily)
+	case (written || c.IfToken != 0) && c.IfToken != f.Token:
+		return conflict("token of VDI %q is %d, not %d; its coordinator must take the snapshot", r.name, f.Token, c.IfToken)
+	case r.lastSnap == 1<<32-1:
+		return invalid("VDI %q has used up its snapshot ids", r.name)
+	}
+	return nil
+}
+
+func (c *Snapshot) apply(s *state) (any, error) {
+	r, err := c.target(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.check(s, r); err != nil {
+		return nil, err
+	}
+	old := *r.vdi
+	vid, err := s.reserve(old.VID + 1)
+	if err != nil {
+		return nil, err
+	}
+	snap := &Entry{VDI: old, Tag: c.Tag, Description: c.Description, Taken: utc(c.Time)}
+	next := old
+	snap.Layer, next.Layer = s.freeze(old.Layer)
+	next.VID, next.Created, next.Parent, next.ParentIndex = vid, utc(c.Time), old.VID, old.Index
+
+	s.layers.get(snap.Layer).refs++
+	s.install(r, next)
+	s.publish(r.vdi)
+	s.unref(s.layers.get(old.Layer))
+	r.isClone = false
+	r.add(snap)
+	s.vids[snap.VID] = holder{rec: r, snap: snap}
+	return &Snapped{
+		VID: snap.VID, SnapID: snap.SnapID, Layer: snap.Layer,
+		NewVID: vid, Family: next.Family, Working: next.Layer,
+	}, nil
+}
+
+// freeze returns the frozen layer that has the present bytes of a working one,
+// and the working layer that goes on.
+func (s *state) freeze(id sheepdog.LayerID) (snap, working sheepdog.LayerID) {
+	n := s.layers.get(id)
+	l := n.layer.Load()
+	switch {
+	case l.Written:
+		n.update(func(l *Layer) { l.Frozen = true })
+		return id, s.addLayer(Layer{Family: l.Family, Parent: id}).id()
+	case l.Parent != 0:
+		return l.Parent, id
+	}
+	return s.underlay(n), id
+}
+
+// underlay puts an empty frozen layer below a family's first layer, which keeps
+// its id because its coordinator may be about to write to it.
+func (s *state) underlay(n *layerNode) sheepdog.LayerID {
+	l := n.layer.Load()
+	below := s.addLayer(Layer{Family: l.Family, Base: l.Base, Frozen: true})
+	if l.Base != 0 {
+		s.layers.get(l.Base).refs-- // below has it now
+	}
+	id := below.id()
+	n.update(func(l *Layer) { l.Parent, l.Base = id, 0 })
+	below.adopt(n)
+	return id
+}
+
+// add gives the snapshot the next id of its name.
+func (r *record) add(snap *Entry) {
+	r.lastSnap++
+	snap.SnapID = r.lastSnap
+	r.snaps = append(r.snaps, snap)
+	if snap.Tag != "" {
+		r.tags[snap.Tag] = snap
+	}
+}
+
+// DeleteSnapshot deletes one snapshot; clones of it stay. Missing tells what
+// was not found. The result is Deleted.
+type DeleteSnapshot struct {
+	Time     time.Time `json:"time"`
+	Name     string    `json:"name"`
+	Snapshot string    `json:"snapshot"` // tag or decimal id
+	// RecycleVIDs frees ids of families that this command ends.
+	RecycleVIDs bool `json:"recycleVIDs,omitempty"`
+}
+
+func (c *DeleteSnapshot) validate() error {
+	if err := CheckName(c.Name); err != nil {
+		return err
+	}
+	return checkRef(c.Snapshot)
+}
+
+func (c *DeleteSnapshot) apply(s *state) (any, error) {
+	r, snap, err := s.snapshot(c.Name, c.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	i, _ := r.find(snap.SnapID)
+	r.snaps = slices.Delete(r.snaps, i, i+1)
+	delete(r.tags, snap.Tag)
+	s.discard(r)
+	s.retire(&snap.VDI)
+	s.unref(s.layers.get(snap.Layer))
+	s.finish(c.RecycleVIDs)
+	return &Deleted{VID: snap.VID, Family: snap.Family}, nil
+}

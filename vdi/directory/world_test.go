@@ -1,0 +1,281 @@
+package directory
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"sheepdog"
+)
+
+// failer is what tests, scripts and property tests have in common.
+type failer interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+// world is a directory with the log that feeds it.
+type world struct {
+	t       failer
+	d       *Directory
+	index   uint64
+	recycle bool
+	bare    bool // no checks that slow down
+}
+
+var start = time.Date(2026, 11, 22, 14, 25, 0, 0, time.UTC)
+
+func newWorld(t failer) *world { return &world{t: t, d: New()} }
+
+// run encodes and applies a command, as a proposer and the log would.
+func (w *world) run(cmd Command) ([]byte, error) {
+	w.index++
+	reflect.ValueOf(cmd).Elem().FieldByName("Time").Set(reflect.ValueOf(start.Add(time.Duration(w.index) * time.Minute)))
+	kind, body, err := Encode(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if w.bare {
+		return w.d.Apply(w.index, kind, body)
+	}
+	before := w.image()
+	result, err := w.d.Apply(w.index, kind, body)
+	if err != nil && !bytes.Equal(sansApplied(before), sansApplied(w.image())) {
+		w.t.Fatalf("%s failed with %q and changed the directory", kind, err)
+	}
+	return result, err
+}
+
+// must runs a command that may not fail.
+func (w *world) must(cmd Command) []byte {
+	w.t.Helper()
+	result, err := w.run(cmd)
+	if err != nil {
+		w.t.Fatalf("%T: %v", cmd, err)
+	}
+	return result
+}
+
+func decode[R Created | Snapped | Deleted | RolledBack | Acquired](t failer, b []byte) R {
+	t.Helper()
+	r, err := Decode[R](b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (w *world) image() []byte {
+	img, err := w.d.Snapshot()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return img
+}
+
+// sansApplied cuts the index from an image; a refused command moves it too.
+func sansApplied(img []byte) []byte {
+	_, rest, _ := bytes.Cut(img, []byte(`"lastLayer"`))
+	return rest
+}
+
+// restart goes on with a directory restored from the image of this one.
+func (w *world) restart() {
+	img := w.image()
+	next := New()
+	if err := next.Restore(img); err != nil {
+		w.t.Fatal(err)
+	}
+	w.d = next
+	if again := w.image(); !bytes.Equal(img, again) {
+		w.t.Fatalf("image changed by a restore:\n%s\n%s", img, again)
+	}
+}
+
+// tokenOf is the token that a proposer would have seen, unless one is given.
+func (w *world) tokenOf(name string, given sheepdog.Token) sheepdog.Token {
+	v, err := w.d.Lookup(name)
+	if given != 0 || err != nil {
+		return given
+	}
+	f, _ := w.d.Family(v.Family)
+	return f.Token
+}
+
+func (w *world) open(name string) error {
+	v, err := w.d.Lookup(name)
+	if err != nil {
+		return err
+	}
+	f, _ := w.d.Family(v.Family)
+	if !f.Coordinator.IsZero() {
+		return nil
+	}
+	_, err = w.run(&Acquire{Family: f.ID, Node: 1, Incarnation: 1, IfToken: f.Token})
+	return err
+}
+
+func (w *world) close(name string) error {
+	v, err := w.d.Lookup(name)
+	if err != nil {
+		return err
+	}
+	f, _ := w.d.Family(v.Family)
+	_, err = w.run(&Release{Family: f.ID, Node: 1, Incarnation: 1, Token: f.Token})
+	return err
+}
+
+func (w *world) write(name string) error {
+	if err := w.open(name); err != nil {
+		return err
+	}
+	v, _ := w.d.Lookup(name)
+	f, _ := w.d.Family(v.Family)
+	_, err := w.run(&MarkWritten{Layer: v.Layer, Token: f.Token})
+	return err
+}
+
+// merge prunes everything that is absorbed.
+func (w *world) merge() {
+	prune := &Prune{Layers: map[sheepdog.LayerID][]sheepdog.LayerID{}}
+	for _, l := range w.d.Absorbing() {
+		prune.Layers[l.ID] = l.Absorbed
+	}
+	w.must(prune)
+}
+
+// layerOf finds the layer of NAME or NAME@REF.
+func (w *world) layerOf(target string) (sheepdog.LayerID, error) {
+	name, ref, isSnap := strings.Cut(target, "@")
+	if !isSnap {
+		v, err := w.d.Lookup(name)
+		return v.Layer, err
+	}
+	e, err := w.d.LookupSnapshot(name, ref)
+	return e.Layer, err
+}
+
+// check compares everything that the state keeps twice, and looks for layers
+// that nobody needs or misses.
+func (w *world) check() {
+	w.t.Helper()
+	s := w.d.state.Load()
+	refs := map[sheepdog.LayerID]int{}
+	for _, e := range w.d.List() {
+		refs[e.Layer]++
+	}
+	children, listed, perFamily := map[sheepdog.LayerID]int{}, 0, map[sheepdog.FamilyID]int{}
+	for _, l := range w.layers() {
+		refs[l.Base]++
+		children[l.Parent]++
+		perFamily[l.Family]++
+		listed += 1 + len(l.Absorbed)
+		for _, id := range append([]sheepdog.LayerID{l.ID}, l.Absorbed...) {
+			if owner, ok := w.d.Owner(id); !ok || owner != l.ID || !w.d.Listed(id) || w.d.Dropped(id) {
+				w.t.Fatalf("layer %d: owner is %d, want %d", id, owner, l.ID)
+			}
+		}
+	}
+	inTable := 0
+	s.layers.all(func(sheepdog.LayerID, *layerNode) { inTable++ })
+	if inTable != listed {
+		w.t.Fatalf("%d ids in the table, %d listed", inTable, listed)
+	}
+	for _, l := range w.layers() {
+		w.checkLayer(l, refs[l.ID], children[l.ID])
+	}
+	w.checkFamilies(perFamily)
+	w.checkIDs()
+	if s.emptied != nil {
+		w.t.Fatal("families left to be recycled")
+	}
+}
+
+func (w *world) checkLayer(l *Layer, refs, children int) {
+	w.t.Helper()
+	s := w.d.state.Load()
+	n := s.layers.get(l.ID)
+	if n.refs != refs || len(n.children) != children {
+		w.t.Fatalf("layer %d: counts %d users and %d children, has %d and %d", l.ID, n.refs, len(n.children), refs, children)
+	}
+	if refs == 0 && (children < 2 || !l.Written) {
+		w.t.Fatalf("layer %d is kept without need: %+v", l.ID, *l)
+	}
+	if _, ok := s.absorbing[l.ID]; ok != (len(l.Absorbed) > 0) {
+		w.t.Fatalf("layer %d: absorbing %v, absorbed %v", l.ID, ok, l.Absorbed)
+	}
+	chain, _ := w.d.Chain(l.ID)
+	if want := w.slowChain(l.ID); !slices.Equal(chain, want) {
+		w.t.Fatalf("chain of layer %d is %v, want %v", l.ID, chain, want)
+	}
+	fresh := s.resolve(n)
+	base, family, _ := w.d.BaseOf(l.ID)
+	if fresh.base != base || fresh.baseFamily != family || !slices.Equal(fresh.chain, chain) {
+		w.t.Fatalf("path of layer %d is stale", l.ID)
+	}
+}
+
+// slowChain follows parents by the public interface alone.
+func (w *world) slowChain(id sheepdog.LayerID) []sheepdog.LayerID {
+	var out []sheepdog.LayerID
+	for top := id; id != 0; {
+		l, ok := w.d.Layer(id)
+		if !ok {
+			w.t.Fatalf("layer %d is not listed", id)
+		}
+		if l.Written || id == top {
+			out = append(out, w.d.Logical(id)...)
+		}
+		id = l.Parent
+	}
+	return out
+}
+
+func (w *world) checkFamilies(layers map[sheepdog.FamilyID]int) {
+	w.t.Helper()
+	working := map[sheepdog.FamilyID]string{}
+	for _, e := range w.d.List() {
+		if e.SnapID == 0 {
+			working[e.Family] = fmt.Sprint(e.Name, e.VID, e.Layer, e.Size)
+		}
+	}
+	for _, f := range w.d.Families() {
+		want, ok := working[f.ID]
+		got := fmt.Sprint(f.Name, f.VID, f.Working, f.Size)
+		if ok != (f.Working != 0) || ok && got != want {
+			w.t.Fatalf("family %d shows %s, its VDI is %s", f.ID, got, want)
+		}
+		if n := w.d.state.Load().families.get(f.ID).layers; n != layers[f.ID] || n == 0 {
+			w.t.Fatalf("family %d counts %d layers, has %d", f.ID, n, layers[f.ID])
+		}
+		delete(layers, f.ID)
+	}
+	if len(layers) > 0 {
+		w.t.Fatalf("layers of unlisted families: %v", layers)
+	}
+}
+
+func (w *world) checkIDs() {
+	w.t.Helper()
+	s := w.d.state.Load()
+	rows := 0
+	for name, r := range s.names {
+		rows += len(w.d.ListName(name))
+		if r.vdi == nil && len(r.snaps) == 0 {
+			w.t.Fatalf("name %q has nothing", name)
+		}
+	}
+	if rows != len(s.vids) {
+		w.t.Fatalf("%d ids, %d VDIs and snapshots", len(s.vids), rows)
+	}
+	for _, e := range w.d.List() {
+		got, ok := w.d.ByVID(e.VID)
+		if !ok || got != e || !s.used.has(e.VID) {
+			w.t.Fatalf("id %s leads to %+v, want %+v", e.VID, got, e)
+		}
+	}
+}
