@@ -1,0 +1,110 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"sheepdog"
+	"sheepdog/cluster/ring"
+)
+
+// Change is one batch of joins, removals and weight changes: one epoch. It is
+// also how partitions that wait for dead nodes are resolved: a Change with
+// nothing but Confirmed lets the confirmed go on without them.
+//
+// References to another incarnation than the listed one, removals and weights
+// of nodes that are no members, are skipped: the world has moved on.
+type Change struct {
+	// Join lists nodes to add, restarted nodes under their new incarnation, and
+	// members whose address, zone or weight differs.
+	Join []sheepdog.Member `json:"join,omitempty"`
+	// Remove lists members to remove. A node that also joins is not removed.
+	Remove  []MemberRef `json:"remove,omitempty"`
+	Weights []Weight    `json:"weights,omitempty"`
+	// Confirmed lists members that have just answered under their listed
+	// incarnation. Where an acting replica is confirmed, others may be dropped.
+	Confirmed []MemberRef `json:"confirmed,omitempty"`
+	Time      time.Time   `json:"time"`
+	Reason    string      `json:"reason,omitempty"` // for the log; no effect
+}
+
+func (c *Change) check() error {
+	if err := checkMembers(c.Join); err != nil {
+		return err
+	}
+	if n := max(len(c.Remove), len(c.Weights), len(c.Confirmed)); n > MaxMembers {
+		return fmt.Errorf("%w: a list of %d nodes, at most %d are possible", sheepdog.ErrInvalid, n, MaxMembers)
+	}
+	if len(c.Reason) > MaxReason {
+		return fmt.Errorf("%w: reason has %d bytes, at most %d are possible", sheepdog.ErrInvalid, len(c.Reason), MaxReason)
+	}
+	return checkTime(c.Time)
+}
+
+func (s *State) change(c *Change) (*State, error) {
+	next := s.successor()
+	next.members = newMembers(s.members, c)
+	if len(next.members) == 0 {
+		return nil, fmt.Errorf("%w: no member would be left; the last node just stops", sheepdog.ErrInvalid)
+	}
+	if err := checkMembers(next.members); err != nil {
+		return nil, err
+	}
+	moved := next.moveTables(s, c)
+	if slices.Equal(next.members, s.members) {
+		next.members = s.members
+		if !moved {
+			return nil, nil
+		}
+		return next, nil // waiting partitions were resolved: a revision, no epoch
+	}
+	next.newEpoch(c.Time)
+	return next, nil
+}
+
+// newMembers is the membership after the change.
+func newMembers(old []sheepdog.Member, c *Change) []sheepdog.Member {
+	out := slices.Clone(old)
+	for _, ref := range c.Remove {
+		if i, ok := searchMember(out, ref.ID); ok && out[i].Incarnation == ref.Incarnation {
+			out = slices.Delete(out, i, i+1)
+		}
+	}
+	for _, m := range c.Join {
+		if i, ok := searchMember(out, m.ID); ok {
+			out[i] = m
+		} else {
+			out = slices.Insert(out, i, m)
+		}
+	}
+	for _, w := range c.Weights {
+		if i, ok := searchMember(out, w.ID); ok {
+			out[i].VNodes = w.VNodes
+		}
+	}
+	return out
+}
+
+// moveTables computes all rows anew and reports whether any differs. s holds
+// the new members already.
+func (s *State) moveTables(old *State, c *Change) (moved bool) {
+	var wanted [][]sheepdog.NodeID
+	if !sameRing(old.members, s.members) {
+		wanted = ring.Place(s.members, widest(old.tables))
+	}
+	m := newMove(old.members, s.members, c.Confirmed, s.revision)
+	s.tables = slices.Clone(old.tables)
+	for i, t := range old.tables {
+		s.tables[i] = m.table(t, wanted)
+		moved = moved || s.tables[i] != t
+	}
+	return moved
+}
+
+func widest(tables []*table) (width int) {
+	for _, t := range tables {
+		width = max(width, t.policy.Width())
+	}
+	return width
+}

@@ -1,0 +1,165 @@
+package state
+
+import (
+	"slices"
+
+	"sheepdog"
+)
+
+// move is what one Change means to the rows. PROTOCOL rules 2, 3 and 12
+// (docs/protocol.md) are in next and survivors.
+type move struct {
+	fate     map[sheepdog.NodeID]fate
+	replaced map[sheepdog.NodeID]bool // listed under another incarnation than before, or only before, or only now
+	revision sheepdog.Revision
+}
+
+// fate is what a Change does to a node. A node without one is gone: removed
+// now, or in an earlier epoch from which a partition still waits for it.
+type fate uint8
+
+const (
+	gone      fate = iota // no member
+	silent                // member as before, not known to live
+	confirmed             // member as before, has just answered
+	restarted             // member under another incarnation than before, or new
+)
+
+func newMove(before, after []sheepdog.Member, answered []MemberRef, revision sheepdog.Revision) *move {
+	m := &move{
+		fate:     make(map[sheepdog.NodeID]fate, len(after)),
+		replaced: make(map[sheepdog.NodeID]bool),
+		revision: revision,
+	}
+	for _, n := range before {
+		if _, ok := findMember(after, n.ID); !ok {
+			m.replaced[n.ID] = true
+		}
+	}
+	for _, n := range after {
+		m.fate[n.ID] = silent
+		if old, ok := findMember(before, n.ID); !ok || old.Incarnation != n.Incarnation {
+			m.fate[n.ID] = restarted
+			m.replaced[n.ID] = true
+		}
+	}
+	for _, ref := range answered {
+		n, ok := findMember(after, ref.ID)
+		if ok && n.Incarnation == ref.Incarnation && m.fate[n.ID] == silent {
+			m.fate[n.ID] = confirmed
+		}
+	}
+	return m
+}
+
+// table moves all rows of t; t itself if nothing changes. A nil ring means that
+// the targets stay.
+func (m *move) table(t *table, ring [][]sheepdog.NodeID) *table {
+	type step struct {
+		from   *row
+		target *sheepdog.NodeID // equal lists of a ring share memory
+	}
+	var (
+		done  = make(map[step]*row)
+		out   = &table{policy: t.policy, rows: make([]*row, len(t.rows))}
+		moved bool
+	)
+	for p, r := range t.rows {
+		target := r.Target
+		if ring != nil {
+			target = ring[p][:min(len(ring[p]), t.policy.Width())]
+		}
+		key := step{from: r}
+		if len(target) > 0 {
+			key.target = &target[0]
+		}
+		to, ok := done[key]
+		if !ok {
+			to = m.next(r, slices.Clip(target))
+			done[key] = to
+		}
+		out.rows[p] = to
+		moved = moved || to != r
+	}
+	if !moved {
+		return t
+	}
+	return out
+}
+
+// next is the row after the change; r itself if it stays.
+func (m *move) next(r *row, target []sheepdog.NodeID) *row {
+	acting, state := m.survivors(r)
+	if state == sheepdog.Clean && m.mayShrink(acting, target) {
+		acting = target
+	}
+	acting = inRingOrder(acting, target)
+	same := state == r.State && slices.Equal(acting, r.Acting) && slices.Equal(target, r.Target)
+	if same && !m.anyReplaced(acting) && !m.anyReplaced(target) {
+		return r
+	}
+	return &row{
+		Placement: sheepdog.Placement{Acting: acting, Target: target, Since: m.revision, State: state},
+		Restarted: m.stillRestarted(r, acting, state),
+	}
+}
+
+// survivors decides who of the acting nodes goes on acting.
+//
+// While one of them is confirmed alive, the restarted and the gone leave: they
+// may have missed writes. If none is, nobody knows who is last, and none may
+// leave before a better or equal one stays: a node that restarted (it holds
+// every flushed write, and it is here) lets the gone leave, and the partition
+// is unclean; else the gone stay listed and the partition waits for them.
+func (m *move) survivors(r *row) ([]sheepdog.NodeID, sheepdog.PartitionState) {
+	if m.any(r.Acting, confirmed) {
+		return m.without(r.Acting, gone, restarted), r.State
+	}
+	if m.any(r.Acting, restarted) {
+		return m.without(r.Acting, gone), sheepdog.Unclean
+	}
+	for _, id := range r.Restarted {
+		if m.fate[id] != gone {
+			return m.without(r.Acting, gone), r.State
+		}
+	}
+	return r.Acting, r.State
+}
+
+// mayShrink reports whether former acting nodes that are no targets may leave:
+// all targets act, and one of them is known to live.
+func (m *move) mayShrink(acting, target []sheepdog.NodeID) bool {
+	return allAct(acting, target) && m.any(target, confirmed)
+}
+
+// stillRestarted keeps row.Restarted for the next row.
+func (m *move) stillRestarted(r *row, acting []sheepdog.NodeID, state sheepdog.PartitionState) []sheepdog.NodeID {
+	if state == sheepdog.Clean {
+		return nil
+	}
+	var out []sheepdog.NodeID
+	for _, id := range acting {
+		if m.fate[id] == restarted || slices.Contains(r.Restarted, id) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+func (m *move) any(nodes []sheepdog.NodeID, f fate) bool {
+	return slices.ContainsFunc(nodes, func(id sheepdog.NodeID) bool { return m.fate[id] == f })
+}
+
+func (m *move) anyReplaced(nodes []sheepdog.NodeID) bool {
+	return slices.ContainsFunc(nodes, func(id sheepdog.NodeID) bool { return m.replaced[id] })
+}
+
+func (m *move) without(nodes []sheepdog.NodeID, fates ...fate) []sheepdog.NodeID {
+	out := make([]sheepdog.NodeID, 0, len(nodes))
+	for _, id := range nodes {
+		if !slices.Contains(fates, m.fate[id]) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
