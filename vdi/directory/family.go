@@ -131,7 +131,8 @@ func (c *Acquire) apply(s *state) (any, error) {
 
 // Release ends the office of a coordinator that has drained and flushed. The
 // token stays, so that the next Acquire can name it. Releasing twice is no
-// error; after a successor was appointed the error wraps ErrFenced.
+// error; after a successor was appointed, or the VDI deleted or rolled back, the
+// error wraps ErrFenced.
 type Release struct {
 	Time        time.Time            `json:"time"`
 	Family      sheepdog.FamilyID    `json:"family"`
@@ -143,9 +144,9 @@ type Release struct {
 func (c *Release) validate() error { return nil }
 
 func (c *Release) apply(s *state) (any, error) {
-	n, err := s.family(c.Family)
-	if err != nil {
-		return nil, err
+	n := s.families.get(c.Family)
+	if n == nil {
+		return nil, fenced(&Family{ID: c.Family}, c.Token)
 	}
 	f := n.family.Load()
 	if f.Token != c.Token {

@@ -25,6 +25,7 @@ func (d *Directory) Restore(encoded []byte) error {
 	if err != nil {
 		return invalid("image of the VDI directory: %v", err)
 	}
+	defer d.watch.wake()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.state.Store(s)

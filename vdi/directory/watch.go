@@ -27,3 +27,12 @@ func (w *watch) wake() {
 		w.changed = nil
 	}
 }
+
+// Clear empties the directory when the cluster is formatted again, as the
+// command Reset does: ids and tokens go on where they were.
+func (d *Directory) Clear() {
+	defer d.watch.wake()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	(&Reset{}).apply(d.state.Load())
+}
