@@ -1,0 +1,290 @@
+package vdi
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"sheepdog"
+	"sheepdog/vdi/directory"
+)
+
+// world is a cluster without nodes: one directory and one set of blocks, shared
+// by as many managers as a test wants.
+type world struct {
+	dir *directory.Directory
+
+	mu       sync.Mutex
+	index    uint64
+	view     *sheepdog.View
+	changed  chan struct{}
+	blocks   map[blockKey]block
+	sealed   map[sheepdog.FamilyID]sheepdog.Token
+	origins  map[sheepdog.FamilyID][]sheepdog.Origin
+	volatile int // writes since the last flush
+	flushes  int
+	reads    int // read requests for frozen layers
+	hold     chan struct{}
+	managers map[sheepdog.NodeID]*Manager
+	cut      map[sheepdog.NodeID]bool // unreachable
+}
+
+type blockKey struct {
+	obj   sheepdog.ObjectID
+	layer sheepdog.LayerID
+	no    sheepdog.BlockNo
+}
+
+type block struct {
+	state sheepdog.BlockState
+	stamp sheepdog.Stamp
+	data  []byte
+}
+
+func newWorld() *world {
+	w := &world{dir: directory.New(), changed: make(chan struct{}), blocks: map[blockKey]block{},
+		sealed: map[sheepdog.FamilyID]sheepdog.Token{}, origins: map[sheepdog.FamilyID][]sheepdog.Origin{},
+		managers: map[sheepdog.NodeID]*Manager{}, cut: map[sheepdog.NodeID]bool{}}
+	w.setMembers()
+	return w
+}
+
+func (w *world) setMembers(ids ...sheepdog.NodeID) {
+	v := &sheepdog.View{Revision: 1}
+	if w.view != nil {
+		v.Revision = w.view.Revision + 1
+	}
+	for _, id := range ids {
+		v.Members = append(v.Members, sheepdog.Member{ID: id, Incarnation: sheepdog.Incarnation(id * 100)})
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.view = v
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// manager starts a node's manager.
+func (w *world) manager(t *testing.T, id sheepdog.NodeID) *Manager {
+	t.Helper()
+	n := &node{w: w, id: id, lease: true}
+	m := NewManager(Options{Self: id, Incarnation: sheepdog.Incarnation(id * 100), Directory: w.dir, Objects: n, Cluster: n, Peers: n,
+		BaseCache: 1 << 20, FlushEvery: time.Hour, Logger: slog.New(slog.DiscardHandler)})
+	w.managers[id] = m
+	var ids []sheepdog.NodeID
+	for i := sheepdog.NodeID(1); i < 9; i++ {
+		if w.managers[i] != nil {
+			ids = append(ids, i)
+		}
+	}
+	w.setMembers(ids...)
+	t.Cleanup(m.Close)
+	return m
+}
+
+// node is what one manager sees of the world.
+type node struct {
+	w     *world
+	id    sheepdog.NodeID
+	mu    sync.Mutex
+	lease bool
+}
+
+func (n *node) LeaseValid() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.lease }
+
+func (n *node) View() *sheepdog.View { n.w.mu.Lock(); defer n.w.mu.Unlock(); return n.w.view }
+
+func (n *node) Changed(*sheepdog.View) <-chan struct{} {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	return n.w.changed
+}
+
+func (n *node) Barrier(context.Context) error { return nil }
+
+// Propose applies the command, after the check that the leader makes: a live
+// coordinator is not replaced.
+func (n *node) Propose(ctx context.Context, kind string, body []byte) ([]byte, error) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.w.index++
+	return n.w.dir.Apply(n.w.index, kind, body)
+}
+
+func (n *node) Forwarder(m sheepdog.Member) sheepdog.Forwarder { return forwarder{n.w, m.ID} }
+
+func (n *node) Call(ctx context.Context, m sheepdog.Member, method string, body []byte) ([]byte, error) {
+	reply, err, _ := n.w.managers[m.ID].HandleControl(ctx, method, body)
+	return reply, err
+}
+
+type forwarder struct {
+	w  *world
+	id sheepdog.NodeID
+}
+
+func (f forwarder) Forward(ctx context.Context, req *sheepdog.ForwardRequest, buf []byte) error {
+	f.w.mu.Lock()
+	cut := f.w.cut[f.id]
+	f.w.mu.Unlock()
+	if cut {
+		return sheepdog.ErrUnreachable
+	}
+	return f.w.managers[f.id].Forward(ctx, req, buf)
+}
+
+func (n *node) fence(f sheepdog.FamilyID, token sheepdog.Token) error {
+	if token < n.w.sealed[f] {
+		return sheepdog.ErrFenced
+	}
+	return nil
+}
+
+func (n *node) Write(ctx context.Context, r *sheepdog.WriteRequest) error {
+	n.w.mu.Lock()
+	hold := n.w.hold
+	n.w.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	if err := n.fence(r.Object.Family, r.Token); err != nil {
+		return err
+	}
+	if l, ok := n.w.dir.Layer(r.Layer); !ok || l.Frozen || !l.Written {
+		return fmt.Errorf("layer %d: %w", r.Layer, sheepdog.ErrFrozen)
+	}
+	n.w.origins[r.Object.Family] = append(n.w.origins[r.Object.Family], r.Origin)
+	n.w.volatile++
+	for i := range r.Count {
+		k := blockKey{r.Object, r.Layer, r.Start + sheepdog.BlockNo(i)}
+		if !n.w.blocks[k].stamp.Less(r.Stamp) {
+			continue
+		}
+		b := block{state: sheepdog.Zero, stamp: r.Stamp}
+		if r.Data != nil {
+			b.state, b.data = sheepdog.Data, bytes.Clone(r.Data[i*sheepdog.BlockSize:(i+1)*sheepdog.BlockSize])
+		}
+		n.w.blocks[k] = b
+	}
+	return nil
+}
+
+func (n *node) Read(_ context.Context, r *sheepdog.ReadRequest) error {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	if r.Token == 0 {
+		n.w.reads++
+	} else if err := n.fence(r.Object.Family, r.Token); err != nil {
+		return err
+	}
+	chain, _ := n.w.dir.Chain(r.Layer)
+	for i := range r.Count {
+		r.States[i] = sheepdog.Absent
+		dst := r.Buf[i*sheepdog.BlockSize : (i+1)*sheepdog.BlockSize]
+		clear(dst)
+		for _, l := range chain {
+			if b, ok := n.w.blocks[blockKey{r.Object, l, r.Start + sheepdog.BlockNo(i)}]; ok {
+				r.States[i] = b.state
+				copy(dst, b.data)
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (n *node) Records(_ context.Context, _ sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	out := make([]sheepdog.Record, count)
+	for i := range out {
+		for _, l := range layers {
+			if b, ok := n.w.blocks[blockKey{obj, l, start + sheepdog.BlockNo(i)}]; ok {
+				out[i] = sheepdog.Record{State: b.state, Stamp: b.stamp}
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+func (n *node) Flush(context.Context, sheepdog.Scope, []sheepdog.Partition, uint64) error {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.w.flushes++
+	n.w.volatile = 0
+	return nil
+}
+
+func (n *node) Takeover(_ context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.w.sealed[s.Family] = s.Token
+	return n.w.origins[s.Family], nil
+}
+
+func (n *node) LayerIndexes(_ context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	for k := range n.w.blocks {
+		if k.obj.Family == s.Family && k.layer == layer {
+			visit(k.obj.Index)
+		}
+	}
+	return nil
+}
+
+// Helpers of tests.
+
+const testShift = 20 // objects of 1 MiB
+
+func create(t *testing.T, m *Manager, name string, size uint64) {
+	t.Helper()
+	if _, err := m.Create(t.Context(), directory.Create{Name: name, Size: size, Policy: sheepdog.Policy{Copies: 3}, BlockSizeShift: testShift}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t *testing.T, m *Manager, name, ref string) *Volume {
+	t.Helper()
+	v, err := m.Open(name, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Close(context.Background()) })
+	return v
+}
+
+func write(t *testing.T, v *Volume, off uint64, p []byte) {
+	t.Helper()
+	if err := v.WriteAt(t.Context(), p, off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expect(t *testing.T, v *Volume, off uint64, want []byte) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if err := v.ReadAt(t.Context(), got, off); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		for i := range got {
+			if got[i] != want[i] {
+				t.Fatalf("%s: byte %d is %#x, want %#x", v.name, off+uint64(i), got[i], want[i])
+			}
+		}
+	}
+}
+
+func fill(n int, b byte) []byte { return bytes.Repeat([]byte{b}, n) }
