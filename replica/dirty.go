@@ -1,0 +1,108 @@
+package replica
+
+import (
+	"slices"
+
+	"sheepdog"
+)
+
+// Limits of the dirty map. Beyond them the runs of an object become one, and
+// Seal asks the engine for the true stamps.
+const (
+	maxObjectRuns = 4096
+	maxFamilyRuns = 1 << 20
+)
+
+// stampedRun is a run of blocks written with one stamp.
+type stampedRun struct {
+	span
+	stamp sheepdog.Stamp
+}
+
+// dirtyObject is what was written to one replica since the last completed
+// flush: ascending runs that do not overlap.
+type dirtyObject struct {
+	born   sheepdog.Revision // interval of the partition at the first mark
+	runs   []stampedRun
+	coarse bool // runs is one run that covers more than what is dirty
+}
+
+// mark adds a run; where runs overlap the higher stamp stays.
+func (d *dirtyObject) mark(x span, stamp sheepdog.Stamp) {
+	if d.coarse {
+		d.runs = append(d.runs, stampedRun{x, stamp})
+		d.coarsen()
+		return
+	}
+	i, _ := slices.BinarySearchFunc(d.runs, x.from, func(r stampedRun, from uint64) int {
+		if r.to <= from {
+			return -1
+		}
+		return 1
+	})
+	j := i
+	var repl []stampedRun
+	for ; j < len(d.runs) && d.runs[j].from < x.to; j++ {
+		repl = appendMerged(repl, d.runs[j], x, stamp)
+		x.from = max(x.from, min(d.runs[j].to, x.to))
+	}
+	if x.from < x.to {
+		repl = append(repl, stampedRun{x, stamp})
+	}
+	d.runs = slices.Replace(d.runs, i, j, joined(repl)...)
+	if len(d.runs) > maxObjectRuns {
+		d.coarsen()
+	}
+}
+
+// appendMerged appends old and what of x lies before its end, in order.
+func appendMerged(out []stampedRun, old stampedRun, x span, stamp sheepdog.Stamp) []stampedRun {
+	if x.from < old.from {
+		out = append(out, stampedRun{span{x.from, old.from}, stamp})
+		x.from = old.from
+	}
+	if !old.stamp.Less(stamp) {
+		return append(out, old)
+	}
+	if old.from < x.from {
+		out = append(out, stampedRun{span{old.from, x.from}, old.stamp})
+	}
+	end := min(old.to, x.to)
+	out = append(out, stampedRun{span{x.from, end}, stamp})
+	if end < old.to {
+		out = append(out, stampedRun{span{end, old.to}, old.stamp})
+	}
+	return out
+}
+
+// joined merges neighbours of one stamp.
+func joined(runs []stampedRun) []stampedRun {
+	out := runs[:0]
+	for _, r := range runs {
+		if n := len(out); n > 0 && out[n-1].to == r.from && out[n-1].stamp == r.stamp {
+			out[n-1].to = r.to
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// coarsen replaces all runs by one that covers them, with the highest stamp, so
+// that it is cleared no earlier than they would be.
+func (d *dirtyObject) coarsen() {
+	all := d.runs[0]
+	for _, r := range d.runs[1:] {
+		all.from, all.to = min(all.from, r.from), max(all.to, r.to)
+		if all.stamp.Less(r.stamp) {
+			all.stamp = r.stamp
+		}
+	}
+	d.runs, d.coarse = append(d.runs[:0:0], all), true
+}
+
+// clear drops the runs up to a stamp; true if none is left.
+func (d *dirtyObject) clear(upTo sheepdog.Stamp) bool {
+	d.runs = slices.DeleteFunc(d.runs, func(r stampedRun) bool { return !upTo.Less(r.stamp) })
+	return len(d.runs) == 0
+}

@@ -1,0 +1,193 @@
+package replica
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"sheepdog"
+)
+
+// family is what the replica remembers of one family: the promise to its
+// coordinator, what is dirty, and which forwarded writes were applied. It is
+// kept in memory only. A process that lost it has a new incarnation: it answers
+// nobody before a newer view lists it, and by then the directory here knows
+// every token appointed before that view, and the coordinator seals again.
+type family struct {
+	mu       sync.Mutex
+	promised sheepdog.Token
+	// cleared is the highest stamp known to be durable everywhere. A coordinator
+	// flushes only after it has made equal what older ones left, so stamps of
+	// older tokens are durable with its first flush.
+	cleared sheepdog.Stamp
+	dirty   map[replicaKey]*dirtyObject
+	runs    int
+	origins map[sheepdog.Incarnation]*originSet
+}
+
+// originSet is the applied requests of one gateway at or above done.
+type originSet struct {
+	done    uint64
+	applied map[uint64]struct{}
+}
+
+// maxOrigins bounds the applied requests remembered per gateway; the oldest go.
+const maxOrigins = 1 << 16
+
+type families struct {
+	mu  sync.RWMutex
+	all map[sheepdog.FamilyID]*family
+}
+
+func (s *Server) family(id sheepdog.FamilyID) *family {
+	s.families.mu.RLock()
+	f := s.families.all[id]
+	s.families.mu.RUnlock()
+	if f != nil {
+		return f
+	}
+	s.families.mu.Lock()
+	defer s.families.mu.Unlock()
+	if f = s.families.all[id]; f == nil {
+		f = &family{dirty: make(map[replicaKey]*dirtyObject), origins: make(map[sheepdog.Incarnation]*originSet)}
+		s.families.all[id] = f
+	}
+	return f
+}
+
+// promise refuses a token older than the highest promised or committed, and
+// records a higher one (rule 1). Writes call it with the gate of their shard
+// held, so that Seal, which promises first and passes every gate after, meets
+// no write of an older token.
+func (s *Server) promise(f *family, id sheepdog.FamilyID, token sheepdog.Token) error {
+	committed := s.cfg.Layers.Token(id)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.promised = max(f.promised, committed)
+	if token < f.promised {
+		return fmt.Errorf("node %s: %w: family %d was promised to token %d, request has %d",
+			s.cfg.Self, sheepdog.ErrFenced, id, f.promised, token)
+	}
+	f.promised = token
+	return nil
+}
+
+// note records an applied write. A failed one is dirty as well, but its origin
+// does not count as applied.
+func (f *family) note(s *Server, r *sheepdog.WriteRequest, since sheepdog.Revision, applied bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.clearLocked(sheepdog.Stamp{Token: r.Token, Seq: r.Flushed})
+	f.markLocked(s, mark{place{r.Policy, r.Object.Partition()}, replicaKey{r.Object, r.Layer}, blocks(r.Start, r.Count), r.Stamp, since})
+	if r.Origin.Gateway == 0 {
+		return
+	}
+	f.forgetLocked(r.Origin.Gateway, r.OriginDone)
+	if applied {
+		f.originLocked(r.Origin)
+	}
+}
+
+// mark is one run to be noted as dirty.
+type mark struct {
+	at     place
+	key    replicaKey
+	blocks span
+	stamp  sheepdog.Stamp
+	since  sheepdog.Revision // an interval of the partition in which it was made
+}
+
+// markLocked notes a run. Marks of the replica from before this node ceased to
+// act go.
+func (f *family) markLocked(s *Server, m mark) {
+	if !f.cleared.Less(m.stamp) {
+		return
+	}
+	d := f.dirty[m.key]
+	if d != nil && d.born < m.since && !s.valid(m.at, d.born) {
+		f.runs -= len(d.runs)
+		d = nil
+	}
+	if d == nil {
+		d = &dirtyObject{born: m.since}
+		f.dirty[m.key] = d
+	}
+	f.runs -= len(d.runs)
+	d.mark(m.blocks, m.stamp)
+	if f.runs+len(d.runs) > maxFamilyRuns && len(d.runs) > 1 {
+		d.coarsen()
+	}
+	f.runs += len(d.runs)
+}
+
+// clearLocked drops the marks up to the stamp of a completed flush.
+func (f *family) clearLocked(upTo sheepdog.Stamp) {
+	if upTo.Seq == 0 || !f.cleared.Less(upTo) {
+		return
+	}
+	f.cleared = upTo
+	f.runs = 0
+	for key, d := range f.dirty {
+		if d.clear(upTo) {
+			delete(f.dirty, key)
+			continue
+		}
+		f.runs += len(d.runs)
+	}
+}
+
+func (f *family) originLocked(o sheepdog.Origin) {
+	set := f.origins[o.Gateway]
+	if set == nil {
+		set = &originSet{applied: make(map[uint64]struct{})}
+		f.origins[o.Gateway] = set
+	}
+	if o.Request < set.done {
+		return
+	}
+	set.applied[o.Request] = struct{}{}
+	if len(set.applied) > maxOrigins {
+		oldest := o.Request
+		for n := range set.applied {
+			oldest = min(oldest, n)
+		}
+		delete(set.applied, oldest)
+	}
+}
+
+func (f *family) forgetLocked(gateway sheepdog.Incarnation, done uint64) {
+	set := f.origins[gateway]
+	if set == nil || done <= set.done {
+		return
+	}
+	set.done = done
+	for n := range set.applied {
+		if n < done {
+			delete(set.applied, n)
+		}
+	}
+}
+
+// dropGateways forgets the origins of gateways that are no members any more.
+func (f *family) dropGateways(v *sheepdog.View) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for gateway := range f.origins {
+		if !slices.ContainsFunc(v.Members, func(m sheepdog.Member) bool { return m.Incarnation == gateway }) {
+			delete(f.origins, gateway)
+		}
+	}
+}
+
+// listOrigins is in no order.
+func (f *family) listOrigins() []sheepdog.Origin {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []sheepdog.Origin
+	for gateway, set := range f.origins {
+		for n := range set.applied {
+			out = append(out, sheepdog.Origin{Gateway: gateway, Request: n})
+		}
+	}
+	return out
+}

@@ -1,0 +1,143 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"sheepdog"
+)
+
+// fetchLooks is how often a fetch looks at blocks that are being written before
+// it holds their writers up.
+const fetchLooks = 3
+
+// Fetch implements sheepdog.Replica. Records and bytes of a block belong
+// together whatever is written meanwhile. Targets answer too: a takeover or a
+// scrub may want to see them.
+func (s *Server) Fetch(ctx context.Context, r *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
+	if r.WithData && uint64(r.Count)*sheepdog.BlockSize > sheepdog.MaxTransfer {
+		return nil, fmt.Errorf("%w: %d blocks with data, at most %d", sheepdog.ErrInvalid, r.Count, sheepdog.MaxTransfer/sheepdog.BlockSize)
+	}
+	var reply *sheepdog.FetchReply
+	err := s.await(ctx, func(v *sheepdog.View) (err error) {
+		reply, err = s.fetch(v, r)
+		return err
+	})
+	return reply, err
+}
+
+func (s *Server) fetch(v *sheepdog.View, r *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
+	p := r.Object.Partition()
+	if err := s.admitFetch(v, r); err != nil {
+		return nil, err
+	}
+	s.adopt(shardOf(p), v)
+	reply, err := s.look(r)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: fetch object %s layer %d: %w", s.cfg.Self, r.Object, r.Layer, err)
+	}
+	// As in read: what was dropped meanwhile must not be taken for absent.
+	_, err = s.fenceWriter(s.view(), r.Revision, r.Policy, p)
+	return reply, err
+}
+
+func (s *Server) admitFetch(v *sheepdog.View, r *sheepdog.FetchRequest) error {
+	if _, err := s.fenceWriter(v, r.Revision, r.Policy, r.Object.Partition()); err != nil {
+		return err
+	}
+	if err := checkBlocks(v, r.Start, r.Count); err != nil {
+		return err
+	}
+	if err := s.knownLayer(r.Layer, sheepdog.ErrNotFound); err != nil {
+		return err
+	}
+	if err := s.fencePolicy(r.Object.Family, r.Policy); err != nil {
+		return err
+	}
+	return s.fenceToken(r.Object.Family, r.Token)
+}
+
+// look reads records, bytes, and records again: where the two agree the bytes
+// in between are theirs, for no two writes of a block have one stamp. After a
+// few vain looks the last one is taken with the writers held up.
+func (s *Server) look(r *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
+	if !r.WithData && !r.Verify {
+		recs := make([]sheepdog.Record, r.Count)
+		return &sheepdog.FetchReply{Records: recs}, s.records(r, recs)
+	}
+	for range fetchLooks {
+		reply, stable, err := s.lookOnce(r)
+		if err != nil || stable {
+			return reply, err
+		}
+	}
+	sh := &s.shards[shardOf(r.Object.Partition())]
+	sh.gate.Lock()
+	defer sh.gate.Unlock()
+	reply, stable, err := s.lookOnce(r)
+	if err == nil && !stable {
+		return nil, fmt.Errorf("%w: blocks changed without a writer", sheepdog.ErrConflict)
+	}
+	return reply, err
+}
+
+func (s *Server) lookOnce(r *sheepdog.FetchRequest) (*sheepdog.FetchReply, bool, error) {
+	reply := &sheepdog.FetchReply{Records: make([]sheepdog.Record, r.Count)}
+	if err := s.records(r, reply.Records); err != nil {
+		return nil, false, err
+	}
+	if err := s.bytes(r, reply); err != nil {
+		return nil, false, err
+	}
+	again := make([]sheepdog.Record, r.Count)
+	if err := s.records(r, again); err != nil {
+		return nil, false, err
+	}
+	return reply, slices.Equal(reply.Records, again), nil
+}
+
+func (s *Server) records(r *sheepdog.FetchRequest, recs []sheepdog.Record) error {
+	return s.cfg.Engine.Records(r.Object, s.cfg.Layers.Logical(r.Layer), r.Start, r.Count, recs)
+}
+
+// bytes reads what the reply needs; without WithData it only verifies, in
+// pieces.
+func (s *Server) bytes(r *sheepdog.FetchRequest, reply *sheepdog.FetchReply) error {
+	const piece = 256
+	chain := s.cfg.Layers.Logical(r.Layer)
+	buf := make([]byte, min(r.Count, piece)*sheepdog.BlockSize)
+	if r.WithData {
+		reply.Data = make([]byte, r.Count*sheepdog.BlockSize)
+	}
+	states := make([]sheepdog.BlockState, piece)
+	for at := uint32(0); at < r.Count; at += piece {
+		n := min(piece, r.Count-at)
+		dst := buf[:n*sheepdog.BlockSize]
+		if r.WithData {
+			dst = reply.Data[at*sheepdog.BlockSize:][:n*sheepdog.BlockSize]
+		}
+		err := s.cfg.Engine.Read(r.Object, chain, r.Start+sheepdog.BlockNo(at), n, dst, states[:n])
+		var bad *sheepdog.BadBlocksError
+		if errors.As(err, &bad) {
+			reply.Bad = append(reply.Bad, bad.Blocks...)
+			clearBad(r, reply, bad.Blocks)
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearBad zeroes bytes that failed their checksum: they must not leave.
+func clearBad(r *sheepdog.FetchRequest, reply *sheepdog.FetchReply, bad []sheepdog.BlockNo) {
+	if !r.WithData {
+		return
+	}
+	for _, b := range bad {
+		clear(reply.Data[uint64(b-r.Start)*sheepdog.BlockSize:][:sheepdog.BlockSize])
+	}
+}

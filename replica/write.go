@@ -1,0 +1,310 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"sheepdog"
+)
+
+// batch is one call of Write on its way: which requests are not decided yet,
+// and the ops of those admitted in the present pass.
+type batch struct {
+	reqs    []*sheepdog.WriteRequest
+	done    func(i int, err error)
+	pending []int // positions in reqs, ascending
+	why     []error
+
+	ready   []admitted
+	results []result
+	ops     []sheepdog.Op
+	errs    []error
+	locked  []*touched
+	shards  shardSet
+}
+
+// admitted is a request that passed all checks, and the ops it became.
+type admitted struct {
+	i      int
+	place  *sheepdog.Placement
+	family *family
+	set    *touched // nil where the replica acts
+	first  int      // ops[first:last]
+	last   int
+}
+
+type result struct {
+	i   int
+	err error
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+func (b *batch) release() {
+	clear(b.ready)
+	clear(b.ops)
+	clear(b.locked)
+	clear(b.results)
+	clear(b.why)
+	clear(b.errs)
+	*b = batch{pending: b.pending[:0], why: b.why[:0], ready: b.ready[:0], results: b.results[:0],
+		ops: b.ops[:0], errs: b.errs[:0], locked: b.locked[:0]}
+	batches.Put(b)
+}
+
+// Write implements sheepdog.Replica. Requests that must wait for a view or a
+// layer do so without holding up the others; stamps, not arrival, order writes
+// of one block.
+func (s *Server) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
+	b := batches.Get().(*batch)
+	defer b.release()
+	b.reqs, b.done = reqs, done
+	for i := range reqs {
+		b.pending = append(b.pending, i)
+	}
+	s.pass(b)
+	if len(b.pending) == 0 {
+		return
+	}
+	timer := time.NewTimer(s.cfg.CatchUp)
+	defer timer.Stop()
+	for {
+		layers := s.cfg.Layers.Changed()
+		views := s.cfg.Views.Changed(s.view())
+		s.pass(b)
+		if len(b.pending) == 0 {
+			return
+		}
+		if !s.pause(ctx, timer, views, layers) {
+			break
+		}
+	}
+	for k, i := range b.pending {
+		done(i, s.lagging(ctx, b.why[k]))
+	}
+}
+
+// pass decides what it can of the pending requests and applies what is
+// admitted.
+func (s *Server) pass(b *batch) {
+	v := s.view()
+	b.shards = shardSet{}
+	for _, i := range b.pending {
+		if r := b.reqs[i]; r != nil {
+			b.shards.add(shardOf(r.Object.Partition()))
+		}
+	}
+	if v != nil {
+		s.enterShards(&b.shards, v)
+	}
+	s.admitAll(b, v != nil)
+	repairs := s.apply(b)
+	if v != nil {
+		s.leaveShards(&b.shards)
+	}
+	for _, i := range repairs {
+		b.results = append(b.results, result{i, s.mend(b.reqs[i])})
+	}
+	s.syncIfAlways(b, v)
+	for _, r := range b.results {
+		b.done(r.i, r.err)
+	}
+	clear(b.results)
+	b.results = b.results[:0]
+}
+
+// syncIfAlways makes what was applied durable before it is acknowledged, where
+// the cluster was formatted so.
+func (s *Server) syncIfAlways(b *batch, v *sheepdog.View) {
+	if v == nil || !v.Config.SyncAlways || s.cfg.NoSync || len(b.results) == 0 {
+		return
+	}
+	err := s.cfg.Engine.Flush()
+	if err == nil {
+		return
+	}
+	for i := range b.results {
+		if b.results[i].err == nil {
+			b.results[i].err = fmt.Errorf("node %s: flush after write: %w", s.cfg.Self, err)
+		}
+	}
+}
+
+// admitAll sorts the pending requests into ready, refused and still pending.
+func (s *Server) admitAll(b *batch, gated bool) {
+	still, why := b.pending[:0], b.why[:0]
+	b.ready = b.ready[:0]
+	for _, i := range b.pending {
+		r := b.reqs[i]
+		if r == nil {
+			b.results = append(b.results, result{i, fmt.Errorf("%w: no request", sheepdog.ErrInvalid)})
+			continue
+		}
+		var v *sheepdog.View
+		if gated {
+			v = s.shards[shardOf(r.Object.Partition())].view.Load()
+		}
+		a, err := s.admitWrite(v, r)
+		switch {
+		case err == nil:
+			a.i = i
+			b.ready = append(b.ready, a)
+		case isWaiting(err):
+			still, why = append(still, i), append(why, err)
+		default:
+			b.results = append(b.results, result{i, err})
+		}
+	}
+	b.pending, b.why = still, why
+}
+
+// admitWrite checks one request against the view its shard adopted. The token
+// comes last: a request refused for another reason promises nothing.
+func (s *Server) admitWrite(v *sheepdog.View, r *sheepdog.WriteRequest) (admitted, error) {
+	p := r.Object.Partition()
+	pl, err := s.fenceWriter(v, r.Revision, r.Policy, p)
+	if err != nil {
+		return admitted{}, err
+	}
+	if pl.State != sheepdog.Clean && !r.Repair {
+		return admitted{}, s.notActing(v, p, "waits for comparison with the other replicas")
+	}
+	if err := s.checkWrite(v, r); err != nil {
+		return admitted{}, err
+	}
+	if err := s.writableLayer(r); err != nil {
+		return admitted{}, err
+	}
+	a := admitted{place: pl}
+	if r.Repair {
+		return a, nil
+	}
+	a.family = s.family(r.Object.Family)
+	return a, s.promise(a.family, r.Object.Family, r.Token)
+}
+
+// checkWrite refuses what no correct sender sends.
+func (s *Server) checkWrite(v *sheepdog.View, r *sheepdog.WriteRequest) error {
+	if err := checkBlocks(v, r.Start, r.Count); err != nil {
+		return err
+	}
+	switch {
+	case r.Data != nil && uint64(len(r.Data)) != uint64(r.Count)*sheepdog.BlockSize:
+		return fmt.Errorf("%w: %d bytes for %d blocks", sheepdog.ErrInvalid, len(r.Data), r.Count)
+	case r.Stamp == sheepdog.Stamp{}:
+		return fmt.Errorf("%w: write without a stamp", sheepdog.ErrInvalid)
+	case r.Token == 0 && !r.Repair:
+		return fmt.Errorf("%w: write without a token", sheepdog.ErrInvalid)
+	}
+	return nil
+}
+
+// writableLayer refuses frozen and deleted layers, and waits for unknown ones.
+func (s *Server) writableLayer(r *sheepdog.WriteRequest) error {
+	if err := s.knownLayer(r.Layer, sheepdog.ErrFrozen); err != nil {
+		return err
+	}
+	if err := s.fencePolicy(r.Object.Family, r.Policy); err != nil {
+		return err
+	}
+	if frozen, known := s.cfg.Layers.Frozen(r.Layer); !known || frozen && !r.Repair {
+		return fmt.Errorf("node %s: layer %d: %w", s.cfg.Self, r.Layer, sheepdog.ErrFrozen)
+	}
+	return nil
+}
+
+// apply runs the admitted requests in one engine batch, in order, and notes
+// what they did. Repairs of replicas that act may meet equal stamps: those are
+// left to the caller, which must hold no gate for them.
+func (s *Server) apply(b *batch) (repairs []int) {
+	repairs = s.prepare(b)
+	if len(b.ops) > 0 {
+		b.errs = append(b.errs[:0], make([]error, len(b.ops))...)
+		s.cfg.Engine.Write(b.ops, b.errs)
+	}
+	s.record(b)
+	unlockTouched(b.locked)
+	clear(b.ops)
+	b.ops, b.locked = b.ops[:0], b.locked[:0]
+	return repairs
+}
+
+// prepare turns the admitted requests into ops; those kept back are taken out.
+func (s *Server) prepare(b *batch) (repairs []int) {
+	keep := b.ready[:0]
+	for _, a := range b.ready {
+		r := b.reqs[a.i]
+		if in := s.untrusted(r, a.place); in != nil {
+			a.set = in.object(replicaKey{r.Object, r.Layer})
+			b.locked = append(b.locked, a.set)
+		} else if r.Repair && s.meetsEqual(r) {
+			repairs = append(repairs, a.i)
+			continue
+		}
+		keep = append(keep, a)
+	}
+	b.ready = keep
+	b.locked = lockTouched(b.locked)
+	seen := make(map[*touched]*blockSet, len(b.locked))
+	for _, t := range b.locked {
+		set := append(blockSet(nil), t.blocks...)
+		seen[t] = &set
+	}
+	for k := range b.ready {
+		a := &b.ready[k]
+		a.first = len(b.ops)
+		if a.set == nil {
+			b.ops = append(b.ops, writeOp(b.reqs[a.i]))
+		} else {
+			b.ops = overwriteOps(b.ops, b.reqs[a.i], seen[a.set])
+		}
+		a.last = len(b.ops)
+	}
+	return repairs
+}
+
+func (s *Server) untrusted(r *sheepdog.WriteRequest, pl *sheepdog.Placement) *interval {
+	p := r.Object.Partition()
+	return s.shards[shardOf(p)].untrustedInterval(place{r.Policy, p}, pl, s.cfg.Self)
+}
+
+// record notes the outcome of each admitted request: what is dirty, which
+// origins were applied, which blocks of a target may be trusted from now on. A
+// request that failed is dirty too, for part of it may be in place. After a
+// failure the later requests of the batch for the same untrusted replica fail
+// with it: they were prepared as if its blocks had been replaced.
+func (s *Server) record(b *batch) {
+	failed := make(map[*touched]error)
+	for _, a := range b.ready {
+		r := b.reqs[a.i]
+		err := firstError(b.errs[a.first:a.last])
+		if a.set != nil {
+			if err == nil {
+				err = failed[a.set]
+			}
+			if err == nil {
+				a.set.blocks.add(blocks(r.Start, r.Count))
+			} else {
+				failed[a.set] = err
+			}
+		}
+		if err != nil {
+			err = fmt.Errorf("node %s: write object %s layer %d: %w", s.cfg.Self, r.Object, r.Layer, err)
+		}
+		if a.family != nil {
+			a.family.note(s, r, a.place.Since, err == nil)
+		}
+		b.results = append(b.results, result{a.i, err})
+	}
+}
+
+func firstError(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
