@@ -1,0 +1,51 @@
+package show
+
+import (
+	"fmt"
+
+	"sheepdog/api"
+)
+
+// CheckLine is what `check` prints for an event; good tells whether it belongs
+// to stdout (true) or is a complaint. Empty: nothing.
+func CheckLine(e *api.CheckEvent, dryRun bool) (line string, good bool) {
+	verb := "fix"
+	if dryRun {
+		verb = "check"
+	}
+	switch {
+	case e.Begin != nil && e.Begin.SnapshotID == 0:
+		return fmt.Sprintf("%s vdi %s\n", verb, e.Begin.Name), true
+	case e.Begin != nil:
+		return fmt.Sprintf("%s snapshot %s (id: %d, tag: \"%s\")\n", verb, e.Begin.Name, e.Begin.SnapshotID, e.Begin.Tag), true
+	case e.End != nil && dryRun:
+		return fmt.Sprintf("finish check %s\n", e.End.Name), true
+	case e.End != nil:
+		return fmt.Sprintf("finish check&repair %s\n", e.End.Name), true
+	case e.Finding != nil:
+		return findingLine(e.Finding), e.Finding.Repaired || dryRun && e.Finding.Kind != api.FindingLost
+	}
+	return "", true
+}
+
+func findingLine(f *api.Finding) string {
+	what := map[api.FindingKind]string{api.FindingDifferent: "replica", api.FindingCorrupt: "replica"}[f.Kind]
+	if what == "" {
+		what = string(f.Kind)
+	}
+	line := "fixed " + what + " " + f.Object
+	switch {
+	case f.Repaired:
+	case f.Kind == api.FindingLost:
+		line = "no node has " + f.Object
+	default:
+		line = string(f.Kind) + " " + f.Object
+	}
+	if f.Node != "" {
+		line += " on " + f.Node
+	}
+	if f.Detail != "" {
+		line += ": " + f.Detail
+	}
+	return line + "\n"
+}

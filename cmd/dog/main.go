@@ -1,0 +1,23 @@
+// Command dog administers a Sheepdog cluster. It is a client of the control API
+// and nothing else: it links no store, no Raft and no gossip, so that it starts
+// at once. There is one file per noun; what is printed comes from
+// internal/show.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set when a release is linked.
+var version = "devel"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	d := &dog{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
+	code := d.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}

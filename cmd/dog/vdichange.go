@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sheepdog"
+	"sheepdog/api"
+)
+
+// made reports a VDI that a command made: a document with -o json, its id with
+// -v, else nothing.
+func (d *dog) made(v *api.VDI, words string) error {
+	switch {
+	case d.json():
+		return d.document(api.VDIReply{Version: api.Version, VDI: *v})
+	case !d.verbose:
+		return nil
+	case d.raw:
+		return d.print(v.ID.String() + "\n")
+	}
+	return d.print(words + ": " + v.ID.String() + "\n")
+}
+
+func (d *dog) vdiCreate() *cobra.Command {
+	var copies string
+	var shift int
+	var hyper bool
+	req := &api.CreateRequest{}
+	cmd := &cobra.Command{Use: "create <vdiname> <size>", Short: "Create a VDI", Args: arguments(2, 2, "VDI name", "VDI size"),
+		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
+			if copies != "" {
+				req.Copies = &sheepdog.Policy{}
+				if err := parseCopies(copies, req.Copies); err != nil {
+					return err
+				}
+			}
+			if shift != 0 {
+				if hyper {
+					return fmt.Errorf("-y and -z exclude each other; every VDI may be large now, so -y is not needed")
+				}
+				if err := checkShift(shift); err != nil {
+					return err
+				}
+			}
+			size, err := parseVDISize(args[1], shift)
+			if err != nil {
+				return err
+			}
+			req.Name, req.SizeBytes, req.BlockSizeShift = args[0], size, uint8(shift)
+			v, err := c.CreateVDI(ctx, req)
+			if err != nil {
+				return failed(err, "create VDI %s", args[0])
+			}
+			return d.made(v, "VDI ID of newly created VDI")
+		})}
+	f := cmd.Flags()
+	f.StringVarP(&copies, "copies", "c", "", "redundancy: copies, or D:P for erasure coding (default: the cluster's)")
+	f.IntVarP(&shift, "block_size_shift", "z", 0, "object size as a power of two (default: the cluster's)")
+	f.IntVar(&shift, "block-size-shift", 0, "the same")
+	f.BoolVarP(&req.Preallocate, "prealloc", "P", false, "allocate all objects")
+	f.BoolVarP(&hyper, "hyper", "y", false, "ignored: every VDI may have up to 16 PB")
+	return cmd
+}
+
+func (d *dog) vdiSnapshot() *cobra.Command {
+	req := &api.SnapshotRequest{}
+	cmd := &cobra.Command{Use: "snapshot [-s <tag>] <vdiname>", Short: "Freeze the state of a VDI", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
+		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
+			if req.Tag != "" && strings.Trim(req.Tag, "0123456789") == "" {
+				return badArgument("Please specify a non-integer value for a snapshot tag name")
+			}
+			req.Name = args[0]
+			res, err := c.SnapshotVDI(ctx, req)
+			if err != nil {
+				return failed(err, "create snapshot for %s", args[0])
+			}
+			return d.madeSnapshot(res)
+		})}
+	cmd.Flags().StringVarP(&req.Tag, "snapshot", "s", "", "tag of the new snapshot")
+	cmd.Flags().BoolVarP(&req.OnlyIfChanged, "reduce-identical-snapshots", "R", false, "make none if nothing was written since the last one")
+	return cmd
+}
+
+func (d *dog) madeSnapshot(res *api.SnapshotResult) error {
+	switch {
+	case d.json():
+		return d.document(res)
+	case !d.verbose || !res.Created || res.Snapshot == nil || res.Working == nil:
+		return nil
+	case d.raw:
+		return d.print(fmt.Sprintf("%s %s\n", res.Working.ID, res.Snapshot.ID))
+	}
+	return d.print(fmt.Sprintf("new VID of original VDI: %s, VDI ID of newly created snapshot: %s\n", res.Working.ID, res.Snapshot.ID))
+}
+
+func (d *dog) vdiClone() *cobra.Command {
+	req := &api.CloneRequest{}
+	cmd := &cobra.Command{Use: "clone -s <snapshot> <source vdi> <new vdi>", Short: "Make a VDI on a snapshot", Args: arguments(2, 2, "source VDI", "name of the new VDI"), ValidArgsFunction: d.completeVDI,
+		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
+			if req.Snapshot == "" {
+				return badArgument("Only snapshot VDIs can be cloned\nPlease specify the '-s' option")
+			}
+			req.Source, req.Name = args[0], args[1]
+			v, err := c.CloneVDI(ctx, req)
+			if err != nil {
+				return failed(err, "clone VDI %s (snapshot %s) to %s", req.Source, req.Snapshot, req.Name)
+			}
+			return d.made(v, "VDI ID of newly created clone")
+		})}
+	snapshotFlag(cmd, &req.Snapshot)
+	cmd.Flags().BoolVarP(&req.Preallocate, "prealloc", "P", false, "copy all data and allocate all objects")
+	cmd.Flags().BoolVarP(&req.NoShare, "no-share", "n", false, "copy all data; the clone has no parent")
+	return cmd
+}
+
+// batchFlags accepts what paced the original's deletion, which is now done by
+// the nodes.
+func batchFlags(cmd *cobra.Command) {
+	cmd.Flags().UintP("reduce-batch", "B", 0, "ignored")
+	cmd.Flags().UintP("interval", "I", 0, "ignored")
+	for _, name := range []string{"reduce-batch", "interval"} {
+		if err := cmd.Flags().MarkHidden(name); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func (d *dog) vdiDelete() *cobra.Command {
+	var dryRun bool
+	req := &api.DeleteRequest{}
+	cmd := &cobra.Command{Use: "delete [-s <snapshot>] <vdiname>", Short: "Delete a VDI or a snapshot", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI}
+	cmd.RunE = d.with(func(ctx context.Context, c *api.Client, args []string) error {
+		req.Name = args[0]
+		what := "VDI " + req.Name
+		if cmd.Flags().Changed("snapshot") {
+			// An empty variable in a script must not delete the VDI itself.
+			if req.Snapshot == "" {
+				return badArgument("The snapshot is empty")
+			}
+			what = fmt.Sprintf("snapshot %s of VDI %s", req.Snapshot, req.Name)
+		}
+		if !dryRun {
+			return failed(c.DeleteVDI(ctx, req), "delete %s", what)
+		}
+		v, err := findVDI(ctx, c, req.Name, req.Snapshot)
+		if err != nil {
+			return failed(err, "delete %s", what)
+		}
+		return d.print(fmt.Sprintf("would delete %s (id %s)\n", what, v.ID))
+	})
+	snapshotFlag(cmd, &req.Snapshot)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	batchFlags(cmd)
+	return cmd
+}
+
+// findVDI is the one VDI or snapshot of that name.
+func findVDI(ctx context.Context, c *api.Client, name string, snapshot api.Selector) (*api.VDI, error) {
+	if err := api.CheckName(name); err != nil {
+		return nil, err
+	}
+	vdis, err := c.VDIs(ctx, &api.VDIQuery{Name: name})
+	if err != nil {
+		return nil, err
+	}
+	for i := range vdis {
+		if snapshot.Matches(&vdis[i]) {
+			return &vdis[i], nil
+		}
+	}
+	if snapshot != "" {
+		return nil, fmt.Errorf("snapshot %s of VDI %s %w", snapshot, name, sheepdog.ErrNotFound)
+	}
+	return nil, fmt.Errorf("VDI %s %w", name, sheepdog.ErrNotFound)
+}
+
+func (d *dog) vdiRollback() *cobra.Command {
+	var force, dryRun bool
+	req := &api.RollbackRequest{}
+	cmd := &cobra.Command{Use: "rollback -s <snapshot> <vdiname>", Short: "Put a VDI back to a snapshot", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
+		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
+			switch req.Name = args[0]; {
+			case req.Snapshot == "":
+				return badArgument("Please specify the '-s' option")
+			case strings.Trim(string(req.Snapshot), "0") == "":
+				return fmt.Errorf("The snapshot id must be larger than zero")
+			}
+			what := fmt.Sprintf("roll VDI %s back to snapshot %s", req.Name, req.Snapshot)
+			if dryRun {
+				if _, err := findVDI(ctx, c, req.Name, req.Snapshot); err != nil {
+					return failed(err, "%s", what)
+				}
+				return d.print("would " + what + "\n")
+			}
+			if !force {
+				if err := d.confirm(fmt.Sprintf("This operation dumps any changes that are not snapshotted: VDI %s becomes snapshot %s.", req.Name, req.Snapshot)); err != nil {
+					return err
+				}
+			}
+			v, err := c.RollbackVDI(ctx, req)
+			if err != nil {
+				return failed(err, "%s", what)
+			}
+			return d.made(v, "New VDI ID of rollbacked VDI")
+		})}
+	snapshotFlag(cmd, &req.Snapshot)
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	batchFlags(cmd)
+	return cmd
+}
+
+func (d *dog) vdiResize() *cobra.Command {
+	return &cobra.Command{Use: "resize <vdiname> <new size>", Short: "Grow a VDI", Args: arguments(2, 2, "VDI name", "VDI size"), ValidArgsFunction: d.completeVDI,
+		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
+			if _, err := parseVDISize(args[1], 0); err != nil {
+				return err
+			}
+			old, err := findVDI(ctx, c, args[0], "")
+			if err != nil {
+				return failed(err, "resize VDI %s", args[0])
+			}
+			size, err := parseVDISize(args[1], int(old.BlockSizeShift))
+			if err != nil {
+				return err
+			}
+			if size < old.SizeBytes {
+				return badArgument("Shrinking VDIs is not implemented: %s has %d bytes", args[0], old.SizeBytes)
+			}
+			v, err := c.ResizeVDI(ctx, &api.ResizeRequest{Name: args[0], SizeBytes: size})
+			if err != nil {
+				return failed(err, "resize VDI %s", args[0])
+			}
+			if d.json() {
+				return d.made(v, "")
+			}
+			return nil
+		})}
+}
