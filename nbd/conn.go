@@ -1,0 +1,106 @@
+package nbd
+
+import (
+	"bufio"
+	"container/list"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+)
+
+const (
+	readBufferBytes  = 256 << 10
+	optionWriteBytes = 4 << 10
+)
+
+// keepAlive finds clients that vanished without a word within a minute.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
+
+// conn is a connection through both of its phases. The server's lock guards
+// everything but nc and cancel.
+type conn struct {
+	nc       net.Conn
+	cancel   context.CancelCauseFunc
+	place    *list.Element // among the handshakes, or nil
+	attached bool          // counts towards MaxConnections
+	session  *session      // nil during the handshake
+}
+
+// serveConn serves one connection to its end.
+func (s *Server) serveConn(ctx context.Context, nc net.Conn) {
+	defer nc.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c := &conn{nc: nc, cancel: cancel}
+	if !s.enter(c) {
+		return
+	}
+	defer s.leave(c)
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		tcp.SetKeepAliveConfig(keepAlive) // best effort: a dead client is also found by writes
+	}
+	r := s.memory.newReader(nc)
+	defer s.memory.putReader(r)
+	name, err := s.converse(ctx, c, r)
+	s.logEnd(nc, name, err)
+}
+
+// converse goes through handshake and session, and tells the export's name.
+func (s *Server) converse(ctx context.Context, c *conn, r *bufio.Reader) (string, error) {
+	a, err := s.shakeHands(ctx, c, r)
+	if err != nil {
+		return "", err
+	}
+	session := newSession(ctx, &s.cfg, &s.memory, c.nc, r, a)
+	s.begin(c, session)
+	err = session.run()
+	return a.name, errors.Join(err, a.dev.Close())
+}
+
+// shakeHands runs the handshake.
+func (s *Server) shakeHands(ctx context.Context, c *conn, r *bufio.Reader) (agreement, error) {
+	unhook := context.AfterFunc(ctx, func() { c.nc.Close() })
+	defer unhook()
+	h := handshake{
+		cfg: &s.cfg, nc: c.nc, r: r, w: bufio.NewWriterSize(c.nc, optionWriteBytes),
+		admit: func() bool { return s.attach(c) },
+	}
+	a, err := h.run(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return a, err
+}
+
+// newReader takes a reader from the pool.
+func (m *memory) newReader(nc net.Conn) *bufio.Reader {
+	r, ok := m.readers.Get().(*bufio.Reader)
+	if !ok {
+		return bufio.NewReaderSize(nc, readBufferBytes)
+	}
+	r.Reset(nc)
+	return r
+}
+
+func (m *memory) putReader(r *bufio.Reader) {
+	r.Reset(nil) // do not keep the connection alive
+	m.readers.Put(r)
+}
+
+// logEnd tells operators of connections that ended in a way that they may have
+// to look into; the rest is for debugging.
+func (s *Server) logEnd(nc net.Conn, name string, err error) {
+	level := slog.LevelWarn
+	if name == "" || err == nil || isQuietEnd(err) {
+		level = slog.LevelDebug
+	}
+	s.cfg.Log.Log(context.Background(), level, "nbd: connection ended",
+		"export", name, "client", nc.RemoteAddr().String(), "err", err)
+}
+
+// isQuietEnd tells whether a session ended as sessions do.
+func isQuietEnd(err error) bool {
+	return errors.Is(err, errHungUp) || errors.Is(err, errServerStop) || errors.Is(err, context.Canceled)
+}

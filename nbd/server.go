@@ -1,0 +1,231 @@
+package nbd
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// Server serves the exports of one Exports on any number of listeners.
+type Server struct {
+	cfg    Config
+	memory memory
+
+	mu         sync.Mutex
+	stopping   bool
+	listeners  map[net.Listener]struct{}
+	conns      map[*conn]struct{}
+	handshakes list.List // of *conn that have not attached, oldest first
+	attached   int
+	emptied    chan struct{} // closed when stopping and no connection is left
+}
+
+// New returns a server that does nothing until Serve. It fails if the limits
+// contradict each other.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Server{
+		cfg:       cfg,
+		memory:    memory{shared: newBudget(cfg.SharedBytes)},
+		listeners: map[net.Listener]struct{}{},
+		conns:     map[*conn]struct{}{},
+		emptied:   make(chan struct{}),
+	}, nil
+}
+
+// Serve accepts connections from l, TCP or unix, until ctx ends, Shutdown is
+// called, or l is closed or fails, and closes l. It returns when the last of its
+// connections has ended: at the end of ctx they are cut, otherwise they go on.
+// So a listener can be closed, to pass it to another process, without harm to
+// those who came through it. It returns nil after Shutdown and after l was
+// closed, and the cause of ctx when that ended.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	defer l.Close()
+	if !s.addListener(l) {
+		return ErrShutdown
+	}
+	defer s.dropListener(l)
+	unhook := context.AfterFunc(ctx, func() { l.Close() })
+	defer unhook()
+	var serving sync.WaitGroup
+	err := s.acceptAll(ctx, l, &serving)
+	serving.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return fmt.Errorf("nbd: accept on %v: %w", l.Addr(), err)
+}
+
+// Waiting times after an accept that failed for want of descriptors or memory.
+const (
+	acceptBackoffMin = 5 * time.Millisecond
+	acceptBackoffMax = time.Second
+)
+
+// acceptAll starts a goroutine for each connection.
+func (s *Server) acceptAll(ctx context.Context, l net.Listener, serving *sync.WaitGroup) error {
+	backoff := acceptBackoffMin
+	for {
+		nc, err := l.Accept()
+		if err != nil {
+			if !temporary(err) || ctx.Err() != nil {
+				return err
+			}
+			s.cfg.Log.Warn("nbd: accept failed, trying again", "err", err, "after", backoff)
+			if !pause(ctx, backoff) {
+				return err
+			}
+			backoff = min(2*backoff, acceptBackoffMax)
+			continue
+		}
+		backoff = acceptBackoffMin
+		serving.Go(func() { s.serveConn(ctx, nc) })
+	}
+}
+
+// temporary tells whether another accept may succeed.
+func temporary(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary() && !errors.Is(err, net.ErrClosed)
+}
+
+// pause waits, and returns false if ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Shutdown stops accepting, lets requests that were read end and their replies
+// go out, and closes all connections. When ctx ends first, it cuts the rest and
+// returns an error without waiting for them; Serve does wait. A server that was
+// shut down stays so.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
+	select {
+	case <-s.emptied:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.cancel(errServerStop)
+	}
+	return fmt.Errorf("nbd: %d connections cut before their requests ended: %w", len(s.conns), context.Cause(ctx))
+}
+
+// stop closes listeners, ends handshakes and drains sessions.
+func (s *Server) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return
+	}
+	s.stopping = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	for c := range s.conns {
+		if c.session != nil {
+			c.session.drain()
+		} else {
+			c.cancel(errServerStop)
+		}
+	}
+	if len(s.conns) == 0 {
+		close(s.emptied)
+	}
+}
+
+func (s *Server) addListener(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return false
+	}
+	s.listeners[l] = struct{}{}
+	return true
+}
+
+func (s *Server) dropListener(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+}
+
+// enter registers a connection that begins its handshake; if there are too
+// many, the oldest must go: an honest one takes milliseconds.
+func (s *Server) enter(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return false
+	}
+	if s.handshakes.Len() >= s.cfg.MaxHandshakes {
+		oldest := s.handshakes.Remove(s.handshakes.Front()).(*conn)
+		oldest.place = nil
+		oldest.cancel(errEvicted)
+	}
+	c.place = s.handshakes.PushBack(c)
+	s.conns[c] = struct{}{}
+	return true
+}
+
+// attach takes a place for a session.
+func (s *Server) attach(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !c.attached && s.attached < s.cfg.MaxConnections {
+		s.attached++
+		c.attached = true
+	}
+	return c.attached
+}
+
+// begin turns a handshake into a session.
+func (s *Server) begin(c *conn, session *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaveHandshake(c)
+	c.session = session
+	if s.stopping {
+		session.drain()
+	}
+}
+
+func (s *Server) leaveHandshake(c *conn) {
+	if c.place != nil {
+		s.handshakes.Remove(c.place)
+		c.place = nil
+	}
+}
+
+// leave forgets a connection.
+func (s *Server) leave(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaveHandshake(c)
+	if c.attached {
+		s.attached--
+	}
+	delete(s.conns, c)
+	if s.stopping && len(s.conns) == 0 {
+		close(s.emptied)
+	}
+}

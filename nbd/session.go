@@ -1,0 +1,287 @@
+package nbd
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// session is the second phase of a connection: requests and replies. One
+// goroutine reads; each request runs in its own, except reads that a Prompt
+// device answers at once.
+type session struct {
+	agreement
+	cfg     *Config
+	nc      net.Conn
+	r       *bufio.Reader
+	memory  *memory
+	prompt  Prompt // dev, or nil
+	window  *window
+	out     writer
+	running sync.WaitGroup // requests
+
+	// The life of the connection. It is kept here, against the house rule,
+	// because requests start without a closure; nothing else reads it.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	payload  progress    // of a WRITE being read
+	waiting  atomic.Bool // the reader waits for the limits, not for the client
+	draining atomic.Bool // the server stops: read no further request
+}
+
+// memory is what all sessions of a server share.
+type memory struct {
+	buffers  buffers
+	requests sync.Pool
+	readers  sync.Pool
+	shared   *budget
+}
+
+func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *bufio.Reader, a agreement) *session {
+	s := &session{agreement: a, cfg: cfg, nc: nc, r: r, memory: m, window: newWindow(cfg, m.shared)}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	s.prompt, _ = a.dev.(Prompt)
+	s.out = writer{
+		nc: nc, structured: a.structured, head: make([]byte, 0, gatherBytes),
+		inFlight: s.window.inFlight, done: s.release, fail: s.cancel,
+	}
+	return s
+}
+
+// run serves until the client leaves, the connection breaks, or the server
+// stops, and returns after the last request has ended. The device stays open.
+func (s *session) run() error {
+	unhook := context.AfterFunc(s.ctx, func() { s.nc.Close() })
+	defer unhook()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		s.watch()
+	}()
+	err := s.readAll()
+	if err != nil && !errors.Is(err, errServerStop) {
+		s.cancel(err)
+	}
+	s.running.Wait()
+	s.out.flush()
+	if cause := context.Cause(s.ctx); cause != nil {
+		err = cause
+	}
+	s.cancel(nil)
+	<-watched
+	return err
+}
+
+// drain makes the session end after the requests that were read.
+func (s *session) drain() {
+	s.draining.Store(true)
+	s.nc.SetReadDeadline(time.Unix(1, 0))
+}
+
+// readAll reads requests until the client disconnects.
+func (s *session) readAll() error {
+	for {
+		h, err := s.next()
+		if err != nil {
+			return err
+		}
+		if h.cmd == cmdDisc {
+			return nil
+		}
+		if err := s.accept(h); err != nil {
+			return err
+		}
+	}
+}
+
+// next reads one request, without its payload.
+func (s *session) next() (header, error) {
+	if s.r.Buffered() < headerSize {
+		s.out.flush()
+	}
+	if s.draining.Load() {
+		return header{}, errServerStop
+	}
+	b, err := s.r.Peek(headerSize)
+	switch {
+	case err == nil:
+	case s.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded):
+		return header{}, errServerStop
+	case errors.Is(err, io.EOF):
+		return header{}, errHungUp
+	default:
+		return header{}, err
+	}
+	h, ok := parseHeader(b)
+	if !ok {
+		return header{}, fmt.Errorf("%w: request magic is %#x", errBroken, b[:4])
+	}
+	s.r.Discard(headerSize)
+	return h, nil
+}
+
+// accept takes one request in: it waits for the limits, reads the payload, and
+// starts it.
+func (s *session) accept(h header) error {
+	if err := h.check(s.terms()); err != nil {
+		return s.reject(h, err)
+	}
+	q, err := s.admit(h, h.memory())
+	if err != nil {
+		return err
+	}
+	if h.cmd == cmdRead || h.cmd == cmdWrite {
+		q.buf = s.memory.buffers.get(int(h.length))
+		q.data = (*q.buf)[:h.length]
+	}
+	if h.cmd == cmdWrite {
+		if err := s.readPayload(q.data); err != nil {
+			s.release(q)
+			return err
+		}
+	}
+	if h.cmd == cmdRead && h.length > 0 && s.prompt != nil && s.prompt.TryReadAt(q.data, h.off) {
+		s.out.add(q)
+		return nil
+	}
+	s.running.Add(1)
+	go q.start()
+	return nil
+}
+
+func (s *session) terms() terms {
+	return terms{
+		size: s.dev.Size(), readOnly: s.dev.ReadOnly(), maxRequest: uint32(s.cfg.MaxRequestBytes),
+		structured: s.structured, allocation: s.allocation,
+	}
+}
+
+// reject answers a request that cannot be served. The payload of a WRITE is
+// read and dropped, however long, so that the next request is found.
+func (s *session) reject(h header, why error) error {
+	if h.cmd == cmdWrite {
+		if err := s.skipPayload(int64(h.length)); err != nil {
+			return err
+		}
+	}
+	q, err := s.admit(h, 0)
+	if err != nil {
+		return err
+	}
+	q.err = why
+	s.out.add(q)
+	return nil
+}
+
+// admit waits until a request may be in flight.
+func (s *session) admit(h header, bytes int64) (*request, error) {
+	ch, ok := s.window.tryAdmit(bytes)
+	if !ok {
+		s.out.flush() // what the reader itself answered holds places, too
+		s.waiting.Store(true)
+		var err error
+		ch, err = s.window.admit(s.ctx, bytes)
+		s.waiting.Store(false)
+		if err != nil {
+			return nil, err
+		}
+	}
+	q := s.memory.newRequest()
+	q.header, q.session, q.charge = h, s, ch
+	return q, nil
+}
+
+// newRequest takes an empty request from the pool.
+func (m *memory) newRequest() *request {
+	if q, ok := m.requests.Get().(*request); ok {
+		return q
+	}
+	q := &request{}
+	q.start = q.run
+	return q
+}
+
+// release ends a request: its reply was sent, or nobody wants it.
+func (s *session) release(q *request) {
+	ch := q.charge
+	if q.buf != nil {
+		s.memory.buffers.put(q.buf)
+	}
+	*q = request{start: q.start}
+	s.memory.requests.Put(q)
+	s.window.leave(ch)
+}
+
+// readPayload fills p from the client.
+func (s *session) readPayload(p []byte) error {
+	if s.r.Buffered() < len(p) {
+		s.out.flush()
+	}
+	return s.move(int64(len(p)), func(done int64, n int) (int, error) {
+		return io.ReadFull(s.r, p[done:done+int64(n)])
+	})
+}
+
+// skipPayload drops n bytes from the client.
+func (s *session) skipPayload(n int64) error {
+	s.out.flush()
+	return s.move(n, func(_ int64, n int) (int, error) { return s.r.Discard(n) })
+}
+
+// move takes n bytes of payload in steps, which the watcher counts. A server
+// that stops interrupts the reader; a payload that has begun is read to its end.
+func (s *session) move(n int64, take func(done int64, n int) (int, error)) error {
+	s.payload.begin()
+	defer s.payload.end()
+	for done := int64(0); done < n; {
+		k, err := take(done, int(min(n-done, progressStep)))
+		done += int64(k)
+		s.payload.step()
+		if err == nil || done == n {
+			continue
+		}
+		if !s.draining.Load() || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("%w in the middle of a write", errHungUp)
+		}
+		s.nc.SetReadDeadline(time.Time{}) // the watcher bounds it
+	}
+	return nil
+}
+
+// watch ends the connection if the client stalls in the middle of a payload,
+// or hangs up while the reader is not reading.
+func (s *session) watch() {
+	t := time.NewTicker(s.cfg.watchPeriod())
+	defer t.Stop()
+	var in, out standstill
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case now := <-t.C:
+			limit := s.patience()
+			if in.lasted(&s.payload, now) > limit || out.lasted(&s.out.moving, now) > limit {
+				s.cancel(errStalled)
+			}
+			if s.waiting.Load() && hungUp(s.nc) {
+				s.cancel(errHungUp)
+			}
+		}
+	}
+}
+
+// patience is for how long a transfer may stand still.
+func (s *session) patience() time.Duration {
+	if s.memory.shared.pressed() && s.window.holdsShared() {
+		return min(s.cfg.PressureTimeout, s.cfg.StallTimeout)
+	}
+	return s.cfg.StallTimeout
+}
