@@ -1,0 +1,58 @@
+package peer
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Buffer sizes in bytes: a power of two of data and room for headers beside it.
+const (
+	bufferSlack = 4 << 10
+	minBuffer   = 4<<10 + bufferSlack
+)
+
+// buffers keeps buffers for reuse, a pool per size class.
+type buffers struct {
+	classes [6]sync.Pool
+}
+
+// classSize tells the size of a class: 8 KiB, 68 KiB, 260 KiB, 1 MiB and 4 MiB
+// with their slack, and the largest frame.
+func classSize(class int) int {
+	sizes := [6]int{minBuffer, 64<<10 + bufferSlack, 256<<10 + bufferSlack, 1<<20 + bufferSlack, 4<<20 + bufferSlack, maxFrame}
+	return sizes[class]
+}
+
+// chunk is a buffer that goes back to its pool when the last holder releases it.
+type chunk struct {
+	b     []byte
+	class int
+	holds atomic.Int32
+	home  *buffers
+}
+
+// get returns a chunk of at least n bytes (at most maxFrame) with one holder.
+// Its content is arbitrary.
+func (p *buffers) get(n int) *chunk {
+	class := 0
+	for classSize(class) < n {
+		class++
+	}
+	c, _ := p.classes[class].Get().(*chunk)
+	if c == nil {
+		c = &chunk{b: make([]byte, classSize(class)), class: class, home: p}
+	}
+	c.holds.Store(1)
+	return c
+}
+
+func (c *chunk) hold() { c.holds.Add(1) }
+
+func (c *chunk) release() {
+	switch n := c.holds.Add(-1); {
+	case n == 0:
+		c.home.classes[c.class].Put(c)
+	case n < 0:
+		panic("peer: buffer released twice")
+	}
+}

@@ -1,0 +1,89 @@
+package peer
+
+import "io"
+
+// startBuffer is how many bytes a connection reads at once; compactBelow is at
+// how little free room it moves the unread bytes to the front.
+const (
+	startBuffer  = 256 << 10
+	compactBelow = 32 << 10
+)
+
+// inBuffer is the receiving side of a connection: a chunk with unread bytes in
+// [r,w). Messages are parsed in place. Whoever keeps bytes of the chunk beyond
+// the next fill holds the chunk; fill then leaves it alone and takes another.
+type inBuffer struct {
+	src   io.Reader
+	pool  *buffers
+	chunk *chunk
+	r, w  int
+}
+
+func newInBuffer(src io.Reader, pool *buffers) inBuffer {
+	return inBuffer{src: src, pool: pool, chunk: pool.get(startBuffer)}
+}
+
+func (b *inBuffer) unread() []byte { return b.chunk.b[b.r:b.w] }
+func (b *inBuffer) skip(n int)     { b.r += n }
+
+// fill reads once. need is how many unread bytes the caller wants in the end,
+// at most maxFrame: the room for them is made. Of a long message no more than
+// itself is read, so that the next begins in front.
+func (b *inBuffer) fill(need int) error {
+	b.makeRoom(need)
+	dst := b.chunk.b[b.w:]
+	if have := b.w - b.r; need > bulkSize {
+		dst = dst[:need-have]
+	}
+	n, err := b.src.Read(dst)
+	b.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+func (b *inBuffer) makeRoom(need int) {
+	held := b.chunk.holds.Load() > 1
+	shrink := b.r == b.w && len(b.chunk.b) > 4*startBuffer && need <= startBuffer
+	switch {
+	case held, shrink, need > len(b.chunk.b):
+		next := b.pool.get(max(need, startBuffer))
+		b.w = copy(next.b, b.unread())
+		b.r = 0
+		b.chunk.release()
+		b.chunk = next
+	case b.r == b.w:
+		b.r, b.w = 0, 0
+	case b.r+need > len(b.chunk.b), b.r > 0 && len(b.chunk.b)-b.w < compactBelow:
+		b.w = copy(b.chunk.b, b.unread())
+		b.r = 0
+	}
+}
+
+// ensure reads until n bytes are unread.
+func (b *inBuffer) ensure(n int) error {
+	for b.w-b.r < n {
+		if err := b.fill(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readInto fills dst with the next bytes, past the buffer where they are not
+// there yet.
+func (b *inBuffer) readInto(dst []byte) error {
+	n := copy(dst, b.unread())
+	b.skip(n)
+	_, err := io.ReadFull(b.src, dst[n:])
+	return err
+}
+
+func (b *inBuffer) close() {
+	b.chunk.release()
+	b.chunk = nil
+}

@@ -1,0 +1,258 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"sheepdog"
+)
+
+// lane is one of the connections of a client: it makes the connection when it
+// is wanted, keeps requests until then, and makes another when it broke.
+type lane struct {
+	client *Client
+
+	mu      sync.Mutex
+	link    *link
+	links   []*link       // link and those being replaced
+	ready   chan struct{} // closed when the dial in progress ends; nil if none is
+	waiting []waitingWrite
+	failed  error // of the last dial
+	backoff time.Duration
+	retryAt time.Time
+	closed  bool
+	used    bool // since the last tick
+	idle    int  // ticks without use
+}
+
+// waitingWrite is a Write that came while the connection was being made.
+type waitingWrite struct {
+	ctx  context.Context
+	reqs []*sheepdog.WriteRequest
+	done func(i int, err error)
+}
+
+func (w waitingWrite) fail(err error) {
+	for i := range w.reqs {
+		w.done(i, err)
+	}
+}
+
+// acquire is a link, made if need be. With formatted, it is one of which both
+// ends are of the same cluster.
+func (n *lane) acquire(ctx context.Context, formatted bool) (*link, error) {
+	n.mu.Lock()
+	l, err := n.current(formatted)
+	ready := n.ready
+	n.mu.Unlock()
+	if l != nil || err != nil {
+		return l, err
+	}
+	select {
+	case <-ready:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("connect to %s: %w", n.client.addr, context.Cause(ctx))
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.link == nil && n.failed != nil:
+		return nil, n.failed
+	case n.link == nil:
+		return nil, errRetired
+	case formatted && !n.link.formatted():
+		return nil, n.notFormatted()
+	}
+	return n.link, nil
+}
+
+// current is the link as it is, nil without an error while it is being made.
+// mu is held.
+func (n *lane) current(formatted bool) (*link, error) {
+	n.used = true
+	switch {
+	case n.closed:
+		return nil, n.closedError()
+	case n.link != nil && (!formatted || n.link.formatted()):
+		return n.link, nil
+	case n.ready != nil:
+		return nil, nil
+	case formatted && n.client.pool.opts.Cluster().IsZero():
+		return nil, n.notFormatted()
+	case time.Now().Before(n.retryAt):
+		if n.link != nil {
+			return nil, n.notFormatted()
+		}
+		return nil, n.failed
+	}
+	if n.link != nil { // one end was formatted since; greet again
+		n.link.retire()
+		n.link = nil
+	}
+	n.ready = make(chan struct{})
+	n.client.pool.wg.Go(n.run)
+	return nil, nil
+}
+
+func (n *lane) closedError() error {
+	return &BrokenError{Node: n.client.node, Addr: n.client.addr, Reason: ClosedHere, Cause: sheepdog.ErrClosed}
+}
+
+func (n *lane) notFormatted() error {
+	return fmt.Errorf("data connection to %s: %w", n.client.addr, sheepdog.ErrNotFormatted)
+}
+
+// write sends requests, or keeps them while the connection is being made.
+func (n *lane) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
+	w := waitingWrite{ctx, reqs, done}
+	n.mu.Lock()
+	l, err := n.current(true)
+	if l == nil && err == nil {
+		if len(n.waiting) < maxWaiting {
+			n.waiting = append(n.waiting, w)
+			n.mu.Unlock()
+			return
+		}
+		err = fmt.Errorf("%w: %d requests already wait for a connection to %s", sheepdog.ErrUnreachable, maxWaiting, n.client.addr)
+	}
+	n.mu.Unlock()
+	if err != nil {
+		w.fail(err)
+		return
+	}
+	w.send(l)
+}
+
+func (w waitingWrite) send(l *link) {
+	if err := l.out.waitRoom(w.ctx); err != nil {
+		w.fail(l.broken(err))
+		return
+	}
+	l.write(w.ctx, w.reqs, w.done)
+}
+
+// run makes a link and serves it to its end.
+func (n *lane) run() {
+	l, err := n.client.connect()
+	if err != nil {
+		n.dialFailed(err)
+		return
+	}
+	var writer sync.WaitGroup
+	writer.Go(l.out.run)
+	if n.publish(l) {
+		err = l.read()
+	} else {
+		err = sheepdog.ErrClosed
+	}
+	n.mu.Lock()
+	if n.link == l {
+		n.link = nil
+	}
+	n.links = slices.DeleteFunc(n.links, func(o *link) bool { return o == l })
+	n.mu.Unlock()
+	broken := l.end(err)
+	writer.Wait()
+	n.client.pool.report(broken)
+}
+
+// publish makes l the lane's link and sends what waited for it, in order.
+func (n *lane) publish(l *link) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l.formatted() {
+		n.failed, n.backoff, n.retryAt = nil, 0, time.Time{}
+	} else {
+		n.delay()
+	}
+	for len(n.waiting) > 0 && !n.closed {
+		waiting := n.waiting
+		n.waiting = nil
+		n.mu.Unlock()
+		for _, w := range waiting {
+			if l.formatted() {
+				l.write(w.ctx, w.reqs, w.done)
+			} else {
+				w.fail(n.notFormatted())
+			}
+		}
+		n.mu.Lock()
+	}
+	close(n.ready)
+	n.ready = nil
+	if n.closed {
+		return false
+	}
+	n.link = l
+	n.links = append(n.links, l)
+	return true
+}
+
+// dialFailed remembers the failure for a while, so that callers fail at once.
+func (n *lane) dialFailed(err error) {
+	reason := dialReason(err)
+	if n.client.ctx.Err() != nil {
+		reason = ClosedHere
+	}
+	broken := &BrokenError{Node: n.client.node, Addr: n.client.addr, Reason: reason, Cause: err}
+	n.mu.Lock()
+	n.failed = broken
+	n.delay()
+	waiting := n.waiting
+	n.waiting = nil
+	close(n.ready)
+	n.ready = nil
+	n.mu.Unlock()
+	for _, w := range waiting {
+		w.fail(broken)
+	}
+	n.client.pool.report(broken)
+}
+
+// delay doubles the time until the next dial.
+func (n *lane) delay() {
+	o := &n.client.pool.opts
+	n.backoff = min(max(2*n.backoff, o.MinBackoff), o.MaxBackoff)
+	n.retryAt = time.Now().Add(n.backoff)
+}
+
+// tick passes a heartbeat on and counts how long the lane was not used.
+func (n *lane) tick() (idle int) {
+	n.mu.Lock()
+	links := slices.Clone(n.links)
+	n.idle++
+	if n.used || n.ready != nil {
+		n.idle = 0
+	}
+	n.used = false
+	n.mu.Unlock()
+	for _, l := range links {
+		l.tick()
+		if l.isPending() {
+			n.mu.Lock()
+			n.idle = 0
+			n.mu.Unlock()
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.idle
+}
+
+func (n *lane) close() {
+	n.mu.Lock()
+	n.closed = true
+	links := slices.Clone(n.links)
+	waiting := n.waiting
+	n.waiting = nil
+	n.mu.Unlock()
+	for _, l := range links {
+		l.out.close(sheepdog.ErrClosed)
+	}
+	for _, w := range waiting {
+		w.fail(n.closedError())
+	}
+}

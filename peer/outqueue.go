@@ -1,0 +1,292 @@
+package peer
+
+import (
+	"context"
+	"net"
+	"sync"
+)
+
+const (
+	// inlineRounds is how many batches a caller sends for others before it
+	// leaves the rest to the writer goroutine.
+	inlineRounds = 8
+	// writeStep is how many bytes the writer goroutine hands to the socket at
+	// once, so that progress can be seen.
+	writeStep = 1 << 20
+)
+
+// outQueue is the sending side of a connection. Frames are appended to a batch;
+// whoever finds nobody sending sends it, without blocking; what the socket does
+// not take is left to the goroutine in run. Batches are sent in order.
+type outQueue struct {
+	conn net.Conn
+	raw  *rawConn // nil: everything goes through run
+	kick chan struct{}
+	stop chan struct{}
+
+	mu     sync.Mutex
+	turned sync.Cond // a batch was finished
+	fill   *outBatch // takes frames
+	spare  *outBatch // reused as the next fill
+	cur    *outBatch // being sent while busy
+	busy   bool
+	corks  int
+	bytes  int           // in fill and cur
+	moved  uint64        // counts what the socket took
+	room   chan struct{} // closed when there is room again; nil if nobody waits
+	err    error         // why nothing is sent any more
+}
+
+func newOutQueue(conn net.Conn, raw *rawConn) *outQueue {
+	q := &outQueue{
+		conn: conn, raw: raw, kick: make(chan struct{}, 1), stop: make(chan struct{}),
+		fill: &outBatch{}, spare: &outBatch{},
+	}
+	q.turned.L = &q.mu
+	return q
+}
+
+// put queues a frame, in whose ownership it takes f.owner, and has it sent. It
+// does not block on the socket.
+func (q *outQueue) put(f *frame) error {
+	q.mu.Lock()
+	if q.err != nil {
+		q.mu.Unlock()
+		if f.owner != nil {
+			f.owner.release()
+		}
+		return q.err
+	}
+	before := q.fill.bytes
+	q.fill.add(f)
+	q.bytes += q.fill.bytes - before
+	q.sendAndUnlock()
+	return nil
+}
+
+// cork holds back sending until uncork, so that several frames leave together.
+func (q *outQueue) cork() {
+	q.mu.Lock()
+	q.corks++
+	q.mu.Unlock()
+}
+
+func (q *outQueue) uncork() {
+	q.mu.Lock()
+	q.corks--
+	q.sendAndUnlock()
+}
+
+// waitRoom waits until the queue is below its bound.
+func (q *outQueue) waitRoom(ctx context.Context) error {
+	for {
+		q.mu.Lock()
+		if q.err != nil || q.bytes < maxQueued {
+			err := q.err
+			q.mu.Unlock()
+			return err
+		}
+		if q.room == nil {
+			q.room = make(chan struct{})
+		}
+		room, corks := q.room, q.corks
+		q.corks = 0 // what waits for room must not be held back
+		q.startAndUnlock(corks)
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// startAndUnlock sends and puts the corks back.
+func (q *outQueue) startAndUnlock(corks int) {
+	q.sendAndUnlock()
+	q.mu.Lock()
+	q.corks += corks
+	q.mu.Unlock()
+}
+
+// sendAndUnlock sends what is queued, unless somebody is at it or the queue is
+// corked. It is called with mu held.
+func (q *outQueue) sendAndUnlock() {
+	if q.busy || q.corks > 0 || q.fill.empty() || q.err != nil {
+		q.mu.Unlock()
+		return
+	}
+	q.busy = true
+	for round := 0; q.nextBatch(); round++ {
+		q.mu.Unlock()
+		if q.raw == nil || round >= inlineRounds || !q.sendNow() {
+			q.kick <- struct{}{} // has room: only the one who is busy sends
+			return
+		}
+		q.mu.Lock()
+	}
+	q.mu.Unlock()
+}
+
+// nextBatch makes fill the batch to be sent; false, and nobody is busy any
+// more, if there is nothing.
+func (q *outQueue) nextBatch() bool {
+	if q.cur != nil {
+		q.finishBatch()
+	}
+	if q.fill.empty() || q.err != nil {
+		q.busy = false
+		q.turned.Broadcast()
+		return false
+	}
+	q.cur, q.fill, q.spare = q.fill, q.spare, nil
+	q.cur.start()
+	return true
+}
+
+func (q *outQueue) finishBatch() {
+	q.bytes -= q.cur.bytes
+	q.cur.reset()
+	q.spare, q.cur = q.cur, nil
+	if q.bytes < maxQueued && q.room != nil {
+		close(q.room)
+		q.room = nil
+	}
+	q.turned.Broadcast()
+}
+
+// sendNow sends cur as far as the socket takes it and reports whether it is
+// done. An error is left for the goroutine in run to meet.
+func (q *outQueue) sendNow() bool {
+	for {
+		n, err := q.raw.trySend(q.cur.vec)
+		if err != nil || n == 0 {
+			return false
+		}
+		q.mu.Lock()
+		q.moved++
+		q.mu.Unlock()
+		if q.cur.sent(n) {
+			return true
+		}
+	}
+}
+
+// run sends what was left to it until close. It is the connection's writer
+// goroutine.
+func (q *outQueue) run() {
+	for {
+		select {
+		case <-q.kick:
+			q.drain()
+		case <-q.stop:
+			select {
+			case <-q.kick: // somebody is busy: end that
+				q.drain()
+			default:
+			}
+			return
+		}
+	}
+}
+
+func (q *outQueue) drain() {
+	for {
+		if err := q.sendAll(); err != nil {
+			q.close(err)
+		}
+		q.mu.Lock()
+		more := q.nextBatch()
+		q.mu.Unlock()
+		if !more {
+			return
+		}
+	}
+}
+
+// sendAll sends the rest of cur, blocking.
+func (q *outQueue) sendAll() error {
+	for len(q.cur.vec) > 0 {
+		n, err := q.sendStep()
+		if err != nil {
+			return err
+		}
+		q.mu.Lock()
+		q.moved++
+		q.mu.Unlock()
+		q.cur.sent(n)
+	}
+	return nil
+}
+
+// sendStep writes up to writeStep bytes or one small group of pieces.
+func (q *outQueue) sendStep() (int, error) {
+	vec, total := make(net.Buffers, 0, 8), 0
+	for _, b := range q.cur.vec {
+		b = b[:min(len(b), writeStep-total)]
+		vec, total = append(vec, b), total+len(b)
+		if total == writeStep || len(vec) == cap(vec) {
+			break
+		}
+	}
+	n, err := vec.WriteTo(q.conn)
+	return int(n), err
+}
+
+// close ends the queue: nothing is sent any more and the connection is closed,
+// so that its reader ends too. The first error stays.
+func (q *outQueue) close(err error) {
+	q.mu.Lock()
+	if q.err != nil {
+		q.mu.Unlock()
+		return
+	}
+	q.err = err
+	if q.room != nil {
+		close(q.room)
+		q.room = nil
+	}
+	q.mu.Unlock()
+	q.conn.Close()
+}
+
+// reason is the error of close, nil before.
+func (q *outQueue) reason() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err
+}
+
+// finish waits, after close, until no data are referenced any more. The caller
+// waits for run itself.
+func (q *outQueue) finish() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.busy {
+		q.turned.Wait()
+	}
+	q.bytes -= q.fill.bytes
+	q.fill.reset()
+}
+
+// forget makes the queue independent of the data of request id: unsent data are
+// copied, data just being sent are waited for.
+func (q *outQueue) forget(id uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.fill.refs {
+		if r := &q.fill.refs[i]; r.id == id && r.owner == nil {
+			r.data = append([]byte(nil), r.data...)
+		}
+	}
+	for q.cur != nil && q.cur.holds(id) {
+		q.turned.Wait()
+	}
+}
+
+// state tells what stall detection wants: the bytes queued, and a count that
+// moves when the socket takes some.
+func (q *outQueue) state() (queued int, moved uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bytes, q.moved
+}
