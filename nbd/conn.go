@@ -28,23 +28,18 @@ type conn struct {
 	session  *session      // nil during the handshake
 }
 
-// serveConn serves one connection to its end.
-func (s *Server) serveConn(ctx context.Context, nc net.Conn) {
-	defer nc.Close()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	c := &conn{nc: nc, cancel: cancel}
-	if !s.enter(c) {
-		return
-	}
+// serveConn serves a connection that has entered to its end.
+func (s *Server) serveConn(ctx context.Context, c *conn) {
 	defer s.leave(c)
-	if tcp, ok := nc.(*net.TCPConn); ok {
+	defer c.cancel(nil)
+	defer c.nc.Close()
+	if tcp, ok := c.nc.(*net.TCPConn); ok {
 		tcp.SetKeepAliveConfig(keepAlive) // best effort: a dead client is also found by writes
 	}
-	r := s.memory.newReader(nc)
+	r := s.memory.newReader(c.nc)
 	defer s.memory.putReader(r)
 	name, err := s.converse(ctx, c, r)
-	s.logEnd(nc, name, err)
+	s.logEnd(c.nc, name, err)
 }
 
 // converse goes through handshake and session, and tells the export's name.

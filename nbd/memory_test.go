@@ -40,9 +40,8 @@ func (d *memDevice) PreferredBlock() uint32 { return d.block }
 func (d *memDevice) Description() string    { return "a disk in memory" }
 
 // enter is the common start of all requests.
-func (d *memDevice) enter(ctx context.Context, op string, off, n uint64) (func(), error) {
+func (d *memDevice) enter(ctx context.Context, op string, off, n uint64) error {
 	d.running.Add(1)
-	leave := func() { d.running.Add(-1) }
 	if d.closed.Load() != 0 {
 		panic("request on a closed device")
 	}
@@ -50,14 +49,16 @@ func (d *memDevice) enter(ctx context.Context, op string, off, n uint64) (func()
 		d.before(ctx, op)
 	}
 	if d.fail != nil {
-		return leave, d.fail(op, off, n)
+		return d.fail(op, off, n)
 	}
-	return leave, nil
+	return nil
 }
 
+func (d *memDevice) leave() { d.running.Add(-1) }
+
 func (d *memDevice) ReadAt(ctx context.Context, p []byte, off uint64) error {
-	leave, err := d.enter(ctx, "read", off, uint64(len(p)))
-	defer leave()
+	err := d.enter(ctx, "read", off, uint64(len(p)))
+	defer d.leave()
 	if err != nil {
 		return err
 	}
@@ -75,8 +76,8 @@ func (d *memDevice) ReadAt(ctx context.Context, p []byte, off uint64) error {
 }
 
 func (d *memDevice) WriteAt(ctx context.Context, p []byte, off uint64, fua bool) error {
-	leave, err := d.enter(ctx, "write", off, uint64(len(p)))
-	defer leave()
+	err := d.enter(ctx, "write", off, uint64(len(p)))
+	defer d.leave()
 	if err != nil {
 		return err
 	}
@@ -90,8 +91,8 @@ func (d *memDevice) WriteAt(ctx context.Context, p []byte, off uint64, fua bool)
 }
 
 func (d *memDevice) Flush(ctx context.Context) error {
-	leave, err := d.enter(ctx, "flush", 0, 0)
-	defer leave()
+	err := d.enter(ctx, "flush", 0, 0)
+	defer d.leave()
 	d.flushes.Add(1)
 	return err
 }
@@ -101,8 +102,8 @@ func (d *memDevice) Trim(ctx context.Context, off, n uint64, fua bool) error {
 }
 
 func (d *memDevice) WriteZeroes(ctx context.Context, off, n uint64, flags ZeroFlags) error {
-	leave, err := d.enter(ctx, "zero", off, n)
-	defer leave()
+	err := d.enter(ctx, "zero", off, n)
+	defer d.leave()
 	if err != nil {
 		return err
 	}
@@ -119,16 +120,16 @@ func (d *memDevice) WriteZeroes(ctx context.Context, off, n uint64, flags ZeroFl
 }
 
 func (d *memDevice) Cache(ctx context.Context, off, n uint64) error {
-	leave, err := d.enter(ctx, "cache", off, n)
-	defer leave()
+	err := d.enter(ctx, "cache", off, n)
+	defer d.leave()
 	d.cached.Add(int64(n))
 	return err
 }
 
 // Status reports blocks of 4 KiB that are all zeros as holes.
 func (d *memDevice) Status(ctx context.Context, off, n uint64, max int) ([]Extent, error) {
-	leave, err := d.enter(ctx, "status", off, n)
-	defer leave()
+	err := d.enter(ctx, "status", off, n)
+	defer d.leave()
 	if err != nil {
 		return nil, err
 	}

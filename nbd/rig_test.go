@@ -46,12 +46,16 @@ func newRigOf(t testing.TB, e *memExports, change ...func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // after the listeners' cleanups
+		if n := e.open.Load(); n != 0 {
+			t.Errorf("%d devices were not closed", n)
+		}
+	})
 	g.serve(l)
 	return g
 }
 
-// serve serves a listener until the end of the test, which also checks that
-// every device was closed.
+// serve serves a listener until the end of the test.
 func (g *rig) serve(l net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
@@ -62,10 +66,6 @@ func (g *rig) serve(l net.Listener) {
 		case <-served:
 		case <-time.After(patience):
 			g.t.Error("Serve does not end")
-			return
-		}
-		if n := g.exports.open.Load(); n != 0 {
-			g.t.Errorf("%d devices were not closed", n)
 		}
 	})
 }

@@ -89,7 +89,14 @@ func (s *Server) acceptAll(ctx context.Context, l net.Listener, serving *sync.Wa
 			continue
 		}
 		backoff = acceptBackoffMin
-		serving.Go(func() { s.serveConn(ctx, nc) })
+		connCtx, cancel := context.WithCancelCause(ctx)
+		c := &conn{nc: nc, cancel: cancel}
+		if !s.enter(c) {
+			cancel(nil)
+			nc.Close()
+			continue // Accept is about to fail
+		}
+		serving.Go(func() { s.serveConn(connCtx, c) })
 	}
 }
 
