@@ -12,7 +12,7 @@ import (
 	"sheepdog"
 )
 
-// TestScripts runs the stories in testdata. Every `run` block is a list of
+// TestScripts runs the stories in testdata/scripts. Every `run` block is a list of
 // commands, one per line, and the answers to them, one or more lines each:
 //
 //	create NAME SIZE [COPIES]        snapshot NAME [TAG] [token=N]
@@ -27,7 +27,7 @@ import (
 //
 // Every block ends with a check of the whole state.
 func TestScripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		w := newWorld(t)
 		datadriven.RunTest(t, path, func(t *testing.T, td *datadriven.TestData) string {
 			w.t = t

@@ -1,6 +1,10 @@
 package directory
 
-import "sync"
+import (
+	"sync"
+
+	"sheepdog"
+)
 
 // watch wakes those who wait for the next change of the directory.
 type watch struct {
@@ -35,4 +39,15 @@ func (d *Directory) Clear() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	(&Reset{}).apply(d.state.Load())
+}
+
+// KindAcquire is the kind of Acquire, for those who look at commands before
+// they are committed.
+const KindAcquire = kindAcquire
+
+// NextLayer is above every layer that there ever was.
+func (d *Directory) NextLayer() sheepdog.LayerID {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.state.Load().lastLayer + 1
 }

@@ -1,0 +1,247 @@
+package directory
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"sheepdog"
+)
+
+// disk is one node's blocks by layer, as an object store keeps them.
+type disk map[sheepdog.LayerID]map[int]int
+
+// model compares the directory with the plainest idea of VDIs: each VDI and
+// snapshot is a map of its own from block to value. Two nodes merge and drop
+// layers on their own disks when they like.
+type model struct {
+	*world
+	rt    *rapid.T
+	twin  *Directory // gets the same commands and never restarts
+	disks [2]disk
+	want  map[sheepdog.VID]map[int]int
+}
+
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		m := &model{world: newWorld(rt), rt: rt, twin: New(), want: map[sheepdog.VID]map[int]int{}}
+		m.disks = [2]disk{{}, {}}
+		m.recycle = rapid.Bool().Draw(rt, "recycle")
+		rt.Repeat(map[string]func(*rapid.T){
+			"create": m.create, "write": m.writeBlock, "snapshot": m.snapshot,
+			"clone": m.clone, "delete": m.deleteVDI, "deleteSnapshot": m.deleteSnapshot,
+			"rollback": m.rollback, "rename": m.rename, "mergeLocally": m.mergeLocally,
+			"prune": m.prune, "dropGarbage": m.dropGarbage, "restart": func(*rapid.T) { m.restart() },
+			"": func(*rapid.T) { m.compare() },
+		})
+	})
+}
+
+// do runs a command on the directory and its twin.
+func (m *model) do(cmd Command) ([]byte, error) {
+	result, err := m.run(cmd)
+	kind, body, encErr := Encode(cmd)
+	if encErr != nil {
+		return nil, err
+	}
+	again, twinErr := m.twin.Apply(m.index, kind, body)
+	if !bytes.Equal(result, again) || fmt.Sprint(err) != fmt.Sprint(twinErr) {
+		m.rt.Fatalf("%s: %s, %v here and %s, %v at the twin", kind, result, err, again, twinErr)
+	}
+	return result, err
+}
+
+func (m *model) mustDo(cmd Command) []byte {
+	result, err := m.do(cmd)
+	if err != nil {
+		m.rt.Fatalf("%T %+v: %v", cmd, cmd, err)
+	}
+	return result
+}
+
+func (m *model) name(label string) string {
+	return rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(m.rt, label)
+}
+
+// pick draws a working VDI or a snapshot; the step is skipped if there is none.
+func (m *model) pick(snapshots bool) Entry {
+	entries := slices.DeleteFunc(m.d.List(), func(e Entry) bool { return (e.SnapID > 0) != snapshots })
+	if len(entries) == 0 {
+		m.rt.Skip("nothing to pick")
+	}
+	return rapid.SampledFrom(entries).Draw(m.rt, "entry")
+}
+
+func (m *model) create(*rapid.T) {
+	name := m.name("name")
+	_, lookup := m.d.Lookup(name)
+	result, err := m.do(&Create{Name: name, Size: 1 << 30, Policy: sheepdog.Policy{Copies: 3}, BlockSizeShift: 22})
+	if (err == nil) != (lookup != nil) {
+		m.rt.Fatalf("create %s: %v, lookup before: %v", name, err, lookup)
+	}
+	if err == nil {
+		m.want[decode[Created](m.rt, result).VID] = map[int]int{}
+	}
+}
+
+func (m *model) writeBlock(*rapid.T) {
+	e := m.pick(false)
+	f, _ := m.d.Family(e.Family)
+	if f.Coordinator.IsZero() {
+		got := decode[Acquired](m.rt, m.mustDo(&Acquire{Family: f.ID, Node: 1, Incarnation: 1, IfToken: f.Token}))
+		f.Token = got.Token
+	}
+	if l, _ := m.d.Layer(e.Layer); !l.Written {
+		m.mustDo(&MarkWritten{Layer: e.Layer, Token: f.Token})
+	}
+	block, value := rapid.IntRange(0, 5).Draw(m.rt, "block"), rapid.IntRange(0, 1000).Draw(m.rt, "value")
+	for _, d := range m.disks {
+		if d[e.Layer] == nil {
+			d[e.Layer] = map[int]int{}
+		}
+		d[e.Layer][block] = value
+	}
+	m.want[e.VID][block] = value
+}
+
+func (m *model) snapshot(*rapid.T) {
+	e := m.pick(false)
+	f, _ := m.d.Family(e.Family)
+	r := decode[Snapped](m.rt, m.mustDo(&Snapshot{VID: e.VID, IfFamily: f.ID, IfToken: f.Token}))
+	if r.VID != e.VID {
+		m.rt.Fatalf("snapshot of %s has id %s", e.VID, r.VID)
+	}
+	m.want[r.NewVID] = maps.Clone(m.want[e.VID])
+}
+
+func (m *model) clone(*rapid.T) {
+	e, name := m.pick(true), m.name("clone")
+	result, err := m.do(&Clone{Source: e.Name, Snapshot: fmt.Sprint(e.SnapID), Name: name})
+	if err == nil {
+		m.want[decode[Created](m.rt, result).VID] = maps.Clone(m.want[e.VID])
+	}
+}
+
+func (m *model) deleteVDI(*rapid.T) {
+	e := m.pick(false)
+	m.mustDo(&Delete{Name: e.Name, RecycleVIDs: m.recycle})
+	delete(m.want, e.VID)
+}
+
+func (m *model) deleteSnapshot(*rapid.T) {
+	e := m.pick(true)
+	m.mustDo(&DeleteSnapshot{Name: e.Name, Snapshot: fmt.Sprint(e.SnapID), RecycleVIDs: m.recycle})
+	delete(m.want, e.VID)
+}
+
+func (m *model) rollback(*rapid.T) {
+	e := m.pick(true)
+	cmd := &Rollback{Name: e.Name, Snapshot: fmt.Sprint(e.SnapID), RecycleVIDs: m.recycle}
+	old, err := m.d.Lookup(e.Name)
+	if err == nil {
+		cmd.IfToken = m.tokenOf(e.Name, 0)
+	}
+	r := decode[RolledBack](m.rt, m.mustDo(cmd))
+	if err == nil {
+		delete(m.want, old.VID)
+	}
+	m.want[r.VID] = maps.Clone(m.want[e.VID])
+}
+
+func (m *model) rename(*rapid.T) {
+	from, to := m.name("from"), m.name("to")
+	m.do(&Rename{Name: from, NewName: to})
+}
+
+// mergeLocally moves the blocks of the newest absorbed layer that a disk still
+// has into the layer that absorbed it.
+func (m *model) mergeLocally(*rapid.T) {
+	d := rapid.SampledFrom(m.disks[:]).Draw(m.rt, "disk")
+	absorbing := m.d.Absorbing()
+	if len(absorbing) == 0 {
+		m.rt.Skip("nothing to merge")
+	}
+	into := rapid.SampledFrom(absorbing).Draw(m.rt, "layer")
+	for _, from := range into.Absorbed {
+		if d[from] == nil {
+			continue
+		}
+		if d[into.ID] == nil {
+			d[into.ID] = map[int]int{}
+		}
+		for block, value := range d[from] {
+			if _, has := d[into.ID][block]; !has {
+				d[into.ID][block] = value
+			}
+		}
+		delete(d, from)
+		return
+	}
+}
+
+// prune forgets what no disk has any more.
+func (m *model) prune(*rapid.T) {
+	cmd := &Prune{Layers: map[sheepdog.LayerID][]sheepdog.LayerID{}}
+	for _, l := range m.d.Absorbing() {
+		for _, id := range l.Absorbed {
+			if m.disks[0][id] == nil && m.disks[1][id] == nil && rapid.Bool().Draw(m.rt, "prune") {
+				cmd.Layers[l.ID] = append(cmd.Layers[l.ID], id)
+			}
+		}
+	}
+	m.mustDo(cmd)
+	for layer, ids := range cmd.Layers {
+		for _, id := range ids {
+			if m.d.Listed(id) || !m.d.Dropped(id) {
+				m.rt.Fatalf("layer %d of %d is listed after a prune", id, layer)
+			}
+		}
+	}
+}
+
+func (m *model) dropGarbage(*rapid.T) {
+	d := rapid.SampledFrom(m.disks[:]).Draw(m.rt, "disk")
+	maps.DeleteFunc(d, func(id sheepdog.LayerID, _ map[int]int) bool { return m.d.Dropped(id) })
+}
+
+// read resolves a block as gateways and replicas do: the chain, then the base.
+func (m *model) read(d disk, layer sheepdog.LayerID, block int) int {
+	for layer != 0 {
+		chain, ok := m.d.Chain(layer)
+		if !ok {
+			m.rt.Fatalf("no chain for layer %d", layer)
+		}
+		for _, id := range chain {
+			if value, has := d[id][block]; has {
+				return value
+			}
+		}
+		layer, _, _ = m.d.BaseOf(layer)
+	}
+	return 0
+}
+
+func (m *model) compare() {
+	m.check()
+	entries := m.d.List()
+	if len(entries) != len(m.want) {
+		m.rt.Fatalf("%d VDIs and snapshots listed, want %d", len(entries), len(m.want))
+	}
+	for _, e := range entries {
+		for block := range 6 {
+			for i, d := range m.disks {
+				if got, want := m.read(d, e.Layer, block), m.want[e.VID][block]; got != want {
+					m.rt.Fatalf("block %d of %s@%d at node %d is %d, want %d", block, e.Name, e.SnapID, i, got, want)
+				}
+			}
+		}
+	}
+	img, err := m.twin.Snapshot()
+	if err != nil || !bytes.Equal(img, m.image()) {
+		m.rt.Fatalf("the twin differs (%v):\n%s\n%s", err, m.image(), img)
+	}
+}
