@@ -1,0 +1,218 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"sheepdog"
+	"sheepdog/cluster/state"
+)
+
+// confirmAll asks the members of the view, side by side and for a bounded time,
+// whether they are still the processes that the view lists.
+func (c *Cluster) confirmAll(view *sheepdog.View, w work) map[state.MemberRef]bool {
+	ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timing.Confirm)
+	defer cancel()
+	joining := make(map[sheepdog.NodeID]bool)
+	for _, m := range w.joins {
+		joining[m.ID] = true
+	}
+	answers := make(chan state.MemberRef, len(view.Members))
+	asked := 0
+	confirmed := make(map[state.MemberRef]bool)
+	for _, m := range view.Members {
+		ref := state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}
+		if ref == c.selfRef() {
+			confirmed[ref] = !w.leaves[ref]
+			continue
+		}
+		if joining[m.ID] || w.leaves[ref] || m.ID == c.opts.Self.ID {
+			continue
+		}
+		asked++
+		c.wg.Go(func() {
+			if _, err := c.call(ctx, m.Addr, methodConfirm, message{Ref: ref}); err != nil {
+				ref = state.MemberRef{}
+			}
+			answers <- ref
+		})
+	}
+	for ; asked > 0; asked-- {
+		if ref := <-answers; ref.ID != 0 {
+			confirmed[ref] = true
+		}
+	}
+	return confirmed
+}
+
+// handleConfirm answers for this process.
+func (c *Cluster) handleConfirm(_ context.Context, m message) (any, error) {
+	if m.Ref != c.selfRef() {
+		return nil, fmt.Errorf("%w: this is node %v with incarnation %v", sheepdog.ErrConflict, c.opts.Self.ID, c.opts.Self.Incarnation)
+	}
+	if c.leaving.Load() || c.fatal.Load() != nil {
+		return nil, sheepdog.ErrClosed
+	}
+	return reply{}, nil
+}
+
+// suspicion is a report that a member does not take connections.
+type suspicion struct {
+	ref      state.MemberRef
+	reporter sheepdog.NodeID
+}
+
+// maxSuspicions bounds reports that wait; more are dropped, gossip finds out.
+const maxSuspicions = 64
+
+// Suspect reports that a connection to a member was refused or reset. It does
+// not block. The leader has a second observer look at once, and removes the
+// member if that one is refused as well.
+func (c *Cluster) Suspect(id sheepdog.NodeID, inc sheepdog.Incarnation) {
+	s := suspicion{ref: state.MemberRef{ID: id, Incarnation: inc}, reporter: c.opts.Self.ID}
+	if id == c.opts.Self.ID || !listed(c.pub.view(), s.ref) {
+		return
+	}
+	select {
+	case c.suspicions <- s:
+	default:
+	}
+}
+
+// suspectStream turns a refused Raft stream into a suspicion.
+func (c *Cluster) suspectStream(id sheepdog.NodeID, err error) {
+	if view := c.pub.view(); refused(err) && view != nil {
+		if m, ok := view.Member(id); ok {
+			c.Suspect(id, m.Incarnation)
+		}
+	}
+}
+
+// suspectLoop passes suspicions to the leader, or looks into them there. The
+// same member is not looked at again and again: the reporter repeats itself.
+func (c *Cluster) suspectLoop() {
+	for {
+		select {
+		case s := <-c.suspicions:
+			if err := c.report(s); err != nil {
+				c.opts.Logger.Debug("suspicion was not confirmed", "node", s.ref.ID, "err", err)
+			}
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *Cluster) report(s suspicion) error {
+	if !listed(c.pub.view(), s.ref) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timing.Call)
+	defer cancel()
+	if c.office.Load() != nil {
+		return c.investigate(ctx, s)
+	}
+	_, err := c.askLeader(ctx, methodSuspect, message{Ref: s.ref, Member: c.opts.Self})
+	return err
+}
+
+// handleSuspect queues a report of another node on the leader.
+func (c *Cluster) handleSuspect(_ context.Context, m message) (any, error) {
+	if c.office.Load() == nil {
+		return nil, errNotLeader
+	}
+	select {
+	case c.suspicions <- suspicion{ref: m.Ref, reporter: m.Member.ID}:
+		return reply{}, nil
+	default:
+		return nil, fmt.Errorf("%w: %d suspicions wait", sheepdog.ErrBusy, maxSuspicions)
+	}
+}
+
+// investigate has the second observer look: the leader itself, or if the leader
+// reported, other members.
+func (c *Cluster) investigate(ctx context.Context, s suspicion) error {
+	off, view := c.office.Load(), c.pub.view()
+	if off == nil || !listed(view, s.ref) || s.ref == c.selfRef() {
+		return nil
+	}
+	m, _ := view.Member(s.ref.ID)
+	err := errors.New("no other member could look")
+	if s.reporter != c.opts.Self.ID {
+		err = c.observe(ctx, m)
+	} else {
+		for _, o := range c.observers(view, s.ref.ID) {
+			if _, err = c.call(ctx, o.Addr, methodProbe, message{Ref: s.ref, Addr: m.Addr}); err == nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	c.opts.Logger.Info("two nodes found a member gone", "node", s.ref.ID, "addr", m.Addr)
+	off.pending.condemn(s.ref)
+	c.kickMembership()
+	return nil
+}
+
+// observers are up to three members that could look at another one.
+func (c *Cluster) observers(view *sheepdog.View, suspect sheepdog.NodeID) []sheepdog.Member {
+	var out []sheepdog.Member
+	for _, m := range view.Members {
+		g, known := c.gossip.member(state.MemberRef{ID: m.ID, Incarnation: m.Incarnation})
+		if m.ID != suspect && m.ID != c.opts.Self.ID && known && g.State == GossipAlive && len(out) < 3 {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// handleProbe is the second observer's side: nil if the node is gone.
+func (c *Cluster) handleProbe(ctx context.Context, m message) (any, error) {
+	if m.Ref == c.selfRef() {
+		return nil, fmt.Errorf("%w: I live", sheepdog.ErrConflict)
+	}
+	view := c.pub.view()
+	if view == nil {
+		return nil, sheepdog.ErrNotFormatted
+	}
+	member, ok := view.Member(m.Ref.ID)
+	if !ok || member.Incarnation != m.Ref.Incarnation {
+		return nil, fmt.Errorf("%w: node %v is not in the view of this node", sheepdog.ErrNotFound, m.Ref.ID)
+	}
+	if err := c.observe(ctx, member); err != nil {
+		return nil, err
+	}
+	return reply{}, nil
+}
+
+// observe returns nil if the member's process is certainly gone: its port
+// refuses connections, or another process answers there. Silence is no proof.
+func (c *Cluster) observe(ctx context.Context, m sheepdog.Member) error {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timing.Confirm)
+	defer cancel()
+	conn, err := c.opts.Network.Dial(ctx, m.Addr)
+	if refused(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at node %v: no answer is no proof: %w", m.ID, err)
+	}
+	conn.Close()
+	_, err = c.call(ctx, m.Addr, methodConfirm, message{Ref: state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}})
+	switch {
+	case errors.Is(err, sheepdog.ErrConflict), refused(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at node %v: %w", m.ID, err)
+	}
+	return fmt.Errorf("node %v lives", m.ID)
+}
+
+// refused reports errors that only the absence of a listening process explains.
+func refused(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
+}

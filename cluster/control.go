@@ -1,0 +1,282 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"sheepdog"
+	"sheepdog/cluster/state"
+)
+
+// methodPrefix marks the control methods that HandleControl serves.
+const methodPrefix = "cluster."
+
+const (
+	methodRegister = methodPrefix + "register" // leader: put me into the view
+	methodLeave    = methodPrefix + "leave"    // leader: take me out of the view
+	methodRenew    = methodPrefix + "renew"    // leader: extend my lease
+	methodSuspect  = methodPrefix + "suspect"  // leader: somebody does not answer
+	methodPropose  = methodPrefix + "propose"  // leader: commit an entry
+	methodIndex    = methodPrefix + "index"    // leader: what is committed now
+	methodLeader   = methodPrefix + "leader"   // any: who leads
+	methodTerm     = methodPrefix + "term"     // voter: have you promised a later term
+	methodConfirm  = methodPrefix + "confirm"  // any: are you still this process
+	methodProbe    = methodPrefix + "probe"    // any: does that node's port refuse you
+	methodReserve  = methodPrefix + "reserve"  // unformatted: hold still for my format
+	methodRelease  = methodPrefix + "release"  // unformatted: my format failed
+	methodAdopt    = methodPrefix + "adopt"    // unformatted: you are formatted now
+)
+
+// maxControl bounds the body of a control request, in bytes.
+const maxControl = maxEntry + 64
+
+// message is the body of all control requests but propose; each uses what it
+// needs.
+type message struct {
+	Cluster sheepdog.ClusterID `json:"cluster"`
+	Ref     state.MemberRef    `json:"ref,omitzero"`    // the node it is about
+	Member  sheepdog.Member    `json:"member,omitzero"` // the same with all it says of itself
+	Addr    string             `json:"addr,omitempty"`
+	Term    uint64             `json:"term,omitempty"`
+}
+
+// reply is the body of answers that say more than yes.
+type reply struct {
+	Addr   string          `json:"addr,omitempty"`
+	Index  uint64          `json:"index,omitempty"`
+	Member sheepdog.Member `json:"member,omitzero"`
+}
+
+// HandleControl serves the methods of this package that arrive over peer
+// connections; false if the method is none of them.
+func (c *Cluster) HandleControl(ctx context.Context, method string, body []byte) ([]byte, error, bool) {
+	if !strings.HasPrefix(method, methodPrefix) {
+		return nil, nil, false
+	}
+	ctx, leave, err := c.enter(ctx)
+	if err != nil {
+		return nil, err, true
+	}
+	defer leave()
+	out, err := c.serve(ctx, method, body)
+	return out, err, true
+}
+
+func (c *Cluster) serve(ctx context.Context, method string, body []byte) ([]byte, error) {
+	if len(body) > maxControl {
+		return nil, fmt.Errorf("%w: %s with %d bytes", sheepdog.ErrInvalid, method, len(body))
+	}
+	if method == methodPropose {
+		return c.handlePropose(ctx, body)
+	}
+	handle := c.handler(method)
+	if handle == nil {
+		return nil, fmt.Errorf("%w: control method %q is not known to this version", sheepdog.ErrInvalid, method)
+	}
+	m, err := decodeMessage(body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", method, err)
+	}
+	if err := c.sameCluster(method, m.Cluster); err != nil {
+		return nil, err
+	}
+	out, err := handle(ctx, m)
+	if err != nil || out == nil {
+		return nil, err
+	}
+	return json.Marshal(out)
+}
+
+func (c *Cluster) handler(method string) func(context.Context, message) (any, error) {
+	switch method {
+	case methodRegister:
+		return c.handleRegister
+	case methodLeave:
+		return c.handleLeave
+	case methodRenew:
+		return c.handleRenew
+	case methodSuspect:
+		return c.handleSuspect
+	case methodIndex:
+		return c.handleIndex
+	case methodLeader:
+		return c.handleLeader
+	case methodTerm:
+		return c.handleTerm
+	case methodConfirm:
+		return c.handleConfirm
+	case methodProbe:
+		return c.handleProbe
+	case methodReserve:
+		return c.handleReserve
+	case methodRelease:
+		return c.handleRelease
+	case methodAdopt:
+		return c.handleAdopt
+	}
+	return nil
+}
+
+func decodeMessage(body []byte) (m message, err error) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if err := d.Decode(&m); err != nil {
+		return m, fmt.Errorf("%w: %w", sheepdog.ErrInvalid, err)
+	}
+	if len(m.Addr) > maxAddr || len(m.Member.Addr) > maxAddr {
+		return m, fmt.Errorf("%w: address is longer than %d bytes", sheepdog.ErrInvalid, maxAddr)
+	}
+	return m, nil
+}
+
+// sameCluster refuses messages of another cluster. A format speaks to nodes
+// that have none yet.
+func (c *Cluster) sameCluster(method string, id sheepdog.ClusterID) error {
+	own := c.clusterID()
+	switch method {
+	case methodReserve, methodRelease, methodAdopt:
+		if own.IsZero() || own == id {
+			return nil
+		}
+	default:
+		if own == id && !own.IsZero() {
+			return nil
+		}
+		if own.IsZero() {
+			return fmt.Errorf("%s: %w", method, sheepdog.ErrNotFormatted)
+		}
+	}
+	c.opts.Logger.Warn("refused a request of another cluster", "method", method, "theirs", id, "ours", own)
+	return fmt.Errorf("%s: %w: request of %v, this node of %v", method, sheepdog.ErrWrongCluster, id, own)
+}
+
+// call sends a request to a node, or serves it here if the address is our own.
+func (c *Cluster) call(ctx context.Context, addr, method string, m message) (reply, error) {
+	if m.Cluster.IsZero() {
+		m.Cluster = c.clusterID()
+	}
+	body, err := json.Marshal(m)
+	if err != nil {
+		return reply{}, fmt.Errorf("encode %s: %w", method, err)
+	}
+	out, err := c.send(ctx, addr, method, body)
+	if err != nil {
+		return reply{}, err
+	}
+	var r reply
+	if len(out) > 0 {
+		if err := json.Unmarshal(out, &r); err != nil {
+			return reply{}, fmt.Errorf("answer to %s: %w: %w", method, sheepdog.ErrInvalid, err)
+		}
+	}
+	return r, nil
+}
+
+func (c *Cluster) send(ctx context.Context, addr, method string, body []byte) ([]byte, error) {
+	if addr == c.opts.Self.Addr {
+		return c.serve(ctx, method, body)
+	}
+	out, err := c.opts.Caller.Call(ctx, addr, method, body)
+	if errors.Is(err, sheepdog.ErrWrongCluster) {
+		c.opts.Logger.Warn("a node of another cluster answered", "addr", addr, "method", method, "err", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s at %s: %w", method, addr, err)
+	}
+	return out, nil
+}
+
+// askLeader sends a request to the leader, once.
+func (c *Cluster) askLeader(ctx context.Context, method string, m message) (reply, error) {
+	addr, err := c.findLeader(ctx)
+	if err != nil {
+		return reply{}, err
+	}
+	return c.call(ctx, addr, method, m)
+}
+
+// findLeader is the leader that Raft tells of; a node that Raft has left out
+// asks the members that it knows.
+func (c *Cluster) findLeader(ctx context.Context) (string, error) {
+	if cons := c.consensus.Load(); cons != nil {
+		if addr, _ := cons.leader(); addr != "" {
+			return addr, nil
+		}
+	}
+	return c.askForLeader(ctx, c.clusterID())
+}
+
+// askForLeader asks members of the cluster, a few at a time.
+func (c *Cluster) askForLeader(ctx context.Context, id sheepdog.ClusterID) (string, error) {
+	const width = 5
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timing.Call)
+	defer cancel()
+	addrs := c.memberAddrs(id)
+	answers := make(chan string, len(addrs))
+	var asked, heard int
+	for heard < len(addrs) {
+		for ; asked < len(addrs) && asked < heard+width; asked++ {
+			addr := addrs[asked]
+			c.wg.Go(func() {
+				r, err := c.call(ctx, addr, methodLeader, message{Cluster: id})
+				if err != nil {
+					r.Addr = ""
+				}
+				answers <- r.Addr
+			})
+		}
+		if addr := <-answers; addr != "" {
+			return addr, nil
+		}
+		heard++
+	}
+	return "", fmt.Errorf("find the leader among %d nodes: %w", len(addrs), sheepdog.ErrNoQuorum)
+}
+
+// memberAddrs lists addresses of other nodes of the cluster, those that gossip
+// has alive first.
+func (c *Cluster) memberAddrs(id sheepdog.ClusterID) []string {
+	var out []string
+	seen := map[string]bool{c.opts.Self.Addr: true}
+	add := func(addr string) {
+		if !seen[addr] {
+			seen[addr] = true
+			out = append(out, addr)
+		}
+	}
+	for _, g := range c.gossip.members() {
+		if g.State == GossipAlive && g.Cluster == id {
+			add(g.Addr)
+		}
+	}
+	if v := c.pub.view(); v != nil && v.Cluster == id {
+		for _, m := range v.Members {
+			add(m.Addr)
+		}
+	}
+	return out
+}
+
+func (c *Cluster) handleLeader(context.Context, message) (any, error) {
+	addr, _ := c.Leader()
+	if addr == "" {
+		return nil, sheepdog.ErrNoQuorum
+	}
+	return reply{Addr: addr}, nil
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

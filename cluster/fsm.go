@@ -1,0 +1,255 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/hashicorp/raft"
+
+	"sheepdog"
+	"sheepdog/cluster/state"
+)
+
+// fsm is the combined state machine: the membership and placement in package
+// state, the Machine, and the answers kept for retries. Raft calls it from one
+// goroutine; only pub and retired may be used by others.
+type fsm struct {
+	state    *state.State
+	machine  Machine
+	requests *requests
+	pub      *published
+
+	generation   uint64 // of the last call of onGeneration
+	onGeneration func(uint64) error
+	// failed is called once when this node must not go on: an entry of a newer
+	// version, or a store that could not be wiped.
+	failed func(error)
+	broken error
+	log    *slog.Logger
+}
+
+var (
+	_ raft.FSM                = (*fsm)(nil)
+	_ raft.ConfigurationStore = (*fsm)(nil)
+)
+
+// Apply runs one entry; the answer is an outcome. It also publishes what the
+// entry changed before the proposer hears of it.
+func (f *fsm) Apply(l *raft.Log) any {
+	if f.broken != nil {
+		return outcomeOf(l.Index, nil, f.broken)
+	}
+	e, err := decodeEntry(l.Data)
+	var format errEntryFormat
+	if errors.As(err, &format) {
+		f.fail(fmt.Errorf("log entry %d: %w", l.Index, err))
+		return outcomeOf(l.Index, nil, f.broken)
+	}
+	o := outcomeOf(l.Index, nil, err)
+	if err == nil {
+		o = f.once(l.Index, e)
+	}
+	f.publish(l.Index)
+	return o
+}
+
+// once runs the entry unless it was applied before.
+func (f *fsm) once(index uint64, e entry) outcome {
+	if old, ok := f.requests.before(index, e.request); ok {
+		return old
+	}
+	if e.Membership != 0 && e.Membership != f.membership() {
+		// Not remembered: the proposer goes through the gate again.
+		return outcome{Index: index, Code: codeGateAgain}
+	}
+	result, err := f.run(index, e)
+	o := outcomeOf(index, result, err)
+	f.requests.after(e.request, o)
+	return o
+}
+
+func (f *fsm) run(index uint64, e entry) ([]byte, error) {
+	switch e.Type {
+	case entryMachine:
+		if !f.state.Formatted() {
+			return nil, sheepdog.ErrNotFormatted
+		}
+		return f.machine.Apply(index, e.Kind, e.Body)
+	case entryState:
+		return f.runState(e.Body)
+	}
+	return nil, nil // entryLead
+}
+
+func (f *fsm) runState(body []byte) ([]byte, error) {
+	cmd, err := state.DecodeCommand(body)
+	if errors.Is(err, state.ErrVersion) {
+		f.fail(err)
+		return nil, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	result, err := f.state.Apply(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if cmd.Format != nil {
+		f.machine.Reset()
+	}
+	return json.Marshal(result)
+}
+
+func (f *fsm) membership() membership {
+	if v := f.state.View(); v != nil {
+		return membershipOf(f.state.Generation(), v.Epoch)
+	}
+	return 0
+}
+
+// publish makes the state visible, after the store was wiped if the cluster
+// was formatted.
+func (f *fsm) publish(index uint64) {
+	if f.broken != nil {
+		return
+	}
+	if g := f.state.Generation(); g != f.generation {
+		if err := f.onGeneration(g); err != nil {
+			f.fail(fmt.Errorf("adopt format %d of the cluster: %w", g, err))
+			return
+		}
+		f.generation = g
+	}
+	f.pub.publish(f.state.View(), f.membership(), f.state.History, index)
+}
+
+// fail stops the state machine for good: what follows in the log is not
+// applied, so that nothing is served from a state that differs.
+func (f *fsm) fail(err error) {
+	if f.broken == nil {
+		f.broken = err
+		f.log.Error("this node cannot follow the cluster any more", "err", err)
+		f.failed(err)
+	}
+}
+
+// StoreConfiguration sees entries that change Raft's own configuration; with
+// it every index after a leader's first entry passes through here.
+func (f *fsm) StoreConfiguration(index uint64, _ raft.Configuration) {
+	if f.broken == nil {
+		f.pub.applied(index)
+	}
+}
+
+// snapshotVersion is the format of a snapshot: version 1 | index 8, then the
+// state, the Machine and the requests, each as length 8 and bytes.
+const snapshotVersion = 1
+
+// maxSnapshotPart bounds one part of a snapshot.
+const maxSnapshotPart = 4 << 30
+
+// Snapshot encodes the state; Raft writes it while more entries are applied.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if f.broken != nil {
+		return nil, f.broken
+	}
+	st, err := f.state.Snapshot()
+	if err != nil {
+		return nil, fmt.Errorf("snapshot of the membership: %w", err)
+	}
+	machine, err := f.machine.Snapshot()
+	if err != nil {
+		return nil, fmt.Errorf("snapshot of the directory: %w", err)
+	}
+	requests, err := f.requests.snapshot()
+	if err != nil {
+		return nil, fmt.Errorf("snapshot of the requests: %w", err)
+	}
+	return &fsmSnapshot{index: f.pub.index(), parts: [][]byte{st, machine, requests}}, nil
+}
+
+type fsmSnapshot struct {
+	index uint64
+	parts [][]byte
+}
+
+// Persist writes the snapshot.
+func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
+	if err := s.write(sink); err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	return sink.Close()
+}
+
+func (s *fsmSnapshot) write(w io.Writer) error {
+	head := binary.BigEndian.AppendUint64([]byte{snapshotVersion}, s.index)
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	for _, p := range s.parts {
+		if _, err := w.Write(binary.BigEndian.AppendUint64(nil, uint64(len(p)))); err != nil {
+			return err
+		}
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Release has nothing to free.
+func (s *fsmSnapshot) Release() {}
+
+// Restore replaces everything by a snapshot.
+func (f *fsm) Restore(r io.ReadCloser) error {
+	defer r.Close()
+	index, parts, err := readSnapshot(r)
+	if err != nil {
+		return err
+	}
+	st, err := state.Restore(parts[0])
+	if err != nil {
+		return fmt.Errorf("restore membership: %w", err)
+	}
+	if err := f.machine.Restore(parts[1]); err != nil {
+		return fmt.Errorf("restore directory: %w", err)
+	}
+	if err := f.requests.restore(parts[2]); err != nil {
+		return err
+	}
+	f.state = st
+	f.publish(index)
+	return nil
+}
+
+func readSnapshot(r io.Reader) (index uint64, parts [3][]byte, err error) {
+	var head [9]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, parts, fmt.Errorf("read snapshot: %w", err)
+	}
+	if head[0] != snapshotVersion {
+		return 0, parts, fmt.Errorf("snapshot of format %d is not known to this version; upgrade the node", head[0])
+	}
+	for i := range parts {
+		var size [8]byte
+		if _, err := io.ReadFull(r, size[:]); err != nil {
+			return 0, parts, fmt.Errorf("read snapshot: %w", err)
+		}
+		n := binary.BigEndian.Uint64(size[:])
+		if n > maxSnapshotPart {
+			return 0, parts, fmt.Errorf("snapshot part of %d bytes is too large", n)
+		}
+		// Grown as bytes arrive, so that a lie about the size costs nothing.
+		if parts[i], err = io.ReadAll(io.LimitReader(r, int64(n))); err != nil {
+			return 0, parts, fmt.Errorf("read snapshot: %w", err)
+		}
+		if uint64(len(parts[i])) != n {
+			return 0, parts, fmt.Errorf("read snapshot: %w", io.ErrUnexpectedEOF)
+		}
+	}
+	return binary.BigEndian.Uint64(head[1:]), parts, nil
+}

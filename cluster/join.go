@@ -1,0 +1,85 @@
+package cluster
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// Bounds of the search for other nodes.
+const (
+	searchFirst = 200 * time.Millisecond
+	searchMost  = 3 * time.Second
+	maxTargets  = 16 // addresses tried in one round
+)
+
+// joinLoop keeps gossip together: a node that is alone tries its seeds and
+// whatever addresses the committed view and Raft's configuration have, more and
+// more slowly; one that has company looks now and then for members that gossip
+// has lost, because memberlist forgets nodes after a long outage.
+func (c *Cluster) joinLoop() {
+	pause := searchFirst
+	for c.ctx.Err() == nil {
+		targets, _ := c.joinTargets()
+		if err := c.gossip.join(targets); err != nil {
+			c.opts.Logger.Debug("found nobody in gossip", "addrs", targets, "err", err)
+		}
+		switch _, alone := c.joinTargets(); {
+		case !alone:
+			c.wait(nil, jitter(c.opts.Timing.Rejoin))
+			pause = searchFirst
+		default:
+			c.wait(nil, jitter(pause))
+			pause = min(2*pause, searchMost)
+		}
+	}
+}
+
+// joinTargets are addresses of nodes that gossip does not have alive.
+func (c *Cluster) joinTargets() (addrs []string, alone bool) {
+	alone = true
+	have := map[string]bool{c.opts.Self.Addr: true}
+	for _, g := range c.gossip.members() {
+		if g.State == GossipAlive && g.ID != c.opts.Self.ID {
+			alone = false
+			have[g.Addr] = true
+		}
+	}
+	add := func(addr string) {
+		if !have[addr] {
+			have[addr] = true
+			addrs = append(addrs, addr)
+		}
+	}
+	for _, s := range c.opts.Seeds() {
+		add(gossipPort(s))
+	}
+	for _, m := range c.rememberedMembers() {
+		add(m)
+	}
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	return addrs[:min(len(addrs), maxTargets)], alone
+}
+
+// rememberedMembers are the addresses in the view and in Raft's configuration,
+// which is known before the first leader is.
+func (c *Cluster) rememberedMembers() (addrs []string) {
+	if v := c.pub.view(); v != nil {
+		for _, m := range v.Members {
+			addrs = append(addrs, m.Addr)
+		}
+	}
+	cons := c.consensus.Load()
+	if cons == nil {
+		return addrs
+	}
+	servers, err := cons.servers()
+	if err != nil {
+		return addrs
+	}
+	for _, s := range servers {
+		if _, addr, err := splitRaftAddress(s.Address); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}

@@ -1,0 +1,218 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"sheepdog"
+	"sheepdog/cluster/state"
+)
+
+// membershipLoop is the leader's housekeeping: it puts nodes that register into
+// the view, takes those out that left or died, and keeps Raft's voters right.
+// On other nodes it sleeps.
+func (c *Cluster) membershipLoop() {
+	var settled sheepdog.Revision // whose waiting partitions were looked at
+	for c.ctx.Err() == nil {
+		off, view := c.office.Load(), c.pub.view()
+		if off == nil || view == nil {
+			c.wait(c.membershipKick, c.opts.Timing.Rejoin)
+			continue
+		}
+		w := off.pending.collect(view, c.deadMembers(off, view))
+		switch {
+		case !w.empty():
+			if err := c.batch(off); err != nil {
+				c.opts.Logger.Info("membership was not changed", "err", err)
+				c.wait(nil, jitter(c.opts.Timing.Batch))
+			}
+			continue
+		case settled != view.Revision && waitsForDead(view):
+			if err := c.change(off, view, work{}); err == nil {
+				settled = view.Revision
+			}
+		}
+		c.reconcileVoters(view)
+		c.wait(c.membershipKick, c.opts.Timing.Reconcile)
+	}
+}
+
+// batch waits for company and commits one change. After a start of the whole
+// cluster, when the leader itself is not in the view yet, it waits longer, so
+// that the nodes that waited for the quorum join in one epoch.
+func (c *Cluster) batch(off *office) error {
+	window := c.opts.Timing.Batch
+	if !listed(c.pub.view(), c.selfRef()) {
+		window = c.opts.Timing.StartBatch
+	}
+	if err := sleep(c.ctx, window); err != nil {
+		return err
+	}
+	view := c.pub.view()
+	w := off.pending.collect(view, c.deadMembers(off, view))
+	if w.empty() {
+		return nil
+	}
+	return c.change(off, view, w)
+}
+
+// deadMembers are those that gossip has declared dead, or has not seen at all
+// for a while since this leader took office.
+func (c *Cluster) deadMembers(off *office, view *sheepdog.View) map[state.MemberRef]bool {
+	dead := make(map[state.MemberRef]bool)
+	now := c.opts.Clock()
+	for _, m := range view.Members {
+		ref := state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}
+		if ref.ID == c.opts.Self.ID {
+			if ref != c.selfRef() {
+				dead[ref] = true // an earlier life of this process
+			}
+			continue
+		}
+		g, known := c.gossip.member(ref)
+		switch {
+		case known && g.State == GossipDead:
+			dead[ref] = true
+		case !known && now-off.pending.absentSince(ref, now) >= c.opts.Timing.Absent:
+			dead[ref] = true
+		}
+	}
+	return dead
+}
+
+// change commits one change of the membership. Members in doubt go unless they
+// confirm that they live; those that confirm are named, so that the state
+// machine may drop others from partitions that they hold completely.
+func (c *Cluster) change(off *office, view *sheepdog.View, w work) error {
+	joins, failed := c.admitAll(w.joins)
+	confirmed := c.confirmAll(view, w)
+	refuted := make(map[state.MemberRef]bool)
+	cmd := state.Change{Join: joins, Time: time.Now().UTC()}
+	for _, m := range view.Members {
+		ref := state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}
+		switch {
+		case w.leaves[ref]:
+			cmd.Remove = append(cmd.Remove, ref)
+		case confirmed[ref]:
+			cmd.Confirmed = append(cmd.Confirmed, ref)
+			refuted[ref] = true
+		case w.doubtful[ref]:
+			cmd.Remove = append(cmd.Remove, ref)
+		}
+	}
+	off.pending.forget(refuted, failed)
+	if len(cmd.Join)+len(cmd.Remove) == 0 && !w.empty() {
+		return nil // every suspicion was refuted
+	}
+	cmd.Reason = reason(cmd)
+	return c.commitChange(cmd)
+}
+
+func (c *Cluster) commitChange(cmd state.Change) error {
+	body, err := state.Command{Change: &cmd}.Encode()
+	if err != nil {
+		return err
+	}
+	e := entry{Type: entryState, Body: body}
+	b, err := e.encode()
+	if err != nil {
+		return err
+	}
+	cons := c.consensus.Load()
+	if cons == nil {
+		return errNotLeader
+	}
+	o, err := cons.apply(b)
+	if err != nil {
+		return err
+	}
+	out, err := o.value()
+	if err != nil {
+		return err
+	}
+	var r state.Result
+	if err := json.Unmarshal(out, &r); err != nil {
+		return fmt.Errorf("answer of the state machine: %w", err)
+	}
+	if r.Changed {
+		c.opts.Logger.Info("membership changed", "epoch", r.Epoch, "revision", r.Revision, "change", cmd.Reason)
+	}
+	return nil
+}
+
+// admitAll adds the joining nodes to Raft's configuration, without a vote; who
+// cannot be added does not join.
+func (c *Cluster) admitAll(joins []sheepdog.Member) (admitted []sheepdog.Member, failed []sheepdog.NodeID) {
+	cons := c.consensus.Load()
+	for _, m := range joins {
+		if cons == nil {
+			break
+		}
+		if err := cons.admit(m.ID, m.Addr); err != nil {
+			c.opts.Logger.Warn("cannot let a node follow the log", "node", m.ID, "addr", m.Addr, "err", err)
+			failed = append(failed, m.ID)
+			continue
+		}
+		admitted = append(admitted, m)
+	}
+	return admitted, failed
+}
+
+// reason is the change in the words of the log.
+func reason(cmd state.Change) string {
+	var b strings.Builder
+	for _, m := range cmd.Join {
+		fmt.Fprintf(&b, "+%v at %s ", m.ID, m.Addr)
+	}
+	for _, r := range cmd.Remove {
+		fmt.Fprintf(&b, "-%v ", r.ID)
+	}
+	s := strings.TrimSpace(b.String())
+	return s[:min(len(s), state.MaxReason)]
+}
+
+// waitsForDead reports whether a partition lists an acting replica that is no
+// member beside one that is: once that one confirms, it goes on without.
+func waitsForDead(view *sheepdog.View) bool {
+	for _, table := range view.Tables {
+		var last *sheepdog.Placement
+		for _, p := range table {
+			if p == last {
+				continue // runs of partitions share placements
+			}
+			last = p
+			if live, missing := view.ActingMembers(p); missing > 0 && len(live) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// kickMembership wakes the membership loop.
+func (c *Cluster) kickMembership() { kick(c.membershipKick) }
+
+func (c *Cluster) kickRegister() { kick(c.registerKick) }
+
+func kick(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when ch is ready, d has passed or the cluster is shut down.
+func (c *Cluster) wait(ch <-chan struct{}, d time.Duration) { c.waitEither(ch, nil, d) }
+
+func (c *Cluster) waitEither(ch, other <-chan struct{}, d time.Duration) {
+	ctx, cancel := context.WithTimeout(c.ctx, max(d, time.Millisecond))
+	defer cancel()
+	select {
+	case <-ch:
+	case <-other:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,102 @@
+package cluster
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Timing holds all intervals. Zero means the default.
+type Timing struct {
+	// Raft.
+	Heartbeat     time.Duration // 300 ms; a follower waits once to twice this before it campaigns
+	Election      time.Duration // 300 ms
+	LeaderLease   time.Duration // 250 ms; a leader without a quorum for this long steps down
+	CommitTimeout time.Duration // 5 ms
+
+	// Gossip.
+	Probe        time.Duration // 200 ms between probes of one node each
+	ProbeTimeout time.Duration // 100 ms
+	Gossip       time.Duration // 50 ms between messages
+	PushPull     time.Duration // 5 s between full exchanges
+	Rejoin       time.Duration // 10 s between looks for members that gossip lost
+
+	// Lease is the length of a node's lease, renewed every third of it;
+	// LeaseMargin is waited on top before a lease counts as over, for clocks
+	// that run at different speed.
+	Lease       time.Duration // 600 ms
+	LeaseMargin time.Duration // 100 ms
+
+	// Membership.
+	Register    time.Duration // 150 ms between attempts to get into the view
+	Batch       time.Duration // 60 ms that joins and removals wait for each other
+	StartBatch  time.Duration // 500 ms, the same while the leader itself waits to join
+	Confirm     time.Duration // 300 ms for members to confirm that they live
+	Absent      time.Duration // 1 s until a member that gossip never saw counts as dead
+	Reconcile   time.Duration // 250 ms between looks at voters and members
+	Call        time.Duration // 1 s for a control request
+	Leave       time.Duration // 2 s for a graceful leave
+	FormatCalls time.Duration // 2 s for the others to agree to a format
+}
+
+func (t *Timing) fill() {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&t.Heartbeat, 300*time.Millisecond)
+	set(&t.Election, t.Heartbeat)
+	set(&t.LeaderLease, 250*time.Millisecond)
+	set(&t.CommitTimeout, 5*time.Millisecond)
+	set(&t.Probe, 200*time.Millisecond)
+	set(&t.ProbeTimeout, 100*time.Millisecond)
+	set(&t.Gossip, 50*time.Millisecond)
+	set(&t.PushPull, 5*time.Second)
+	set(&t.Rejoin, 10*time.Second)
+	set(&t.Lease, 600*time.Millisecond)
+	set(&t.LeaseMargin, 100*time.Millisecond)
+	set(&t.Register, 150*time.Millisecond)
+	set(&t.Batch, 60*time.Millisecond)
+	set(&t.StartBatch, 500*time.Millisecond)
+	set(&t.Confirm, 300*time.Millisecond)
+	set(&t.Absent, time.Second)
+	set(&t.Reconcile, 250*time.Millisecond)
+	set(&t.Call, time.Second)
+	set(&t.Leave, 2*time.Second)
+	set(&t.FormatCalls, 2*time.Second)
+}
+
+func (t *Timing) check() error {
+	c := *t
+	c.fill()
+	for _, d := range []time.Duration{c.Heartbeat, c.Election, c.LeaderLease, c.Probe, c.Lease, c.Register, c.Confirm, c.Call} {
+		if d < 5*time.Millisecond {
+			return fmt.Errorf("cluster: interval %v is too short", d)
+		}
+	}
+	if c.LeaderLease > c.Heartbeat {
+		return fmt.Errorf("cluster: leader lease %v is longer than the heartbeat %v", c.LeaderLease, c.Heartbeat)
+	}
+	if c.LeaseMargin*20 < c.Lease {
+		return fmt.Errorf("cluster: lease margin %v is under a twentieth of the lease %v", c.LeaseMargin, c.Lease)
+	}
+	return nil
+}
+
+// jitter is d plus or minus a quarter, so that nodes do not act in step.
+func jitter(d time.Duration) time.Duration {
+	return d*3/4 + time.Duration(rand.Int64N(int64(d)/2+1))
+}
+
+// boottime is CLOCK_BOOTTIME: monotonic, and it counts the time of a suspend,
+// after which every lease must be over.
+func boottime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic("CLOCK_BOOTTIME is not readable: " + err.Error())
+	}
+	return time.Duration(ts.Nano())
+}

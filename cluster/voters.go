@@ -1,0 +1,212 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/hashicorp/raft"
+
+	"sheepdog"
+	"sheepdog/cluster/state"
+)
+
+// maxVoters bounds how many nodes vote: five survive the loss of two.
+const maxVoters = 5
+
+// server is one node as the choice of voters sees it.
+type server struct {
+	ID     sheepdog.NodeID
+	Addr   string // as Raft has it
+	Voter  bool   // Raft has it as voter
+	Member bool   // it is in the view
+	Alive  bool   // and gossip has it alive and in this cluster
+	Want   string // its address in the view
+	Zone   sheepdog.Zone
+	Listed bool // Raft has it at all
+}
+
+// voterStep is one change of Raft's configuration.
+type voterStep struct {
+	Kind stepKind
+	ID   sheepdog.NodeID
+	Addr string // for admit and promote
+}
+
+type stepKind string
+
+const (
+	stepNone    stepKind = ""
+	stepAdmit   stepKind = "admit"   // add without vote, or correct the address
+	stepPromote stepKind = "promote" // give the vote
+	stepDemote  stepKind = "demote"  // take the vote
+	stepRemove  stepKind = "remove"  // forget
+)
+
+// wantedVoters is how many of n nodes vote: an odd number up to five, because
+// an even one needs one vote more for the same safety; but both of two, so that
+// the log is on two disks.
+func wantedVoters(n int) int {
+	switch {
+	case n >= maxVoters:
+		return maxVoters
+	case n >= 3:
+		return 3
+	}
+	return n
+}
+
+// nextStep is the next of the changes that bring Raft's configuration to what
+// it should be. It is a pure function; leader is never demoted.
+//
+// A voter that died keeps its vote until somebody can take it over: with the
+// vote it helps to a quorum again when it returns, and without a replacement
+// its removal would only make the next failure worse.
+func nextStep(servers []server, leader sheepdog.NodeID) voterStep {
+	servers = slices.Clone(servers)
+	slices.SortFunc(servers, func(a, b server) int { return cmp.Compare(a.ID, b.ID) })
+	for _, s := range servers {
+		switch {
+		case s.Member && (!s.Listed || s.Addr != s.Want):
+			return voterStep{stepAdmit, s.ID, s.Want}
+		case s.Listed && !s.Member && !s.Voter:
+			return voterStep{Kind: stepRemove, ID: s.ID}
+		}
+	}
+	v := countVoters(servers, leader)
+	switch {
+	case v.voters > v.want:
+		return v.demotion()
+	case v.candidate == nil:
+		return voterStep{}
+	case v.voters < v.want || v.dead != nil || v.better():
+		return voterStep{stepPromote, v.candidate.ID, v.candidate.Want}
+	}
+	return voterStep{}
+}
+
+// ballot is who votes and who could.
+type ballot struct {
+	voters, want int
+	perZone      map[sheepdog.Zone]int // live voters
+	dead         *server               // a voter that is no member
+	candidate    *server               // the best live member without a vote
+	surplus      *server               // the live voter that could best be spared
+}
+
+func countVoters(servers []server, leader sheepdog.NodeID) ballot {
+	b := ballot{perZone: make(map[sheepdog.Zone]int)}
+	nodes := 0
+	for i := range servers {
+		s := &servers[i]
+		if s.Member || s.Voter {
+			nodes++
+		}
+		if s.Voter {
+			b.voters++
+			if s.Member {
+				b.perZone[s.Zone]++
+			} else if b.dead == nil {
+				b.dead = s
+			}
+		}
+	}
+	b.want = wantedVoters(nodes)
+	for i := range servers {
+		s := &servers[i]
+		if s.Member && s.Alive && !s.Voter && (b.candidate == nil || b.perZone[s.Zone] < b.perZone[b.candidate.Zone]) {
+			b.candidate = s
+		}
+		if s.Voter && s.Member && s.ID != leader && (b.surplus == nil || b.perZone[s.Zone] >= b.perZone[b.surplus.Zone]) {
+			b.surplus = s
+		}
+	}
+	return b
+}
+
+// better reports whether the candidate would bring a zone without a vote while
+// another zone has two.
+func (b *ballot) better() bool {
+	return b.surplus != nil && b.perZone[b.candidate.Zone] == 0 && b.perZone[b.surplus.Zone] > 1
+}
+
+func (b *ballot) demotion() voterStep {
+	switch {
+	case b.dead != nil:
+		return voterStep{Kind: stepRemove, ID: b.dead.ID}
+	case b.surplus != nil:
+		return voterStep{Kind: stepDemote, ID: b.surplus.ID}
+	}
+	return voterStep{}
+}
+
+// reconcileVoters takes steps until there are none left.
+func (c *Cluster) reconcileVoters(view *sheepdog.View) {
+	cons, off := c.consensus.Load(), c.office.Load()
+	if cons == nil || off == nil {
+		return
+	}
+	for range 2 * state.MaxMembers {
+		servers, err := c.serversNow(cons, view, off)
+		if err != nil {
+			return
+		}
+		step := nextStep(servers, c.opts.Self.ID)
+		if step.Kind == stepNone || c.ctx.Err() != nil {
+			return
+		}
+		if err := cons.take(step); err != nil {
+			c.opts.Logger.Info("raft configuration was not changed", "step", step.Kind, "node", step.ID, "err", err)
+			return
+		}
+		c.opts.Logger.Info("raft configuration changed", "step", step.Kind, "node", step.ID)
+	}
+}
+
+// serversNow joins Raft's configuration with the view and gossip. Nodes that
+// wait to join are left alone.
+func (c *Cluster) serversNow(cons *consensus, view *sheepdog.View, off *office) ([]server, error) {
+	listed, err := cons.servers()
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[sheepdog.NodeID]server, len(listed))
+	for _, s := range listed {
+		id, addr, err := splitRaftAddress(s.Address)
+		if err != nil {
+			return nil, err
+		}
+		byID[id] = server{ID: id, Addr: addr, Voter: s.Suffrage == raft.Voter, Listed: true}
+	}
+	for _, m := range view.Members {
+		s := byID[m.ID]
+		g, known := c.gossip.member(state.MemberRef{ID: m.ID, Incarnation: m.Incarnation})
+		s.ID, s.Member, s.Want, s.Zone = m.ID, true, m.Addr, m.Zone
+		s.Alive = m.ID == c.opts.Self.ID || known && g.State == GossipAlive && g.Cluster == view.Cluster
+		byID[m.ID] = s
+	}
+	out := make([]server, 0, len(byID))
+	for id, s := range byID {
+		if !s.Member && off.pending.waits(id) {
+			continue
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// take makes one change of the configuration and waits until it is committed.
+func (c *consensus) take(step voterStep) error {
+	id := raft.ServerID(step.ID.String())
+	switch step.Kind {
+	case stepAdmit:
+		return c.admit(step.ID, step.Addr)
+	case stepPromote:
+		return c.raft.AddVoter(id, raftAddress(step.ID, step.Addr), 0, applyTimeout).Error()
+	case stepDemote:
+		return c.raft.DemoteVoter(id, 0, applyTimeout).Error()
+	case stepRemove:
+		return c.raft.RemoveServer(id, 0, applyTimeout).Error()
+	}
+	return fmt.Errorf("no such step: %q", step.Kind)
+}
