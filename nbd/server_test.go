@@ -53,6 +53,16 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// onlySession is the session of the rig's one connection, nil before it begins.
+func (g *rig) onlySession() *session {
+	g.server.mu.Lock()
+	defer g.server.mu.Unlock()
+	for c := range g.server.conns {
+		return c.session
+	}
+	return nil
+}
+
 // A write whose payload is on its way is taken in before the end.
 func TestShutdownMidWrite(t *testing.T) {
 	dev := newMemDevice(1 << 20)
@@ -60,12 +70,11 @@ func TestShutdownMidWrite(t *testing.T) {
 	c := g.connect("disk", true)
 	whole := requestBytes(header{cmd: cmdWrite, length: 8192}, randomBytes(8192))
 	c.write(whole[:5000])
-	g.server.mu.Lock()
 	var s *session
-	for conn := range g.server.conns {
-		s = conn.session
-	}
-	g.server.mu.Unlock()
+	eventually(t, "the session begins", func() bool {
+		s = g.onlySession()
+		return s != nil
+	})
 	eventually(t, "the payload is being read", s.payload.active.Load)
 	stopped := make(chan error, 1)
 	go func() { stopped <- g.server.Shutdown(t.Context()) }()
