@@ -1,0 +1,270 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// image makes a raw file of size bytes with data in some places and holes in
+// others.
+func image(t *testing.T, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "image.raw")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	block := make([]byte, 1<<20)
+	for off := int64(0); off < size-int64(len(block)); off += 16 << 20 {
+		for i := range block {
+			block[i] = byte(off>>20) ^ byte(i*7) ^ byte(i>>9)
+		}
+		if _, err := f.WriteAt(block, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+func TestImageGoesInAndOut(t *testing.T) {
+	need(t, "qemu-img", "nbdcopy", "nbdinfo")
+	w := start(t, 3)
+	w.format(3)
+	raw := image(t, 256<<20)
+	w.dog("vdi", "create", "img", "256M")
+	tool(t, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", raw, w.uri(w.sheep[0], "img"))
+	for i, s := range w.sheep {
+		back := filepath.Join(t.TempDir(), fmt.Sprint("back", i))
+		tool(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", w.uri(s, "img"), back)
+		tool(t, "cmp", raw, back)
+	}
+	w.dog("vdi", "snapshot", "-s", "one", "img")
+	w.dog("vdi", "clone", "-s", "one", "img", "copy")
+	tool(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", w.uri(w.sheep[1], "img@one"), w.uri(w.sheep[2], "copy"))
+	if out := tool(t, "qemu-img", "map", "--output=json", "-f", "raw", w.uri(w.sheep[0], "copy")); !strings.Contains(out, `"data": false`) {
+		t.Errorf("qemu-img map shows no holes:\n%s", out)
+	}
+	back := filepath.Join(t.TempDir(), "nbdcopy")
+	tool(t, "nbdcopy", "--connections=4", w.uri(w.sheep[1], "copy"), back)
+	tool(t, "cmp", raw, back)
+	if out := tool(t, "nbdinfo", "--json", w.uri(w.sheep[0], "img@one")); !strings.Contains(out, `"is_read_only": true`) {
+		t.Errorf("a snapshot is writable:\n%s", out)
+	}
+	w.checked()
+}
+
+// fio writes and verifies through one gateway while another node dies; a node
+// returns and is brought up to date.
+func TestNodeDiesUnderVerifiedLoad(t *testing.T) {
+	need(t, "fio")
+	for _, victim := range []string{"replica", "coordinator"} {
+		t.Run(victim, func(t *testing.T) {
+			w := start(t, 3)
+			w.format(3)
+			raw := image(t, 64<<20)
+			w.dog("vdi", "import", raw, "base")
+			w.dog("vdi", "snapshot", "-s", "s", "base")
+			w.dog("vdi", "clone", "-s", "s", "base", "vm")
+			client, dead := w.sheep[0], w.sheep[1]
+			if victim == "coordinator" {
+				// The victim coordinates while the client's gateway forwards.
+				w.holdOpen(dead, "vm")
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				out := fio(t, w.uri(client, "vm"), "--rw=randwrite", "--verify=crc32c", "--verify_backlog=512", "--fsync=32", "--iodepth=16", "--runtime=8", "--time_based=1", "--do_verify=1")
+				if lat := maxLatency(t, out); lat > 5*time.Second {
+					t.Errorf("longest I/O %v", lat)
+				} else {
+					t.Logf("longest I/O %v", lat)
+				}
+			})
+			time.Sleep(3 * time.Second) // the middle of the load
+			w.kill(dead)
+			wg.Wait()
+			if t.Failed() {
+				return
+			}
+			w.run(dead)
+			w.recovered(60 * time.Second)
+			w.checked()
+		})
+	}
+}
+
+func TestWholeClusterDiesAtOnce(t *testing.T) {
+	need(t, "qemu-io")
+	w := start(t, 3)
+	w.format(3)
+	w.dog("vdi", "create", "v", "1G")
+	data := bytes.Repeat([]byte("sheep"), 200000)
+	for i := range 20 {
+		if _, errText, code := w.dogIn(w.sheep[i%3], data, "vdi", "write", "v", fmt.Sprint(i*50<<20)); code != 0 {
+			t.Fatal(errText)
+		}
+	}
+	for _, s := range w.sheep {
+		w.kill(s)
+	}
+	for _, s := range w.sheep {
+		w.run(s)
+	}
+	w.recovered(60 * time.Second)
+	for i := range 20 {
+		out, errText, code := w.dogAt(w.sheep[(i+1)%3], "vdi", "read", "v", fmt.Sprint(i*50<<20), fmt.Sprint(len(data)))
+		if code != 0 || out != string(data) {
+			t.Fatalf("piece %d differs after the restart: exit %d %s", i, code, errText)
+		}
+	}
+	w.checked()
+}
+
+func TestSnapshotCycleLeavesNothingBehind(t *testing.T) {
+	w := start(t, 3)
+	w.format(3)
+	w.dog("vdi", "import", image(t, 64<<20), "base")
+	before := w.dog("vdi", "list", "-r")
+	used := w.used()
+	for i := range 25 {
+		tag, name := fmt.Sprintf("snap_vm%d", i), fmt.Sprintf("vm%d", i)
+		w.dog("vdi", "snapshot", "-s", tag, "base")
+		w.dog("vdi", "clone", "-s", tag, "base", name)
+		w.dog("vdi", "delete", "-s", tag, "base")
+		w.dog("vdi", "delete", name)
+	}
+	after := w.dog("vdi", "list", "-r")
+	if strip(before) != strip(after) {
+		t.Errorf("list before and after:\n%s%s", before, after)
+	}
+	w.eventually(time.Minute, "space is back", func() error {
+		if now := w.used(); now > used+1<<20 {
+			return fmt.Errorf("%d bytes used before, %d after", used, now)
+		}
+		return nil
+	})
+	w.checked()
+}
+
+// strip removes the VDI id and the times, which go on.
+func strip(list string) string {
+	var out []string
+	for _, row := range rows(list) {
+		f := strings.Split(row, " ")
+		out = append(out, strings.Join(append(f[:6:6], f[8:]...), " "))
+	}
+	return strings.Join(out, "\n")
+}
+
+// used is the space that all nodes report.
+func (w *world) used() uint64 {
+	w.t.Helper()
+	for _, row := range rows(w.dog("node", "info", "-r")) {
+		var size, used uint64
+		if n, _ := fmt.Sscanf(row, "Total %d %d", &size, &used); n == 2 {
+			return used
+		}
+	}
+	w.t.Fatal("node info has no total")
+	return 0
+}
+
+func TestGracefulStopDownToOneAndBack(t *testing.T) {
+	w := start(t, 3)
+	w.format(3)
+	w.dog("vdi", "create", "v", "64M")
+	data := bytes.Repeat([]byte{42}, 1<<20)
+	if _, errText, code := w.dogIn(w.sheep[0], data, "vdi", "write", "v", "0"); code != 0 {
+		t.Fatal(errText)
+	}
+	w.stop(w.sheep[0])
+	w.stop(w.sheep[1])
+	if out := w.dog("vdi", "read", "v", "0", "1048576"); out != string(data) {
+		t.Fatal("the last node reads something else")
+	}
+	w.run(w.sheep[0])
+	w.run(w.sheep[1])
+	w.recovered(60 * time.Second)
+	w.checked()
+	w.dog("cluster", "shutdown")
+	w.eventually(15*time.Second, "all sheep stop", func() error {
+		for _, s := range w.sheep {
+			if s.alive() {
+				return fmt.Errorf("port %d is alive", s.port)
+			}
+		}
+		return nil
+	})
+	for _, s := range w.sheep {
+		w.run(s)
+	}
+	w.recovered(60 * time.Second)
+	if out := w.dog("vdi", "read", "v", "0", "1048576"); out != string(data) {
+		t.Fatal("data differ after the shutdown")
+	}
+	w.checked()
+}
+
+// A fourth node takes over the replicas of a lost one.
+func TestLostNodeIsReplacedByAnother(t *testing.T) {
+	w := start(t, 4, "--recovery-delay", "0s")
+	w.format(3)
+	raw := image(t, 64<<20)
+	w.dog("vdi", "import", raw, "v")
+	w.kill(w.sheep[3])
+	w.recovered(60 * time.Second)
+	w.checked()
+	w.kill(w.sheep[2])
+	w.recovered(60 * time.Second)
+	back := filepath.Join(t.TempDir(), "back")
+	tool(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", w.uri(w.sheep[0], "v"), back)
+	tool(t, "cmp", raw, back)
+	w.checked()
+}
+
+func TestBadInputIsRefusedClearly(t *testing.T) {
+	w := start(t, 1)
+	if _, errText, code := w.dogAt(w.sheep[0], "vdi", "create", "early", "1G"); code != 1 || !strings.Contains(errText, "format") {
+		t.Errorf("create before format: exit %d %q", code, errText)
+	}
+	w.format(1)
+	w.dog("vdi", "create", "v", "1G")
+	for _, c := range []struct {
+		code int
+		args []string
+	}{
+		{1, []string{"vdi", "create", "", "1G"}},
+		{1, []string{"vdi", "create", strings.Repeat("x", 256), "1G"}},
+		{1, []string{"vdi", "create", "a@b", "1G"}},
+		{1, []string{"vdi", "create", "v", "1G"}},
+		{64, []string{"vdi", "create", "zero", "0"}},
+		{64, []string{"vdi", "create", "huge", "17P"}},
+		{64, []string{"vdi", "create", "bad", "12X"}},
+		{1, []string{"vdi", "snapshot", "-s", "t", "nosuch"}},
+		{64, []string{"vdi", "snapshot", "-s", "123", "v"}},
+		{1, []string{"vdi", "clone", "-s", "nosuch", "v", "c"}},
+		{1, []string{"vdi", "delete", "nosuch"}},
+		{1, []string{"vdi", "read", "nosuch"}},
+		{64, []string{"vdi", "frobnicate"}},
+	} {
+		_, errText, code := w.dogAt(w.sheep[0], c.args...)
+		if code != c.code {
+			t.Errorf("dog %q: exit %d, want %d: %s", c.args, code, c.code, errText)
+		}
+		if strings.TrimSpace(errText) == "" {
+			t.Errorf("dog %q fails without a word", c.args)
+		}
+	}
+	if out := w.dog("vdi", "list", "-r"); len(rows(out)) != 1 {
+		t.Errorf("something was left behind:\n%s", out)
+	}
+}
