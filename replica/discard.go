@@ -9,12 +9,26 @@ import (
 
 // scratchLayer is the first of the layer ids that hold blocks for the time of a
 // Discard. The directory never gives out ids this high; what a crash leaves of
-// them is dropped by IsScratch.
+// them is dropped by DropScratch.
 const scratchLayer sheepdog.LayerID = 1 << 63
 
-// IsScratch reports whether a physical layer is a temporary one of this
-// package, garbage unless a Discard is running.
-func IsScratch(layer sheepdog.LayerID) bool { return layer >= scratchLayer }
+// DropScratch drops what a crash left of temporary layers. No Discard may run
+// meanwhile.
+func (s *Server) DropScratch() error {
+	held, err := s.cfg.Engine.Layers()
+	if err != nil {
+		return fmt.Errorf("node %s: list layers: %w", s.cfg.Self, err)
+	}
+	for layer := range held {
+		if layer < scratchLayer {
+			continue
+		}
+		if err := s.cfg.Engine.DropLayer(layer); err != nil {
+			return fmt.Errorf("node %s: drop scratch layer: %w", s.cfg.Self, err)
+		}
+	}
+	return nil
+}
 
 // discardChunk is how many blocks a Discard holds in memory.
 const discardChunk = 256

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"sheepdog"
 )
@@ -15,6 +16,7 @@ import (
 // every token appointed before that view, and the coordinator seals again.
 type family struct {
 	mu       sync.Mutex
+	used     time.Time // of the last promise
 	promised sheepdog.Token
 	// cleared is the highest stamp known to be durable everywhere. A coordinator
 	// flushes only after it has made equal what older ones left, so stamps of
@@ -49,7 +51,7 @@ func (s *Server) family(id sheepdog.FamilyID) *family {
 	s.families.mu.Lock()
 	defer s.families.mu.Unlock()
 	if f = s.families.all[id]; f == nil {
-		f = &family{dirty: make(map[replicaKey]*dirtyObject), origins: make(map[sheepdog.Incarnation]*originSet)}
+		f = &family{used: time.Now(), dirty: make(map[replicaKey]*dirtyObject), origins: make(map[sheepdog.Incarnation]*originSet)}
 		s.families.all[id] = f
 	}
 	return f
@@ -68,7 +70,9 @@ func (s *Server) promise(f *family, id sheepdog.FamilyID, token sheepdog.Token) 
 		return fmt.Errorf("node %s: %w: family %d was promised to token %d, request has %d",
 			s.cfg.Self, sheepdog.ErrFenced, id, f.promised, token)
 	}
-	f.promised = token
+	if f.promised < token {
+		f.promised, f.used = token, time.Now()
+	}
 	return nil
 }
 
@@ -190,4 +194,30 @@ func (f *family) listOrigins() []sheepdog.Origin {
 		}
 	}
 	return out
+}
+
+// forgetAfter is how long a family must be unused before what is remembered of
+// it may go.
+const forgetAfter = time.Minute
+
+// Drain returns when every write admitted before the call is finished. It also
+// drops what is remembered of families that the directory does not list and
+// that nobody has used for a while; if such a family is not gone but new, its
+// token is in the directory when the directory lists it.
+func (s *Server) Drain() {
+	if v := s.view(); v != nil {
+		s.drain(v)
+	}
+	s.families.mu.Lock()
+	defer s.families.mu.Unlock()
+	for id, f := range s.families.all {
+		if _, listed := s.cfg.Layers.Policy(id); listed {
+			continue
+		}
+		f.mu.Lock()
+		if time.Since(f.used) > forgetAfter {
+			delete(s.families.all, id)
+		}
+		f.mu.Unlock()
+	}
 }

@@ -1,0 +1,204 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"sheepdog"
+)
+
+// collectEvery is the least time between two collections, for the directory
+// may change thousands of times a second.
+const collectEvery = time.Second
+
+// evictPage bounds the objects remembered between listing and dropping.
+const evictPage = 4096
+
+// collector drops what nobody wants any more.
+type collector struct {
+	*Agent
+	evicted  *sheepdog.View // the view for which foreign objects were dropped
+	reported map[sheepdog.LayerID]bool
+}
+
+// runCollector collects at the start and after changes of directory and view.
+func (a *Agent) runCollector(ctx context.Context) {
+	c := &collector{Agent: a, reported: make(map[sheepdog.LayerID]bool)}
+	for {
+		layers := a.cfg.Layers.Changed()
+		v := a.cfg.Views.View()
+		views := a.cfg.Views.Changed(v)
+		if err := c.collect(ctx, v); err != nil && ctx.Err() == nil {
+			a.cfg.Log.Warn("garbage stays for now", "err", err)
+		}
+		if sleep(ctx, collectEvery) != nil {
+			return
+		}
+		select {
+		case <-layers:
+		case <-views:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Collect does one round of housekeeping: it drops layers that the directory
+// dropped, merges layers that were absorbed, and drops objects of partitions
+// that are complete without this node.
+func (a *Agent) Collect(ctx context.Context) error {
+	c := &collector{Agent: a, reported: make(map[sheepdog.LayerID]bool)}
+	return c.collect(ctx, a.cfg.Views.View())
+}
+
+// collect asks the directory first, then lets writes that were admitted before
+// finish, and looks at the store last: what it does not find then of a layer
+// that the directory gave up will not come back.
+func (c *collector) collect(ctx context.Context, v *sheepdog.View) error {
+	var chains [][]sheepdog.LayerID
+	for _, owner := range c.cfg.Layers.Absorbing() {
+		if chain := c.cfg.Layers.Logical(owner); len(chain) > 1 {
+			chains = append(chains, chain)
+		}
+	}
+	c.cfg.Local.Drain()
+	held, err := c.cfg.Store.Layers()
+	if err != nil {
+		return fmt.Errorf("list layers: %w", err)
+	}
+	if err := c.drop(ctx, held); err != nil {
+		return err
+	}
+	if err := c.merge(ctx, chains, held); err != nil {
+		return err
+	}
+	if v == nil || v == c.evicted {
+		return nil
+	}
+	if err := c.evict(ctx, v); err != nil {
+		return err
+	}
+	c.evicted = v
+	return nil
+}
+
+// drop forgets layers that were listed once and are not any more. A layer that
+// is newer than the directory here is not dropped: somebody may be writing it.
+func (c *collector) drop(ctx context.Context, held map[sheepdog.LayerID]sheepdog.FamilyID) error {
+	for _, layer := range slices.Sorted(maps.Keys(held)) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !c.cfg.Layers.Dropped(layer) {
+			continue
+		}
+		if err := c.cfg.Store.DropLayer(layer); err != nil {
+			return fmt.Errorf("drop layer %d: %w", layer, err)
+		}
+	}
+	return nil
+}
+
+// merge moves the blocks of absorbed layers, the newest of each first, for what
+// is above hides what is below. It is durable before anybody is told: the
+// directory forgets a layer when no node holds it, and a layer that came back
+// after that would be dropped with blocks that its owner needs.
+func (c *collector) merge(ctx context.Context, chains [][]sheepdog.LayerID, held map[sheepdog.LayerID]sheepdog.FamilyID) error {
+	var absorbed []sheepdog.LayerID
+	merged := false
+	for _, chain := range chains {
+		for _, from := range chain[1:] {
+			absorbed = append(absorbed, from)
+			if _, ok := held[from]; !ok {
+				continue
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err := c.cfg.Store.Merge(from, chain[0]); err != nil {
+				return fmt.Errorf("merge layer %d into %d: %w", from, chain[0], err)
+			}
+			merged = true
+		}
+	}
+	return c.report(ctx, absorbed, merged)
+}
+
+func (c *collector) report(ctx context.Context, absorbed []sheepdog.LayerID, merged bool) error {
+	if merged {
+		if err := c.cfg.Store.Flush(); err != nil {
+			return fmt.Errorf("flush merged layers: %w", err)
+		}
+	}
+	if c.cfg.Hooks.Merged == nil || slices.IndexFunc(absorbed, func(l sheepdog.LayerID) bool { return !c.reported[l] }) < 0 {
+		return nil
+	}
+	if err := c.cfg.Hooks.Merged(ctx, absorbed); err != nil {
+		return fmt.Errorf("report merged layers: %w", err)
+	}
+	clear(c.reported)
+	for _, l := range absorbed {
+		c.reported[l] = true
+	}
+	return nil
+}
+
+// evict drops objects of partitions that are complete without this node. What
+// it finds is checked again by the replica server, which knows the newest view.
+func (c *collector) evict(ctx context.Context, v *sheepdog.View) error {
+	foreign := c.foreign(v)
+	if foreign == nil {
+		return nil
+	}
+	var after sheepdog.ListEntry
+	for {
+		var page []sheepdog.ListEntry
+		err := c.cfg.Store.List(after, foreign, func(e sheepdog.ListEntry) bool {
+			page = append(page, e)
+			return len(page) < evictPage && ctx.Err() == nil
+		})
+		if err != nil || ctx.Err() != nil || len(page) == 0 {
+			return err
+		}
+		for _, e := range page {
+			if err := c.evictEntry(v, e); err != nil {
+				return err
+			}
+		}
+		after = page[len(page)-1]
+	}
+}
+
+func (c *collector) evictEntry(v *sheepdog.View, e sheepdog.ListEntry) error {
+	policy, ok := c.cfg.Layers.Policy(e.Object.Family)
+	if !ok || !c.unwanted(v, policy, e.Object.Partition()) {
+		return nil
+	}
+	return c.cfg.Local.Evict(policy, e.Object, e.Layer)
+}
+
+func (c *collector) unwanted(v *sheepdog.View, policy sheepdog.Policy, p sheepdog.Partition) bool {
+	pl, ok := v.Placement(policy, p)
+	return ok && pl.Complete() && !pl.IsWriter(c.cfg.Self)
+}
+
+// foreign tells the partitions that are complete without this node under some
+// policy; nil if there are none.
+func (c *collector) foreign(v *sheepdog.View) func(sheepdog.Partition) bool {
+	var set [sheepdog.Partitions]bool
+	found := false
+	for policy, table := range v.Tables {
+		for p := range table {
+			if c.unwanted(v, policy, sheepdog.Partition(p)) {
+				set[p], found = true, true
+			}
+		}
+	}
+	if !found {
+		return nil
+	}
+	return func(p sheepdog.Partition) bool { return set[p] }
+}
