@@ -48,6 +48,7 @@ func (c *Client) ReadVDI(ctx context.Context, r *ReadRequest, w io.Writer) (int6
 		if json.Unmarshal([]byte(t), e) != nil {
 			return n, fmt.Errorf("read stopped after %d bytes", n)
 		}
+		e.Status = statusOf(e.Code)
 		return n, e
 	}
 	if r.Length >= 0 && n != r.Length {
@@ -151,6 +152,7 @@ func (c *Client) Check(ctx context.Context, r *CheckRequest, visit func(*CheckEv
 		}
 		switch {
 		case e.Error != nil:
+			e.Error.Status = statusOf(e.Error.Code)
 			return nil, e.Error
 		case e.Summary != nil:
 			return e.Summary, nil

@@ -74,6 +74,17 @@ var errorKinds = []struct {
 	{context.Canceled, "canceled", http.StatusServiceUnavailable, ""},
 }
 
+// statusOf is the HTTP status that goes with a code; errors inside a stream
+// come without one.
+func statusOf(code string) int {
+	for _, k := range errorKinds {
+		if k.code == code {
+			return k.status
+		}
+	}
+	return http.StatusInternalServerError
+}
+
 // Hinter is an error that knows what its reader should do.
 type Hinter interface{ Hint() string }
 

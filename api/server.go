@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -163,6 +164,8 @@ func (s *started) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
 // invalid is an ErrInvalid with a reason.
 func invalid(text string) error { return &invalidError{text} }
+
+func invalidf(format string, args ...any) error { return invalid(fmt.Sprintf(format, args...)) }
 
 type invalidError struct{ text string }
 

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -20,18 +19,18 @@ func CheckTag(s string) error {
 		return err
 	}
 	if strings.Trim(s, "0123456789") == "" {
-		return fmt.Errorf("%w: snapshot tag %q is a number; numbers select snapshots by their id", sheepdog.ErrInvalid, s)
+		return invalidf("snapshot tag %q is a number; numbers select snapshots by their id", s)
 	}
 	return nil
 }
 
 func checkText(what, s string) error {
-	fail := func(why string) error { return fmt.Errorf("%w: %s %q %s", sheepdog.ErrInvalid, what, s, why) }
+	fail := func(why string) error { return invalidf("%s %q %s", what, s, why) }
 	switch {
 	case s == "":
-		return fmt.Errorf("%w: %s is empty", sheepdog.ErrInvalid, what)
+		return invalidf("%s is empty", what)
 	case len(s) > sheepdog.MaxNameLength:
-		return fmt.Errorf("%w: %s of %d bytes is longer than %d bytes", sheepdog.ErrInvalid, what, len(s), sheepdog.MaxNameLength)
+		return invalidf("%s of %d bytes is longer than %d bytes", what, len(s), sheepdog.MaxNameLength)
 	case !utf8.ValidString(s):
 		return fail("is not UTF-8")
 	case strings.Contains(s, "@"):
@@ -45,7 +44,7 @@ func checkText(what, s string) error {
 // CheckSize reports whether n may be the size of a VDI in bytes.
 func CheckSize(n uint64) error {
 	if n == 0 || n > sheepdog.MaxVDISize {
-		return fmt.Errorf("%w: VDI size %d: want 1 byte to 16 PiB", sheepdog.ErrInvalid, n)
+		return invalidf("VDI size %d: want 1 byte to 16 PiB", n)
 	}
 	return nil
 }
@@ -55,7 +54,7 @@ func CheckSize(n uint64) error {
 func checkSelector(s Selector, required bool) error {
 	if s == "" {
 		if required {
-			return fmt.Errorf("%w: no snapshot given; want a tag or a number", sheepdog.ErrInvalid)
+			return invalidf("no snapshot given; want a tag or a number")
 		}
 		return nil
 	}
@@ -63,14 +62,14 @@ func checkSelector(s Selector, required bool) error {
 		return CheckTag(string(s))
 	}
 	if n, ok := s.Number(); !ok || n == 0 {
-		return fmt.Errorf("%w: snapshot number %s: want 1 to 4294967295", sheepdog.ErrInvalid, s)
+		return invalidf("snapshot number %s: want 1 to 4294967295", s)
 	}
 	return nil
 }
 
 func checkShift(n uint8) error {
 	if n != 0 && (n < sheepdog.MinBlockSizeShift || n > sheepdog.MaxBlockSizeShift) {
-		return fmt.Errorf("%w: block size shift %d: want %d to %d", sheepdog.ErrInvalid, n, sheepdog.MinBlockSizeShift, sheepdog.MaxBlockSizeShift)
+		return invalidf("block size shift %d: want %d to %d", n, sheepdog.MinBlockSizeShift, sheepdog.MaxBlockSizeShift)
 	}
 	return nil
 }
@@ -87,17 +86,17 @@ func firstError(errs ...error) error {
 
 func (r *FormatRequest) check() error {
 	if r.Copies.Copies == 0 {
-		return fmt.Errorf("%w: no number of copies given", sheepdog.ErrInvalid)
+		return invalidf("no number of copies given")
 	}
 	if int(r.MinCopies) > r.Copies.Width() {
-		return fmt.Errorf("%w: min-copies %d is more than the copies (%s)", sheepdog.ErrInvalid, r.MinCopies, r.Copies)
+		return invalidf("min-copies %d is more than the copies (%s)", r.MinCopies, r.Copies)
 	}
 	return checkShift(r.BlockSizeShift)
 }
 
 func (r *RecoverySetting) check() error {
 	if r.Enabled == nil {
-		return fmt.Errorf("%w: member `enabled` is missing", sheepdog.ErrInvalid)
+		return invalidf("member `enabled` is missing")
 	}
 	return nil
 }
@@ -105,7 +104,7 @@ func (r *RecoverySetting) check() error {
 func (r *CheckRequest) check() error {
 	if r.VDI == "" {
 		if r.Snapshot != "" {
-			return fmt.Errorf("%w: a snapshot needs the name of its VDI", sheepdog.ErrInvalid)
+			return invalidf("a snapshot needs the name of its VDI")
 		}
 		return nil
 	}

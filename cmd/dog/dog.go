@@ -51,8 +51,11 @@ func (d *dog) execute(ctx context.Context, root *cobra.Command, args []string) e
 	if err := checkWords(root, args); err != nil {
 		return err
 	}
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		args = []string{"--help"}
+	case args[0] == "--version":
+		return d.print("dog " + version + "\n")
 	}
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
@@ -60,8 +63,8 @@ func (d *dog) execute(ctx context.Context, root *cobra.Command, args []string) e
 
 // commands is the tree of all commands.
 func (d *dog) commands() *cobra.Command {
-	root := &cobra.Command{Use: "dog", Short: "Administer a Sheepdog cluster", SilenceErrors: true, SilenceUsage: true, Version: version}
-	root.SetVersionTemplate("dog {{.Version}}\n")
+	root := &cobra.Command{Use: "dog", Short: "Administer a Sheepdog cluster", SilenceErrors: true, SilenceUsage: true}
+	root.SetUsageFunc(usage)
 	root.SetOut(d.stdout)
 	root.SetErr(d.stderr)
 	root.SetIn(d.stdin)
@@ -74,6 +77,7 @@ func (d *dog) commands() *cobra.Command {
 	f.BoolVarP(&d.verbose, "verbose", "v", false, "print more")
 	f.BoolVarP(&d.elapsed, "time", "T", false, "print how long the command took")
 	f.BoolVar(&d.yes, "yes", false, "answer yes to all questions")
+	root.Flags().Bool("version", false, "print the version")
 	f.DurationVar(&d.timeout, "timeout", 0, "give up after this time, as 30s (default: never)")
 	root.AddCommand(d.vdiCommands(), d.nodeCommands(), d.clusterCommands())
 	root.Long = overview(root)
@@ -98,6 +102,24 @@ func (d *dog) env(name, preset string) string {
 		return v
 	}
 	return preset
+}
+
+// usage prints how a command is used, and nothing of how it is called in code.
+func usage(cmd *cobra.Command) error {
+	out := cmd.OutOrStdout()
+	if !cmd.Runnable() {
+		fmt.Fprintf(out, "Usage: %s <command> [options]\n", cmd.CommandPath())
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				fmt.Fprintf(out, "  %-12s %s\n", c.Name(), c.Short)
+			}
+		}
+	} else {
+		_, arguments, _ := strings.Cut(cmd.Use, " ")
+		fmt.Fprintln(out, strings.TrimSpace("Usage: "+cmd.CommandPath()+" [options] "+arguments))
+	}
+	_, err := fmt.Fprintf(out, "Options:\n%s%s", cmd.LocalFlags().FlagUsages(), cmd.InheritedFlags().FlagUsages())
+	return err
 }
 
 // group is a first word, such as vdi.

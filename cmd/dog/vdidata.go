@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -38,11 +39,27 @@ func (d *dog) vdiRead() *cobra.Command {
 			if req.Offset, req.Length, err = span(args[1:]); err != nil {
 				return err
 			}
-			_, err = c.ReadVDI(ctx, req, d.stdout)
-			return failed(err, "read VDI %s", req.Name)
+			return failed(readVDI(ctx, c, req, d.stdout), "read VDI %s", req.Name)
 		})}
 	snapshotFlag(cmd, &req.Snapshot)
 	return cmd
+}
+
+// readVDI reads at most up to the end of the VDI. The API refuses a length that
+// goes beyond; its size is looked up only then.
+func readVDI(ctx context.Context, c *api.Client, req *api.ReadRequest, w io.Writer) error {
+	n, err := c.ReadVDI(ctx, req, w)
+	if err == nil || n > 0 || req.Length < 0 || !errors.Is(err, sheepdog.ErrInvalid) {
+		return err
+	}
+	v, ferr := findVDI(ctx, c, req.Name, req.Snapshot)
+	if ferr != nil || req.Offset > v.SizeBytes || uint64(req.Length) <= v.SizeBytes-req.Offset {
+		return err
+	}
+	clipped := *req
+	clipped.Length = int64(v.SizeBytes - req.Offset)
+	_, err = c.ReadVDI(ctx, &clipped, w)
+	return err
 }
 
 func (d *dog) vdiWrite() *cobra.Command {

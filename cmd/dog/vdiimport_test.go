@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sheepdog/api"
+)
+
+// image is 3 MiB with data, holes and an odd end.
+func image() []byte {
+	data := make([]byte, 3<<20+512)
+	rng := rand.New(rand.NewPCG(7, 7))
+	for _, r := range []run{{0, 100}, {1 << 20, 1<<20 + 70000}, {3 << 20, 3<<20 + 512}} {
+		for i := r.start; i < r.end; i++ {
+			data[i] = byte(rng.Uint32()) | 1
+		}
+	}
+	return data
+}
+
+func TestDataRuns(t *testing.T) {
+	if got := fmt.Sprint(dataRuns(image())); got != "[{0 65536} {1048576 1179648} {3145728 3146240}]" {
+		t.Errorf("runs %s", got)
+	}
+	if got := dataRuns(make([]byte, grain*3+1)); got != nil {
+		t.Errorf("runs of zeros: %v", got)
+	}
+}
+
+func TestImportStdin(t *testing.T) {
+	f := newFixture(t, 1)
+	data := image()
+	if _, talk, code := f.run(t, string(data), "vdi", "import", "-", "pool/v", "--size", fmt.Sprint(len(data))); code != 0 || talk != "" {
+		t.Fatalf("exit %d, %q", code, talk)
+	}
+	if !bytes.Equal(f.backend.Data("pool/v", ""), data) {
+		t.Error("the VDI is not the image")
+	}
+	if _, talk, code := f.run(t, string(data), "vdi", "import", "-", "w"); code != 1 || !strings.Contains(talk, "--size") {
+		t.Errorf("no size: exit %d, %q", code, talk)
+	}
+	if _, talk, code := f.run(t, string(data), "vdi", "import", "-", "w", "--size", "1M"); code != 1 || !strings.Contains(talk, "more than 1048576 bytes") {
+		t.Errorf("too long: exit %d, %q", code, talk)
+	}
+	if f.backend.Data("w", "") != nil {
+		t.Error("a half-imported VDI is left")
+	}
+}
+
+// serveNBD is an NBD server for one export with a backing file.
+func serveNBD(t *testing.T, name string, size int) (socket, file string) {
+	t.Helper()
+	for _, tool := range []string{"qemu-img", "qemu-nbd"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(err)
+		}
+	}
+	dir, err := os.MkdirTemp("", "dog") // sockets have short paths
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket, file = filepath.Join(dir, "a,b"), filepath.Join(dir, "disk")
+	if err := os.WriteFile(file, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("qemu-nbd", "-f", "raw", "-x", name, "-k", socket, "-t", "-e", "8", file)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	for { // until the server listens; go test ends a hopeless wait
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+			return socket, file
+		}
+	}
+}
+
+func TestImportThroughQEMU(t *testing.T) {
+	f := newFixture(t, 1)
+	data := image()
+	socket, disk := serveNBD(t, "pool/a,b c", len(data))
+	f.backend.NBD.Unix = socket
+	raw, qcow := filepath.Join(f.dir, "raw:img"), filepath.Join(f.dir, "img.qcow2")
+	if err := os.WriteFile(raw, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, args := range [][]string{{raw, "-f", "raw"}, {qcow}} {
+		if err := os.WriteFile(disk, make([]byte, len(data)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append([]string{"vdi", "import", "-v"}, append(args, "pool/a,b c")...)
+		out, talk, code := f.run(t, "", args...)
+		if code != 0 || !strings.HasPrefix(out, "VDI ID of newly created VDI: ") || talk != "" {
+			t.Fatalf("%v: exit %d, %q, %q", args, code, out, talk)
+		}
+		if got, err := os.ReadFile(disk); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%v: the disk is not the image (%v)", args, err)
+		}
+		creates := f.backend.Creates()
+		if c := creates[len(creates)-1]; c.SizeBytes != uint64(len(data)) {
+			t.Errorf("%v: size %d", args, c.SizeBytes)
+		}
+		f.run(t, "", "vdi", "delete", "pool/a,b c")
+	}
+	// The server knows no such export: the VDI that was made is removed again.
+	_, talk, code := f.run(t, "", "vdi", "import", qcow, "other")
+	if code != 1 || !strings.HasPrefix(talk, "Failed to import DIR/img.qcow2 as VDI other: ") || f.backend.Data("other", "") != nil {
+		t.Errorf("unknown export: exit %d, %q", code, talk)
+	}
+	if _, talk, code := f.run(t, "", "vdi", "import", filepath.Join(f.dir, "nosuch"), "other"); code != 1 || !strings.Contains(talk, "No such file") {
+		t.Errorf("no file: exit %d, %q", code, talk)
+	}
+}
+
+func TestImportWithoutQEMU(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	f := newFixture(t, 1)
+	_, talk, code := f.run(t, "", "vdi", "import", "x.img", "v")
+	if code != 1 || !strings.Contains(talk, "qemu-img is not installed") || len(f.backend.Creates()) != 0 {
+		t.Errorf("exit %d, %q", code, talk)
+	}
+}
+
+func TestNBDTarget(t *testing.T) {
+	for _, tt := range []struct {
+		nbd           api.NBDEndpoints
+		address, want string
+	}{
+		{api.NBDEndpoints{TCP: "127.0.0.1:10809"}, "127.0.0.1", "driver=nbd,export=v,,w,server.type=inet,server.host=127.0.0.1,server.port=10809"},
+		{api.NBDEndpoints{TCP: "[::]:10810"}, "10.0.0.1", "driver=nbd,export=v,,w,server.type=inet,server.host=10.0.0.1,server.port=10810"},
+		{api.NBDEndpoints{TCP: "10.0.0.2:1", Unix: "/nosuch"}, "localhost", "driver=nbd,export=v,,w,server.type=inet,server.host=10.0.0.2,server.port=1"},
+		{api.NBDEndpoints{TCP: "127.0.0.1:10809"}, "10.0.0.1", ""},
+		{api.NBDEndpoints{}, "127.0.0.1", ""},
+		{api.NBDEndpoints{TCP: "nonsense"}, "127.0.0.1", ""},
+	} {
+		got, err := nbdTarget(&api.Status{NBD: tt.nbd}, tt.address, "v,w")
+		if got != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("%+v at %s: %q, %v", tt.nbd, tt.address, got, err)
+		}
+	}
+}
