@@ -73,16 +73,6 @@ func (d *Directory) Apply(index uint64, kind string, body []byte) ([]byte, error
 // Applied is the index of the newest command that Apply has seen.
 func (d *Directory) Applied() uint64 { return d.applied.Load() }
 
-// Reset empties the directory, counters included, for a node that leaves its
-// cluster. The command Reset, in contrast, keeps the counters.
-func (d *Directory) Reset() {
-	defer d.watch.wake()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.state.Store(newState())
-	d.applied.Store(0)
-}
-
 // state is everything that commands change. Directory.mu guards it, except that
 // the tables and the atomic fields behind them may be read at any time.
 type state struct {

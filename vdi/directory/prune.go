@@ -56,22 +56,3 @@ func (s *state) prune(n *layerNode, ids []sheepdog.LayerID) {
 	}
 	n.spread()
 }
-
-// Reset empties the directory when the cluster is formatted again. Ids of
-// layers and families and tokens go on where they were, so that nothing old can
-// be taken for something new.
-type Reset struct {
-	Time time.Time `json:"time"`
-}
-
-func (c *Reset) validate() error { return nil }
-
-func (c *Reset) apply(s *state) (any, error) {
-	s.layers.clear()
-	s.families.clear()
-	clear(s.names)
-	clear(s.vids)
-	clear(s.absorbing)
-	s.used = new(vidSet)
-	return nil, nil
-}

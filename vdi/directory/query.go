@@ -104,6 +104,13 @@ func (d *Directory) Dropped(id sheepdog.LayerID) bool {
 	return id != 0 && id <= s.lastLayer && s.layers.get(id) == nil
 }
 
+// NextLayer is above every layer that there ever was.
+func (d *Directory) NextLayer() sheepdog.LayerID {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.state.Load().lastLayer + 1
+}
+
 // Family finds a family.
 func (d *Directory) Family(id sheepdog.FamilyID) (Family, bool) {
 	n := d.state.Load().families.get(id)

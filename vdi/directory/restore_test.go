@@ -119,26 +119,37 @@ func TestRestoreRefusesCircles(t *testing.T) {
 	}
 }
 
-func TestResetsEmpty(t *testing.T) {
-	w := sample(t)
-	layers := w.d.Absorbing()
-	changed := w.d.Changed()
-	w.must(&Reset{})
-	<-changed
-	if len(w.d.List())+len(w.d.Families())+len(w.layers())+len(w.d.Absorbing()) > 0 {
-		t.Fatal("something is left")
+// The command Reset and Clear empty everything but the counters.
+func TestResetKeepsCounters(t *testing.T) {
+	for _, reset := range []func(*world){
+		func(w *world) { w.must(&Reset{}) },
+		func(w *world) { w.d.Clear() },
+	} {
+		w := sample(t)
+		layers := w.d.Absorbing()
+		changed := w.d.Changed()
+		reset(w)
+		<-changed
+		if len(w.d.List())+len(w.d.Families())+len(w.layers())+len(w.d.Absorbing()) > 0 {
+			t.Fatal("something is left")
+		}
+		if !w.d.Dropped(layers[0].ID) || w.d.Listed(layers[0].ID) {
+			t.Error("old layers are not dropped")
+		}
+		w.restart()
+		r := decode[Created](t, w.must(&Create{Name: "v", Size: 1, Policy: sheepdog.Policy{Copies: 1}, BlockSizeShift: 22}))
+		if r.VID != NameVID("v") || r.Layer+1 != w.d.NextLayer() || r.Layer <= layers[0].ID || r.Family < 4 {
+			t.Errorf("%+v: ids of VDIs begin again, those of layers and families go on", r)
+		}
+		w.check()
 	}
-	if !w.d.Dropped(layers[0].ID) || w.d.Listed(layers[0].ID) {
-		t.Error("old layers are not dropped")
-	}
-	w.restart()
-	r := decode[Created](t, w.must(&Create{Name: "v", Size: 1, Policy: sheepdog.Policy{Copies: 1}, BlockSizeShift: 22}))
-	if r.VID != NameVID("v") || r.Layer <= layers[0].ID || r.Family < 4 {
-		t.Errorf("%+v: ids of VDIs begin again, those of layers and families go on", r)
-	}
-	w.check()
+}
 
+func TestDirectoryResetIsNew(t *testing.T) {
+	w := sample(t)
+	changed := w.d.Changed()
 	w.d.Reset()
+	<-changed
 	if img := w.image(); !bytes.Equal(img, (&world{t: t, d: New()}).image()) || w.d.Dropped(1) {
 		t.Errorf("after Reset: %s", img)
 	}

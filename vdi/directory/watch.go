@@ -1,10 +1,6 @@
 package directory
 
-import (
-	"sync"
-
-	"sheepdog"
-)
+import "sync"
 
 // watch wakes those who wait for the next change of the directory.
 type watch struct {
@@ -30,24 +26,4 @@ func (w *watch) wake() {
 		close(w.changed)
 		w.changed = nil
 	}
-}
-
-// Clear empties the directory when the cluster is formatted again, as the
-// command Reset does: ids and tokens go on where they were.
-func (d *Directory) Clear() {
-	defer d.watch.wake()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	(&Reset{}).apply(d.state.Load())
-}
-
-// KindAcquire is the kind of Acquire, for those who look at commands before
-// they are committed.
-const KindAcquire = kindAcquire
-
-// NextLayer is above every layer that there ever was.
-func (d *Directory) NextLayer() sheepdog.LayerID {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.state.Load().lastLayer + 1
 }
