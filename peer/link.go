@@ -246,15 +246,24 @@ func (l *link) sendWrite(id uint64, r *sheepdog.WriteRequest) {
 	_ = l.out.put(&f)
 }
 
-// cancelWrites ends the requests that have no answer yet.
+// cancelWrites ends the requests that have no answer yet: first those whose
+// data nobody is sending just now.
 func (l *link) cancelWrites(ctx context.Context, ids []uint64) {
+	err := fmt.Errorf("%w: %w", sheepdog.ErrUnreachable, context.Cause(ctx))
+	sending := make(map[uint64]slot)
 	for _, id := range ids {
 		s, ok := l.take(id)
-		if !ok {
-			continue
+		switch {
+		case !ok:
+		case l.out.copyUnsent(id):
+			sending[id] = s
+		default:
+			s.writes.finish(s.index, err)
 		}
+	}
+	for id, s := range sending {
 		l.out.forget(id)
-		s.writes.finish(s.index, fmt.Errorf("%w: %w", sheepdog.ErrUnreachable, context.Cause(ctx)))
+		s.writes.finish(s.index, err)
 	}
 }
 

@@ -268,9 +268,9 @@ func (q *outQueue) finish() {
 	q.fill.reset()
 }
 
-// forget makes the queue independent of the data of request id: unsent data are
-// copied, data just being sent are waited for.
-func (q *outQueue) forget(id uint64) {
+// copyUnsent makes the queue independent of the data of request id, but for
+// those in the batch being sent: then it reports true.
+func (q *outQueue) copyUnsent(id uint64) (sending bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i := range q.fill.refs {
@@ -278,6 +278,14 @@ func (q *outQueue) forget(id uint64) {
 			r.data = append([]byte(nil), r.data...)
 		}
 	}
+	return q.cur != nil && q.cur.holds(id)
+}
+
+// forget is copyUnsent, and waits for what is being sent.
+func (q *outQueue) forget(id uint64) {
+	q.copyUnsent(id)
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for q.cur != nil && q.cur.holds(id) {
 		q.turned.Wait()
 	}
