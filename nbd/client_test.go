@@ -50,7 +50,7 @@ func (g *rig) hello() *client {
 
 func newClient(t testing.TB, nc net.Conn) *client {
 	t.Helper()
-	c := &client{t: t, nc: nc, r: bufio.NewReaderSize(nc, 1<<20)}
+	c := &client{t: t, nc: nc, r: newReplyReader(nc)}
 	b := c.read(18)
 	if string(b[:16]) != "NBDMAGICIHAVEOPT" || binary.BigEndian.Uint16(b[16:]) != 3 {
 		t.Fatalf("greeting is %x", b)
@@ -69,6 +69,8 @@ func (c *client) attach(name string) {
 		}
 	}
 }
+
+func newReplyReader(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 1<<20) }
 
 func (c *client) write(b []byte) {
 	c.t.Helper()

@@ -139,7 +139,7 @@ func (d *memDevice) Status(ctx context.Context, off, n uint64, max int) ([]Exten
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	var found []Extent
-	for end := off + n; off < end && len(found) < max; {
+	for end := off + n; off < end; {
 		stop := min(end, off/4096*4096+4096)
 		flags := Hole | Zero
 		for _, b := range d.data[off:stop] {
@@ -150,6 +150,8 @@ func (d *memDevice) Status(ctx context.Context, off, n uint64, max int) ([]Exten
 		}
 		if last := len(found) - 1; last >= 0 && found[last].Flags == flags {
 			found[last].Length += stop - off
+		} else if len(found) == max {
+			break
 		} else {
 			found = append(found, Extent{Length: stop - off, Flags: flags})
 		}

@@ -29,7 +29,10 @@ func tryTool(t *testing.T, name string, args ...string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	cmd := exec.CommandContext(ctx, name, args...)
+	// nbdsh needs the Python that the distribution's libnbd was built for.
+	cmd.Env = append(os.Environ(), "PATH=/usr/bin:/bin:"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
@@ -143,3 +146,55 @@ func TestNbdcopy(t *testing.T) {
 		t.Fatalf("copied back bytes differ, err %v", err)
 	}
 }
+
+// TestNbdsh drives what the other tools do not: many requests in flight from
+// one script, DF, FAST_ZERO, block status with REQ_ONE, and errno.
+func TestNbdsh(t *testing.T) {
+	dev := newMemDevice(64 << 20)
+	g := newRig(t, dev)
+	out := tool(t, "nbdsh", "--base-allocation", "-u", g.uri("disk"), "-c", nbdshScript)
+	if !strings.Contains(out, "all is well") {
+		t.Errorf("nbdsh:\n%s", out)
+	}
+	if !bytes.Equal(dev.bytes(5<<20, 1<<20), bytes.Repeat([]byte{5}, 1<<20)) {
+		t.Error("pipelined writes are not there")
+	}
+}
+
+const nbdshScript = `
+import errno
+def fails(code, f, *args):
+    try:
+        f(*args)
+    except nbd.Error as e:
+        assert e.errno == errno.errorcode[code], (e.errno, code)
+    else:
+        raise AssertionError("no error, want %s" % errno.errorcode[code])
+h.set_strict_mode(0)
+size = h.get_size()
+assert h.can_multi_conn() and h.can_df() and h.can_fast_zero()
+bufs = [nbd.Buffer.from_bytearray(bytearray([i]) * (1 << 20)) for i in range(32)]
+cookies = [h.aio_pwrite(b, i << 20) for i, b in enumerate(bufs)]
+while h.aio_in_flight() > 0:
+    h.poll(-1)
+for c in cookies:
+    assert h.aio_command_completed(c)
+assert h.pread(1 << 20, 31 << 20, nbd.CMD_FLAG_DF) == bytearray([31]) * (1 << 20)
+h.zero(1 << 20, 3 << 20, nbd.CMD_FLAG_FAST_ZERO)
+assert h.pread(1 << 20, 3 << 20) == bytearray(1 << 20)
+fails(errno.ENOTSUP, h.zero, 4096, 0, nbd.CMD_FLAG_FAST_ZERO | nbd.CMD_FLAG_NO_HOLE)
+fails(errno.EINVAL, h.pread, 512, size)
+fails(errno.ENOSPC, h.pwrite, bytearray(512), size)
+fails(errno.ENOSPC, h.zero, 512, size)
+fails(errno.EINVAL, h.trim, 512, size)
+seen = []
+h.block_status(size, 0, lambda ctx, off, entries, err: seen.append((ctx, entries)))
+assert seen == [("base:allocation", [1 << 20, 3, 2 << 20, 0, 1 << 20, 3, 28 << 20, 0, 32 << 20, 3])], seen
+one = []
+h.block_status(size, 0, lambda ctx, off, entries, err: one.extend(entries), nbd.CMD_FLAG_REQ_ONE)
+assert one == [1 << 20, 3], one
+h.cache(size, 0)
+h.flush()
+h.shutdown()
+print("all is well")
+`
