@@ -36,10 +36,6 @@ const (
 	kindReset          = "vdi-reset"
 )
 
-// KindAcquire is the kind of Acquire, for those who look at commands before
-// they are committed.
-const KindAcquire = kindAcquire
-
 func kindOf(cmd Command) string {
 	switch cmd.(type) {
 	case *Create:

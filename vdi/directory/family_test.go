@@ -134,3 +134,20 @@ func TestSnapshotByVID(t *testing.T) {
 		t.Fatalf("snapshot %+v", e)
 	}
 }
+
+func TestParseAcquire(t *testing.T) {
+	want := Acquire{Family: 7, Node: 2, Incarnation: 3, IfToken: 4}
+	kind, body, err := Encode(&want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, ok, err := ParseAcquire(kind, body); !ok || err != nil || got != want {
+		t.Errorf("%+v, %v, %v", got, ok, err)
+	}
+	if _, ok, err := ParseAcquire(kindRelease, body); ok || err != nil {
+		t.Errorf("a Release is taken for an Acquire: %v", err)
+	}
+	if _, ok, err := ParseAcquire(kind, []byte(`{"family":7}`)); !ok || !errors.Is(err, sheepdog.ErrInvalid) {
+		t.Errorf("nobody as coordinator: %v", err)
+	}
+}

@@ -1,0 +1,14 @@
+package directory
+
+// ParseAcquire reads a command that is about to be proposed, for the leader's
+// gate; ok is false if it is no Acquire. It refuses what Apply would refuse.
+func ParseAcquire(kind string, body []byte) (cmd Acquire, ok bool, err error) {
+	if kind != kindAcquire {
+		return cmd, false, nil
+	}
+	parsed, err := parse(kind, body)
+	if err != nil {
+		return cmd, true, err
+	}
+	return *parsed.(*Acquire), true, nil
+}
