@@ -1,0 +1,127 @@
+package objectstore
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"sheepdog"
+)
+
+const cacheShards = 64
+
+// cache keeps piles in memory. Those without pins leave it, the longest unused
+// first, when all together take more than limit bytes. Dirty piles are pinned
+// by the dirty set.
+type cache struct {
+	limit  int64
+	used   atomic.Int64
+	shards [cacheShards]cacheShard
+}
+
+type cacheShard struct {
+	mu    sync.Mutex
+	piles map[sheepdog.ObjectID]*pile
+	// idle is the ring of piles without pins; next is the latest used.
+	idle pile
+}
+
+func newCache(limit int64) *cache {
+	c := &cache{limit: limit}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.piles = make(map[sheepdog.ObjectID]*pile)
+		s.idle.prev, s.idle.next = &s.idle, &s.idle
+	}
+	return c
+}
+
+func (c *cache) shard(id sheepdog.ObjectID) *cacheShard {
+	return &c.shards[mix64(uint64(id.Family)^uint64(id.Index)<<32)%cacheShards]
+}
+
+// pin finds or makes a pile and keeps it in memory until unpin.
+func (c *cache) pin(id sheepdog.ObjectID) *pile {
+	s := c.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.piles[id]
+	if p == nil {
+		p = &pile{id: id, objects: make(map[sheepdog.LayerID]*object)}
+		p.bytes.Store(pileBytes)
+		s.piles[id] = p
+	}
+	if p.pins == 0 && p.next != nil {
+		p.unlink()
+	}
+	p.pins++
+	return p
+}
+
+// pinAgain pins a pile that is pinned already.
+func (c *cache) pinAgain(p *pile) {
+	s := c.shard(p.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.pins++
+}
+
+func (c *cache) unpin(p *pile) {
+	s := c.shard(p.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := p.bytes.Load()
+	c.used.Add(now - p.charged)
+	p.charged = now
+	if p.pins--; p.pins > 0 {
+		return
+	}
+	p.link(&s.idle)
+	for c.used.Load() > c.limit && s.idle.prev != &s.idle {
+		old := s.idle.prev
+		old.unlink()
+		delete(s.piles, old.id)
+		c.used.Add(-old.charged)
+	}
+}
+
+func (p *pile) link(ring *pile) {
+	p.prev, p.next = ring, ring.next
+	p.prev.next, p.next.prev = p, p
+}
+
+func (p *pile) unlink() {
+	p.prev.next, p.next.prev = p.next, p.prev
+	p.prev, p.next = nil, nil
+}
+
+// dirtySet is the piles that the metadata store lacks changes of, each pinned.
+type dirtySet struct {
+	mu    sync.Mutex
+	piles map[*pile]struct{}
+}
+
+func (d *dirtySet) add(p *pile) (added bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.piles[p]; ok {
+		return false
+	}
+	d.piles[p] = struct{}{}
+	return true
+}
+
+func (d *dirtySet) remove(p *pile) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.piles, p)
+}
+
+func (d *dirtySet) all() []*pile {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]*pile, 0, len(d.piles))
+	for p := range d.piles {
+		out = append(out, p)
+	}
+	return out
+}

@@ -1,0 +1,206 @@
+package objectstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"sheepdog"
+)
+
+// chunkBlocks is the number of records in a chunk of a map.
+const chunkBlocks = 64
+
+// slot is the record of one block in memory.
+type slot struct {
+	at    place
+	stamp sheepdog.Stamp
+	crc   uint32
+	state sheepdog.BlockState
+}
+
+func (s *slot) record() sheepdog.Record {
+	return sheepdog.Record{State: s.state, CRC: s.crc, Stamp: s.stamp}
+}
+
+// chunkBytes is what a chunk takes in memory.
+const chunkBytes = chunkBlocks*40 + 64
+
+// chunk is a part of an object's map.
+type chunk struct {
+	slots   [chunkBlocks]slot
+	applied lsn  // the last entry that was applied here
+	present int  // slots that are not absent
+	dirty   bool // differs from the metadata store
+	stored  bool // the metadata store has a value for it
+}
+
+const chunkVersion = 1
+
+// encode writes the chunk as the metadata store keeps it; slots in the log are
+// a programming error. Numbers are uvarints but for the CRCs.
+//
+//	version(1) applied runs { count state token seq place }... crc(4)...
+//
+// A run is blocks in a row of equal state and stamp whose places follow each
+// other. Absent and zero blocks have no place (0); CRCs are of data blocks.
+func (c *chunk) encode() []byte {
+	b := append(make([]byte, 0, 512), chunkVersion)
+	b = binary.AppendUvarint(b, uint64(c.applied))
+	n := 0
+	for i := 0; i < chunkBlocks; i += c.runAt(i) {
+		n++
+	}
+	b = binary.AppendUvarint(b, uint64(n))
+	for i := 0; i < chunkBlocks; {
+		s, k := &c.slots[i], c.runAt(i)
+		if s.at.inLog() {
+			panic("objectstore: a log place would go into the metadata store")
+		}
+		b = binary.AppendUvarint(b, uint64(k))
+		b = append(b, byte(s.state))
+		b = binary.AppendUvarint(b, uint64(s.stamp.Token))
+		b = binary.AppendUvarint(b, s.stamp.Seq)
+		b = binary.AppendUvarint(b, uint64(s.at))
+		i += k
+	}
+	for i := range c.slots {
+		if c.slots[i].state == sheepdog.Data {
+			b = binary.LittleEndian.AppendUint32(b, c.slots[i].crc)
+		}
+	}
+	return b
+}
+
+// runAt is the length of the run that begins at slot i.
+func (c *chunk) runAt(i int) int {
+	j := i + 1
+	for j < chunkBlocks {
+		p, s := &c.slots[j-1], &c.slots[j]
+		if s.state != p.state || s.stamp != p.stamp || s.state == sheepdog.Data && !s.at.follows(p.at) {
+			break
+		}
+		j++
+	}
+	return j - i
+}
+
+// decode replaces the chunk by an encoded one.
+func (c *chunk) decode(b []byte) error {
+	if len(b) == 0 {
+		return errTruncated
+	}
+	if b[0] != chunkVersion {
+		return &versionError{what: "block map", found: uint32(b[0]), want: chunkVersion}
+	}
+	d := varints{b: b[1:]}
+	*c = chunk{applied: lsn(d.next()), stored: true}
+	runs := d.next()
+	i := 0
+	for range min(runs, chunkBlocks) {
+		n := int(min(d.next(), chunkBlocks+1))
+		s := slot{state: sheepdog.BlockState(d.byte())}
+		s.stamp.Token = sheepdog.Token(d.next())
+		s.stamp.Seq = d.next()
+		s.at = place(d.next())
+		if d.bad || n == 0 || i+n > chunkBlocks || s.state > sheepdog.Data || (s.state == sheepdog.Data) != s.at.isExtent() || s.at.inLog() {
+			return fmt.Errorf("run at block %d of a block map is malformed", i)
+		}
+		for range n {
+			c.slots[i] = s
+			if s.state == sheepdog.Data {
+				s.at++
+			}
+			i++
+		}
+		if s.state != sheepdog.Absent {
+			c.present += n
+		}
+	}
+	if i != chunkBlocks || runs > chunkBlocks {
+		return fmt.Errorf("block map has %d blocks, want %d", i, chunkBlocks)
+	}
+	return c.decodeCRCs(d.b)
+}
+
+func (c *chunk) decodeCRCs(b []byte) error {
+	for i := range c.slots {
+		if c.slots[i].state != sheepdog.Data {
+			continue
+		}
+		if len(b) < 4 {
+			return errTruncated
+		}
+		c.slots[i].crc, b = binary.LittleEndian.Uint32(b), b[4:]
+	}
+	if len(b) > 0 {
+		return errors.New("bytes after a block map")
+	}
+	return nil
+}
+
+// varints reads uvarints; bad once one could not be read.
+type varints struct {
+	b   []byte
+	bad bool
+}
+
+func (v *varints) next() uint64 {
+	x, n := binary.Uvarint(v.b)
+	if n <= 0 {
+		v.bad, v.b = true, nil
+		return 0
+	}
+	v.b = v.b[n:]
+	return x
+}
+
+func (v *varints) byte() byte {
+	if len(v.b) == 0 {
+		v.bad = true
+		return 0
+	}
+	x := v.b[0]
+	v.b = v.b[1:]
+	return x
+}
+
+// header is what List tells of an object without reading its map. Torn marks
+// an object whose chunks are being committed in several steps: its digest must
+// be computed again from them.
+//
+//	version(1) torn(1) present(4) digest(8)
+type header struct {
+	torn    bool
+	present uint32
+	digest  uint64
+}
+
+const (
+	headerVersion = 1
+	headerLen     = 14
+)
+
+func (h header) encode() []byte {
+	b := make([]byte, 2, headerLen)
+	b[0] = headerVersion
+	if h.torn {
+		b[1] = 1
+	}
+	b = binary.LittleEndian.AppendUint32(b, h.present)
+	return binary.LittleEndian.AppendUint64(b, h.digest)
+}
+
+func decodeHeader(b []byte) (header, error) {
+	if len(b) > 0 && b[0] != headerVersion {
+		return header{}, &versionError{what: "object header", found: uint32(b[0]), want: headerVersion}
+	}
+	if len(b) != headerLen || b[1] > 1 {
+		return header{}, fmt.Errorf("object header of %d bytes is malformed", len(b))
+	}
+	return header{
+		torn:    b[1] == 1,
+		present: binary.LittleEndian.Uint32(b[2:]),
+		digest:  binary.LittleEndian.Uint64(b[6:]),
+	}, nil
+}

@@ -1,0 +1,182 @@
+package objectstore
+
+import "sync"
+
+// task is one entry on its way into the log and the map.
+type task struct {
+	e    entry
+	p    *pile
+	data []byte // of an inline entry
+	err  *error // where the outcome goes
+}
+
+// call is what one caller wants committed: tasks in order, or a function that
+// runs in the commit role.
+type call struct {
+	tasks      []task
+	next       int  // tasks before it are committed
+	structural bool // drops and merges
+	run        func()
+	done       bool
+	wake       chan bool // true: take the commit role; false: done
+}
+
+// committer hands the commit role around. A caller that finds it free takes it,
+// works until its own call is done, and passes it to the first one waiting; a
+// lone writer never meets another goroutine.
+type committer struct {
+	mu    sync.Mutex
+	queue []*call
+	busy  bool
+
+	// Owned by the holder of the role.
+	group    []*task
+	finished []*call
+	entries  []*entry
+	data     [][]byte
+}
+
+// maxGroupBlocks bounds a log record. The largest single entry takes less.
+const maxGroupBlocks = 256
+
+var callPool = sync.Pool{New: func() any { return &call{wake: make(chan bool, 1)} }}
+
+func newCall() *call { return callPool.Get().(*call) }
+
+func (c *call) release() {
+	clear(c.tasks)
+	c.tasks, c.next, c.structural, c.run, c.done = c.tasks[:0], 0, false, nil, false
+	callPool.Put(c)
+}
+
+// commit runs a call and returns when it is done.
+func (d *Disk) commit(c *call) {
+	q := &d.committer
+	q.mu.Lock()
+	q.queue = append(q.queue, c)
+	lead := !q.busy
+	q.busy = true
+	q.mu.Unlock()
+	if !lead && !<-c.wake {
+		return
+	}
+	for !c.done {
+		d.commitGroup()
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.queue) > 0 {
+		q.queue[0].wake <- true
+	} else {
+		q.busy = false
+	}
+}
+
+// commitGroup takes what the queue begins with as one record. The caller's call
+// is the first of the queue, or was.
+func (d *Disk) commitGroup() {
+	q := &d.committer
+	first, finished := q.take(d.journal.segLen - 1)
+	if first.run != nil {
+		first.run()
+	} else {
+		d.commitTasks(first.structural)
+	}
+	for _, c := range finished {
+		c.done = true
+		if c != first {
+			c.wake <- false
+		}
+	}
+}
+
+// take moves tasks from the queue into the group, and returns the call that
+// they begin with and those that are finished with it; these leave the queue.
+func (q *committer) take(segment uint32) (first *call, finished []*call) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.group, q.finished = q.group[:0], q.finished[:0]
+	first = q.queue[0]
+	room := groupRoom{limit: min(segment, maxGroupBlocks)}
+	for i, c := range q.queue {
+		if i > 0 && (c.run != nil || first.run != nil || c.structural != first.structural) || !q.takeCall(c, &room) {
+			break
+		}
+		q.finished = append(q.finished, c)
+	}
+	q.queue = append(q.queue[:0], q.queue[len(q.finished):]...)
+	return first, q.finished
+}
+
+// groupRoom is what still fits into a record.
+type groupRoom struct {
+	limit, blocks uint32
+	bytes         int
+}
+
+// takeCall moves the rest of a call into the group; false if it did not fit.
+func (q *committer) takeCall(c *call, room *groupRoom) bool {
+	for ; c.next < len(c.tasks); c.next++ {
+		t := &c.tasks[c.next]
+		bytes, blocks := room.bytes+t.e.size(), room.blocks+uint32(len(t.data)/blockSize)
+		if len(q.group) > 0 && headBlocksOf(bytes)+blocks > room.limit {
+			return false
+		}
+		room.bytes, room.blocks = bytes, blocks
+		q.group = append(q.group, t)
+	}
+	return true
+}
+
+func (d *Disk) commitTasks(structural bool) {
+	q := &d.committer
+	q.entries, q.data = q.entries[:0], q.data[:0]
+	for _, t := range q.group {
+		q.entries = append(q.entries, &t.e)
+		q.data = append(q.data, t.data)
+	}
+	first, err := d.journal.append(q.entries, q.data, structural)
+	for i, t := range q.group {
+		if *t.err = err; err == nil {
+			d.applyTask(t, first+lsn(i))
+		} else if t.e.kind == entryExtent && d.journal.failed() == nil {
+			d.volumes.free(t.e.runs) // nothing of it reached the log
+		}
+	}
+	if err == nil {
+		d.journal.applied.Store(uint64(first) + uint64(len(q.group)) - 1)
+	}
+	clear(q.group)
+	clear(q.entries)
+	clear(q.data)
+}
+
+// applyTask makes an entry visible that is in the log.
+func (d *Disk) applyTask(t *task, at lsn) {
+	var out outcome
+	t.p.mu.Lock()
+	t.p.apply(&t.e, at, &out)
+	if out.dirtied && d.dirty.add(t.p) {
+		d.cache.pinAgain(t.p)
+	}
+	t.p.mu.Unlock()
+	d.volumes.free(out.refused)
+	d.account(&out)
+}
+
+// account adds up what asks for a destage.
+func (d *Disk) account(out *outcome) {
+	bytes := d.dirtyBytes.Add(int64(out.dirtyChunks) * chunkBytes)
+	d.freedBlocks.Add(int64(out.freedBlocks))
+	if bytes > d.maxDirtyBytes/2 || d.crowded(0.5) {
+		d.kickAll()
+	}
+}
+
+// inCommitRole runs f while nothing is committed.
+func (d *Disk) inCommitRole(f func()) {
+	c := newCall()
+	c.run = f
+	d.commit(c)
+	c.release()
+}

@@ -1,0 +1,344 @@
+package objectstore
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+)
+
+// Bounds of one round of a destage, in chunks and blocks of the log.
+const (
+	roundChunks = 4096
+	roundBlocks = 8192
+	// copyBlocks is how much is read from the log and written at once, in blocks.
+	copyBlocks = 1024
+)
+
+// tombstone keeps the entries of a dropped object from being replayed, until
+// the log has none of them any more.
+type tombstone struct {
+	key objectKey
+	at  lsn
+}
+
+// savedPile is a pile as a destage found it.
+type savedPile struct {
+	p       *pile
+	since   lsn
+	freed   []run
+	objects []savedObject
+	merged  bool // has drops or merges: the log must be durable first
+	chunks  int
+}
+
+type savedObject struct {
+	o       *object
+	chunks  []savedChunk
+	header  header
+	stored  bool
+	dropped lsn
+}
+
+// savedChunk is a copy; its log places become extents.
+type savedChunk struct {
+	c     *chunk
+	no    uint32
+	copy  chunk
+	moves []move
+}
+
+type move struct {
+	slot     int
+	from, to place
+}
+
+// destage commits what the metadata store lacks and frees what that replaces:
+// all of it, or what the sealed part of the log needs to be freed.
+func (d *Disk) destage(all bool) error {
+	d.destageMu.Lock()
+	defer d.destageMu.Unlock()
+	err := d.destageAll(all)
+	d.journal.ended(err)
+	return err
+}
+
+func (d *Disk) destageAll(all bool) error {
+	if err := d.journal.failed(); err != nil {
+		return err
+	}
+	last, upto := d.journal.sealed()
+	piles := d.dirtyUpTo(all, upto)
+	var failures []error
+	for len(piles) > 0 {
+		n, err := d.destageRound(piles)
+		if d.journal.failed() != nil {
+			return err
+		}
+		failures = append(failures, err)
+		piles = piles[n:]
+	}
+	if err := errors.Join(failures...); err != nil {
+		return err
+	}
+	if last > 0 {
+		if err := d.retire(last, upto); err != nil {
+			return err
+		}
+	}
+	return d.trim()
+}
+
+// dirtyUpTo lists dirty piles in the order of their keys.
+func (d *Disk) dirtyUpTo(all bool, upto lsn) []*pile {
+	piles := d.dirty.all()
+	if !all {
+		piles = slices.DeleteFunc(piles, func(p *pile) bool {
+			p.mu.RLock()
+			defer p.mu.RUnlock()
+			return p.since == 0 || p.since > upto
+		})
+	}
+	slices.SortFunc(piles, func(a, b *pile) int {
+		return objectKey{Object: a.id}.compare(objectKey{Object: b.id})
+	})
+	return piles
+}
+
+// destageRound takes some piles from the first on through all the steps, and
+// returns how many. Piles whose data found no room stay as they were.
+func (d *Disk) destageRound(piles []*pile) (int, error) {
+	var saved []*savedPile
+	n, chunks, blocks := 0, 0, 0
+	for n < len(piles) && chunks < roundChunks && blocks < roundBlocks {
+		s, logged := piles[n].save()
+		d.dirtyBytes.Add(-int64(s.chunks) * chunkBytes)
+		saved = append(saved, s)
+		chunks += s.chunks
+		blocks += logged
+		n++
+	}
+	saved, moveErr := d.moveAll(saved)
+	if err := d.syncFor(saved); err != nil {
+		d.unsaveAll(saved)
+		return n, err
+	}
+	if err := d.commitSaved(saved); err != nil {
+		return n, d.journal.fail(err)
+	}
+	d.publishAll(saved)
+	return n, moveErr
+}
+
+// syncFor makes durable what the metadata store is about to point to. A merge
+// or drop must be in the log before any part of it is committed.
+func (d *Disk) syncFor(saved []*savedPile) error {
+	upto := lsn(d.journal.applied.Load())
+	if err := d.volumes.sync(); err != nil {
+		return err
+	}
+	for _, s := range saved {
+		if s.merged {
+			return d.journal.sync(upto)
+		}
+	}
+	return nil
+}
+
+// save takes a snapshot of what is dirty and makes the pile clean.
+func (p *pile) save() (s *savedPile, logged int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s = &savedPile{p: p, since: p.since, freed: p.freed}
+	p.since, p.freed, p.saving = 0, nil, true
+	for _, o := range p.objects {
+		if !o.dirty {
+			continue
+		}
+		so := savedObject{o: o, header: header{present: o.present, digest: o.digest}, stored: o.stored, dropped: o.dropped}
+		for no, c := range o.chunks {
+			if c == nil || !c.dirty {
+				continue
+			}
+			c.dirty = false
+			so.chunks = append(so.chunks, savedChunk{c: c, no: no, copy: *c})
+			s.chunks++
+			logged += so.chunks[len(so.chunks)-1].findMoves()
+		}
+		slices.SortFunc(so.chunks, func(a, b savedChunk) int { return cmp.Compare(a.no, b.no) })
+		o.dirty = false
+		s.merged = s.merged || o.dropped != 0
+		s.objects = append(s.objects, so)
+	}
+	slices.SortFunc(s.objects, func(a, b savedObject) int { return a.o.key.compare(b.o.key) })
+	return s, logged
+}
+
+func (c *savedChunk) findMoves() int {
+	for i := range c.copy.slots {
+		if at := c.copy.slots[i].at; at.inLog() {
+			c.moves = append(c.moves, move{slot: i, from: at})
+		}
+	}
+	return len(c.moves)
+}
+
+// unsave makes a pile dirty again, as if the destage had not been.
+func (d *Disk) unsave(s *savedPile) {
+	d.discardMoves(s)
+	p := s.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.saving = false
+	p.since = s.since
+	p.freed = append(s.freed, p.freed...)
+	for i := range s.objects {
+		so := &s.objects[i]
+		so.o.dirty = true
+		for j := range so.chunks {
+			if c := so.chunks[j].c; !c.dirty {
+				c.dirty = true
+				d.dirtyBytes.Add(chunkBytes)
+			}
+		}
+	}
+}
+
+func (d *Disk) unsaveAll(saved []*savedPile) {
+	for _, s := range saved {
+		d.unsave(s)
+	}
+}
+
+// discardMoves gives extents back that nothing points to yet.
+func (d *Disk) discardMoves(s *savedPile) {
+	for i := range s.objects {
+		for j := range s.objects[i].chunks {
+			for k := range s.objects[i].chunks[j].moves {
+				m := &s.objects[i].chunks[j].moves[k]
+				if m.to != 0 {
+					d.volumes.free([]run{{m.to, 1}})
+					m.to = 0
+				}
+			}
+		}
+	}
+}
+
+// publishAll puts the new places into the maps and, when no reader can see the
+// old ones any more, frees what was replaced.
+func (d *Disk) publishAll(saved []*savedPile) {
+	var freed []run
+	for _, s := range saved {
+		freed = append(freed, s.freed...)
+		d.publish(s)
+	}
+	d.guard.wait()
+	d.volumes.free(freed)
+	n := int64(0)
+	for _, r := range freed {
+		n += int64(r.n)
+	}
+	d.freedBlocks.Add(-n)
+}
+
+func (d *Disk) publish(s *savedPile) {
+	p := s.p
+	p.mu.Lock()
+	p.saving = false
+	for i := range s.objects {
+		so := &s.objects[i]
+		for j := range so.chunks {
+			d.publishChunk(p, so.o, &so.chunks[j])
+		}
+		so.o.stored = so.header.present > 0
+		so.o.torn = false
+		if so.o.dropped == so.dropped {
+			so.o.dropped = 0
+		}
+		if o := so.o; !o.stored && !o.dirty && o.present == 0 && len(o.chunks) == 0 {
+			delete(p.objects, o.key.Layer)
+			p.bytes.Add(-objectBytes)
+		}
+	}
+	clean := p.since == 0
+	if clean {
+		d.dirty.remove(p)
+	}
+	p.mu.Unlock()
+	if clean {
+		d.cache.unpin(p)
+	}
+}
+
+func (d *Disk) publishChunk(p *pile, o *object, s *savedChunk) {
+	for _, m := range s.moves {
+		if !p.relocate(o, s.no, m) {
+			p.freed = append(p.freed, run{m.to, 1})
+			d.freedBlocks.Add(1)
+		}
+	}
+	s.c.stored = s.copy.present > 0
+	if s.c.dirty || s.c.present > 0 {
+		return
+	}
+	p.bytes.Add(-chunkBytes)
+	if o.complete {
+		delete(o.chunks, s.no)
+	} else {
+		o.chunks[s.no] = nil
+	}
+}
+
+// relocate replaces a place in the log, wherever in the pile the block is by
+// now: a merge may have moved it to another layer. It reports false if the
+// block was replaced: the new place is then in the metadata store alone, until
+// the pile is committed again.
+func (p *pile) relocate(o *object, no uint32, m move) bool {
+	if c := o.chunks[no]; c != nil && c.slots[m.slot].at == m.from {
+		c.slots[m.slot].at = m.to
+		return true
+	}
+	for _, other := range p.objects {
+		if c := other.chunks[no]; c != nil && c.slots[m.slot].at == m.from {
+			c.slots[m.slot].at = m.to
+			return true
+		}
+	}
+	return false
+}
+
+// retire frees log segments that nothing points to any more, once the metadata
+// store says where the log begins.
+func (d *Disk) retire(last generation, upto lsn) error {
+	ck := checkpoint{firstGen: last + 1, lastLSN: lsn(d.journal.applied.Load())}
+	changes := []change{ck.change()}
+	keep := d.tombstones[:0]
+	for _, t := range d.tombstones {
+		if t.at > upto {
+			keep = append(keep, t)
+			continue
+		}
+		changes = append(changes, change{key: t.key.encode(keyTombstone)})
+	}
+	if err := commitAll(d.meta, changes); err != nil {
+		return d.journal.fail(metaError("retire the log", err))
+	}
+	d.tombstones, d.firstGen = keep, ck.firstGen
+	d.guard.wait()
+	d.journal.retire(last)
+	return nil
+}
+
+// trim gives unused space back when there is much of it.
+func (d *Disk) trim() error {
+	for _, v := range d.volumes.order {
+		keep := max(v.space.usedBlocks()/16, 16<<20/blockSize)
+		if v.failed.Load() {
+			continue
+		}
+		if err := v.trim(keep); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package objectstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sheepdog"
+)
+
+// Disk is the engine on this node's disks.
+type Disk struct {
+	opts      Options
+	log       *slog.Logger
+	lock      *os.File
+	store     uint64 // identity, in every header
+	meta      metadata
+	journal   journal
+	volumes   volumes
+	metaQuota quota
+	cache     *cache
+	dirty     dirtySet
+	guard     guard
+	committer committer
+
+	dirtyBytes    atomic.Int64 // of maps that the metadata store lacks
+	maxDirtyBytes int64
+	freedBlocks   atomic.Int64 // that wait for a destage
+
+	destageMu  sync.Mutex // one destage at a time; guards the two below
+	tombstones []tombstone
+	firstGen   generation // where the log begins, as the metadata store has it
+	kicks      chan struct{}
+	wholly     atomic.Bool // the next destage takes everything
+
+	closing atomic.Bool
+	calls   sync.RWMutex // held for reading by every call, for writing by Close
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+}
+
+var _ sheepdog.Engine = (*Disk)(nil)
+
+// begin keeps the store open until end. It never waits, so that a visitor of
+// List may call back while Close waits for it.
+func (d *Disk) begin() error {
+	if !d.calls.TryRLock() || d.closing.Load() && d.endClosed() {
+		return fmt.Errorf("store %s: %w", d.opts.Meta, sheepdog.ErrClosed)
+	}
+	return nil
+}
+
+func (d *Disk) end() { d.calls.RUnlock() }
+
+func (d *Disk) endClosed() bool {
+	d.end()
+	return true
+}
+
+// kick asks for a destage; kickAll for one that takes everything.
+func (d *Disk) kick() {
+	select {
+	case d.kicks <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Disk) kickAll() {
+	d.wholly.Store(true)
+	d.kick()
+}
+
+// crowded reports whether more blocks wait to be freed than part (0 to 1) of the
+// bound: 64 MiB or an eighth of what is in use.
+func (d *Disk) crowded(part float64) bool {
+	const enough = 64 << 20 / blockSize
+	freed := float64(d.freedBlocks.Load())
+	return freed > part*enough && freed > part*float64(d.volumes.usedBlocks()/8)
+}
+
+// destager runs until the store closes.
+func (d *Disk) destager(ctx context.Context) {
+	defer d.done.Done()
+	tick := time.NewTicker(d.opts.DestageEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.kicks:
+		case <-tick.C:
+			if d.freedBlocks.Load() == 0 {
+				continue
+			}
+			d.wholly.Store(true)
+		}
+		if err := d.destage(d.wholly.Swap(false)); err != nil {
+			d.log.Error("destage failed; it will be tried again", "store", d.opts.Meta, "error", err)
+		}
+	}
+}
+
+// Flush implements sheepdog.Engine.
+func (d *Disk) Flush() error {
+	if err := d.begin(); err != nil {
+		return err
+	}
+	defer d.end()
+	return d.flush()
+}
+
+// flush makes everything applied so far durable: extents first, because the log
+// then claims that its entries are.
+func (d *Disk) flush() error {
+	upto := lsn(d.journal.applied.Load())
+	if lsn(d.journal.durable.Load()) >= upto {
+		return d.journal.failed()
+	}
+	if err := d.volumes.sync(); err != nil {
+		return err
+	}
+	return d.journal.sync(upto)
+}
+
+// Close destages, syncs and lets go of everything; then the next Open is quick.
+// It waits for calls that run.
+func (d *Disk) Close() error {
+	if d.closing.Swap(true) {
+		return fmt.Errorf("store %s: %w", d.opts.Meta, sheepdog.ErrClosed)
+	}
+	d.calls.Lock()
+	defer d.calls.Unlock()
+	d.cancel()
+	d.done.Wait()
+	return errors.Join(d.settle(), d.release())
+}
+
+// settle leaves a store without a log to replay, and with a map of its space.
+func (d *Disk) settle() error {
+	if err := d.journal.failed(); err != nil {
+		return err
+	}
+	if err := d.flush(); err != nil {
+		return err
+	}
+	d.journal.seal()
+	if err := d.destage(true); err != nil {
+		return err
+	}
+	for _, v := range d.volumes.order {
+		if err := v.trim(0); err != nil {
+			return err
+		}
+	}
+	return d.saveSpace()
+}
+
+// release closes what is open, in whatever state it is.
+func (d *Disk) release() error {
+	errs := []error{d.journal.close(), d.volumes.close()}
+	if d.meta != nil {
+		errs = append(errs, d.meta.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,359 @@
+package objectstore
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"sheepdog"
+)
+
+// journal is the log: a ring of preallocated segment files. The holder of the
+// commit role alone appends. Segments are made when they are first needed, so
+// that an idle store stays small.
+type journal struct {
+	fs      fileSystem
+	dir     string
+	store   uint64
+	segLen  uint32 // blocks of a segment, header included
+	maxSegs int
+	noSync  bool
+	kick    func() // asks for a destage
+
+	// Owned by the holder of the commit role.
+	next   lsn        // of the next entry
+	gen    generation // the highest ever used
+	prev   generation // of the sealed segment at the end of the log
+	logged lsn        // the last entry of prev that counts
+	at     uint32     // next free block of the active segment
+	buf    []byte
+
+	applied atomic.Uint64 // LSN of the last entry that is in the maps
+	durable atomic.Uint64 // LSN up to which entries are known to be durable
+
+	syncMu sync.Mutex
+
+	mu     sync.RWMutex
+	cond   *sync.Cond // on mu: free segments or the end of a destage
+	made   int
+	live   map[generation]*segment // active and sealed
+	active *segment
+	free   []*segment
+	// Destages that ended, and the error of the last one.
+	rounds  uint64
+	lastErr error
+	failure error // set once: nothing can be appended any more
+}
+
+// segment is one file of the log.
+type segment struct {
+	no    int
+	f     file
+	dirty atomic.Bool
+	gen   generation
+	last  lsn // of a sealed segment: its last entry
+}
+
+func (j *journal) init() {
+	j.cond = sync.NewCond(&j.mu)
+	j.live = make(map[generation]*segment)
+}
+
+func segmentName(dir string, no int) string { return filepath.Join(dir, fmt.Sprintf("log.%06d", no)) }
+
+// append writes one record with the entries and the data of the inline ones,
+// whose runs it fills in, and returns the LSN of the first entry. Structural
+// records may use the last free segment, so that a full store can delete.
+func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn, error) {
+	size, blocks := 0, uint32(0)
+	for i, e := range entries {
+		size += e.size()
+		blocks += uint32(len(data[i]) / blockSize)
+	}
+	head := headBlocksOf(size)
+	if err := j.room(head+blocks, structural); err != nil {
+		return 0, err
+	}
+	at := j.at + head
+	b := append(j.buf[:0], zeroBlock[:recordFixed]...)
+	for i, e := range entries {
+		if e.kind == entryInline {
+			n := uint32(len(data[i]) / blockSize)
+			e.runs = append(e.runs[:0], run{logPlace(j.gen, at), n})
+			at += n
+		}
+		b = e.append(b)
+	}
+	h := recordHeader{gen: j.gen, first: j.next, durable: lsn(j.durable.Load()), dataBlocks: blocks, entries: uint32(len(entries))}
+	b = finishRecord(b, &h)
+	for _, d := range data {
+		b = append(b, d...)
+	}
+	j.buf = b
+	if _, err := j.active.f.WriteAt(b, int64(j.at)*blockSize); err != nil {
+		return 0, j.fail(diskError("write the log", err))
+	}
+	j.active.dirty.Store(true)
+	j.at = at
+	j.next += lsn(len(entries))
+	return h.first, nil
+}
+
+// fail stops the log for good: after a failed write nobody knows what a replay
+// would find, so nothing may rely on its outcome.
+func (j *journal) fail(err error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.failure == nil {
+		j.failure = fmt.Errorf("store is out of service until it is opened again: %w", err)
+	}
+	j.cond.Broadcast()
+	return j.failure
+}
+
+func (j *journal) failed() error {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.failure
+}
+
+// room makes the active segment have n free blocks.
+func (j *journal) room(n uint32, structural bool) error {
+	if err := j.failed(); err != nil {
+		return err
+	}
+	if n > j.segLen-1 {
+		return fmt.Errorf("log record of %d blocks: %w", n, sheepdog.ErrInvalid)
+	}
+	if j.active != nil && j.at+n <= j.segLen {
+		return nil
+	}
+	return j.rotate(structural)
+}
+
+// rotate seals the active segment and begins another.
+func (j *journal) rotate(structural bool) error {
+	j.seal()
+	s, err := j.takeFree(structural)
+	if err != nil {
+		return err
+	}
+	h := segmentHeader{store: j.store, gen: j.gen + 1, first: j.next, prev: j.prev, last: j.logged}
+	if _, err := s.f.WriteAt(h.encode(), 0); err != nil {
+		return j.fail(diskError("begin a log segment", err))
+	}
+	s.dirty.Store(true)
+	j.gen++
+	j.at = 1
+	j.mu.Lock()
+	s.gen, s.last = j.gen, 0
+	j.active = s
+	j.live[j.gen] = s
+	crowded := len(j.live) > j.maxSegs/2
+	j.mu.Unlock()
+	if crowded {
+		j.kick()
+	}
+	return nil
+}
+
+// seal ends the active segment, so that a destage can free it. Commit role.
+func (j *journal) seal() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.active != nil && j.at > 1 {
+		j.active.last = j.next - 1
+		j.prev, j.logged = j.gen, j.next-1
+		j.active, j.at = nil, 0
+	}
+}
+
+// takeFree waits for a free segment, bounded by two destages.
+func (j *journal) takeFree(structural bool) (*segment, error) {
+	keep := 1
+	if structural {
+		keep = 0
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var makeErr error
+	for begin := j.rounds; ; {
+		unmade := max(j.maxSegs-j.made, 0)
+		if n := len(j.free); n > 0 && n+unmade > keep {
+			s := j.free[n-1]
+			j.free = j.free[:n-1]
+			return s, nil
+		}
+		if j.failure != nil {
+			return nil, j.failure
+		}
+		if unmade > keep {
+			var s *segment
+			if s, makeErr = j.makeSegment(); makeErr == nil {
+				return s, nil
+			}
+		}
+		if err := cmp.Or(j.lastErr, makeErr); err != nil && j.rounds >= begin+2 {
+			return nil, fmt.Errorf("log is full: %w", err)
+		}
+		j.kick()
+		j.cond.Wait()
+	}
+}
+
+// await waits until ok, which is asked under mu, bounded by two destages that
+// fail.
+func (j *journal) await(ok func() bool) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for begin := j.rounds; !ok(); {
+		if j.failure != nil {
+			return j.failure
+		}
+		if j.rounds >= begin+2 && j.lastErr != nil {
+			return fmt.Errorf("store is behind: %w", j.lastErr)
+		}
+		j.kick()
+		j.cond.Wait()
+	}
+	return nil
+}
+
+// makeSegment makes a file and fills it with zeros, so that later appends need
+// no allocation. The caller holds mu, which it gives up meanwhile.
+func (j *journal) makeSegment() (*segment, error) {
+	no := j.made
+	j.made++
+	j.mu.Unlock()
+	f, err := createSegment(j.fs, j.dir, no, int64(j.segLen)*blockSize)
+	j.mu.Lock()
+	if err != nil {
+		j.made--
+		return nil, err
+	}
+	return &segment{no: no, f: f}, nil
+}
+
+func createSegment(fs fileSystem, dir string, no int, size int64) (file, error) {
+	name := segmentName(dir, no)
+	f, err := fs.Open(name)
+	if err != nil {
+		return nil, diskError("make a log segment", err)
+	}
+	zeros := make([]byte, min(size, 1<<20))
+	for off := int64(0); off < size && err == nil; off += int64(len(zeros)) {
+		_, err = f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off)
+	}
+	if err == nil {
+		err = errors.Join(f.Sync(), fs.SyncDir(dir))
+	}
+	if err != nil {
+		return nil, errors.Join(diskError("make a log segment", err), f.Close(), fs.Remove(name))
+	}
+	return f, nil
+}
+
+// sync makes every entry up to upto durable, and what was appended since.
+func (j *journal) sync(upto lsn) error {
+	j.syncMu.Lock()
+	defer j.syncMu.Unlock()
+	if err := j.failed(); err != nil || lsn(j.durable.Load()) >= upto {
+		return err
+	}
+	j.mu.RLock()
+	segs := make([]*segment, 0, len(j.live))
+	for _, s := range j.live {
+		segs = append(segs, s)
+	}
+	j.mu.RUnlock()
+	slices.SortFunc(segs, func(a, b *segment) int { return cmp.Compare(a.gen, b.gen) })
+	for _, s := range segs {
+		if !s.dirty.Swap(false) || j.noSync {
+			continue
+		}
+		if err := s.f.Sync(); err != nil {
+			return j.fail(diskError("sync the log", err))
+		}
+	}
+	j.durable.Store(uint64(upto))
+	return nil
+}
+
+// sealed lists the generations that can be destaged, ascending, without the
+// active one.
+func (j *journal) sealed() (last generation, upto lsn) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	for g, s := range j.live {
+		if s != j.active && g > last {
+			last, upto = g, s.last
+		}
+	}
+	return last, upto
+}
+
+// segments counts the live segments.
+func (j *journal) segments() int {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return len(j.live)
+}
+
+// retire gives segments up to a generation back; no map or reader can reach
+// them any more.
+func (j *journal) retire(upto generation) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for g, s := range j.live {
+		if g <= upto && s != j.active {
+			delete(j.live, g)
+			s.dirty.Store(false)
+			j.free = append(j.free, s)
+		}
+	}
+	j.cond.Broadcast()
+}
+
+// ended tells writers that wait for room that a destage is over.
+func (j *journal) ended(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.rounds++
+	j.lastErr = err
+	j.cond.Broadcast()
+}
+
+// read reads blocks at a log place; the caller is inside the guard.
+func (j *journal) read(at place, buf []byte) error {
+	j.mu.RLock()
+	s := j.live[at.generation()]
+	j.mu.RUnlock()
+	if s == nil {
+		return fmt.Errorf("read %s: not in the log: %w", at, sheepdog.ErrIO)
+	}
+	return diskError("read the log", readFull(s.f, buf, int64(at.segmentBlock())*blockSize))
+}
+
+func (j *journal) allocated() uint64 {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return uint64(j.made) * uint64(j.segLen) * blockSize
+}
+
+func (j *journal) close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var errs []error
+	for _, s := range j.live {
+		errs = append(errs, s.f.Close())
+	}
+	for _, s := range j.free {
+		errs = append(errs, s.f.Close())
+	}
+	j.live, j.free, j.active = nil, nil, nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,99 @@
+package objectstore
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"sheepdog"
+)
+
+// Keys of the metadata store. Numbers are big-endian so that the order of keys
+// is the order of List.
+//
+//	f NAME                                     fact
+//	m format|checkpoint                        see checkpoint.go
+//	d DISK(2)                                  a disk's path and weight
+//	o PARTITION(2) FAMILY(8) INDEX(4) LAYER(8)           object header
+//	c PARTITION(2) FAMILY(8) INDEX(4) LAYER(8) CHUNK(4)  chunk of a map
+//	l LAYER(8) FAMILY(8) INDEX(4)              empty; objects by layer
+//	t PARTITION(2) FAMILY(8) INDEX(4) LAYER(8) tombstone: LSN(8) of the last drop
+const (
+	keyFact      = 'f'
+	keyMeta      = 'm'
+	keyDisk      = 'd'
+	keyObject    = 'o'
+	keyChunk     = 'c'
+	keyLayer     = 'l'
+	keyTombstone = 't'
+
+	pileKeyLen   = 1 + 2 + 8 + 4
+	objectKeyLen = pileKeyLen + 8
+	chunkKeyLen  = objectKeyLen + 4
+	layerKeyLen  = 1 + 8 + 8 + 4
+)
+
+func pileKey(kind byte, id sheepdog.ObjectID) []byte {
+	k := make([]byte, 0, chunkKeyLen)
+	k = append(k, kind)
+	k = binary.BigEndian.AppendUint16(k, uint16(id.Partition()))
+	k = binary.BigEndian.AppendUint64(k, uint64(id.Family))
+	return binary.BigEndian.AppendUint32(k, uint32(id.Index))
+}
+
+func (k objectKey) encode(kind byte) []byte {
+	return binary.BigEndian.AppendUint64(pileKey(kind, k.Object), uint64(k.Layer))
+}
+
+func chunkKey(k objectKey, no uint32) []byte {
+	return binary.BigEndian.AppendUint32(k.encode(keyChunk), no)
+}
+
+func layerKey(k objectKey) []byte {
+	b := append(make([]byte, 0, layerKeyLen), keyLayer)
+	b = binary.BigEndian.AppendUint64(b, uint64(k.Layer))
+	b = binary.BigEndian.AppendUint64(b, uint64(k.Object.Family))
+	return binary.BigEndian.AppendUint32(b, uint32(k.Object.Index))
+}
+
+func layerPrefix(layer sheepdog.LayerID) []byte {
+	return binary.BigEndian.AppendUint64([]byte{keyLayer}, uint64(layer))
+}
+
+// decodeObjectKey reads an object, tombstone or (but for its number) chunk key.
+func decodeObjectKey(b []byte) (objectKey, error) {
+	if len(b) < objectKeyLen {
+		return objectKey{}, fmt.Errorf("key of %d bytes: want at least %d", len(b), objectKeyLen)
+	}
+	k := objectKey{
+		Object: sheepdog.ObjectID{
+			Family: sheepdog.FamilyID(binary.BigEndian.Uint64(b[3:])),
+			Index:  sheepdog.Index(binary.BigEndian.Uint32(b[11:])),
+		},
+		Layer: sheepdog.LayerID(binary.BigEndian.Uint64(b[15:])),
+	}
+	if p := binary.BigEndian.Uint16(b[1:]); sheepdog.Partition(p) != k.Object.Partition() {
+		return objectKey{}, fmt.Errorf("key of object %s is filed under partition %d", k.Object, p)
+	}
+	return k, nil
+}
+
+func decodeChunkKey(b []byte) (objectKey, uint32, error) {
+	if len(b) != chunkKeyLen {
+		return objectKey{}, 0, fmt.Errorf("chunk key of %d bytes: want %d", len(b), chunkKeyLen)
+	}
+	k, err := decodeObjectKey(b)
+	return k, binary.BigEndian.Uint32(b[objectKeyLen:]), err
+}
+
+func decodeLayerKey(b []byte) (objectKey, error) {
+	if len(b) != layerKeyLen {
+		return objectKey{}, fmt.Errorf("layer key of %d bytes: want %d", len(b), layerKeyLen)
+	}
+	return objectKey{
+		Layer: sheepdog.LayerID(binary.BigEndian.Uint64(b[1:])),
+		Object: sheepdog.ObjectID{
+			Family: sheepdog.FamilyID(binary.BigEndian.Uint64(b[9:])),
+			Index:  sheepdog.Index(binary.BigEndian.Uint32(b[17:])),
+		},
+	}, nil
+}

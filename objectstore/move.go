@@ -1,0 +1,224 @@
+package objectstore
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"sheepdog"
+)
+
+// moveRef is one block on its way from the log to an extent.
+type moveRef struct {
+	s *savedPile
+	m *move
+}
+
+// moveAll copies what the snapshots have in the log to extents, in their order,
+// so that neighbours become neighbours. It returns the snapshots whose data
+// found room; the others are undone.
+func (d *Disk) moveAll(saved []*savedPile) ([]*savedPile, error) {
+	var errs []error
+	failed := make(map[*savedPile]bool)
+	byVolume := make(map[*volume][]moveRef)
+	for _, s := range saved {
+		if best := d.volumes.ranked(s.p.id); len(best) > 0 {
+			byVolume[best[0]] = append(byVolume[best[0]], s.refs()...)
+		} else if refs := s.refs(); len(refs) > 0 {
+			failed[s] = true
+			errs = append(errs, fmt.Errorf("destage object %s: no disk works: %w", s.p.id, sheepdog.ErrIO))
+		}
+	}
+	for _, v := range d.volumes.order {
+		for part := range slices.Chunk(byVolume[v], copyBlocks) {
+			if err := d.movePart(v, part); err != nil {
+				errs = append(errs, fmt.Errorf("destage: %w", err))
+				for _, r := range part {
+					failed[r.s] = true
+				}
+			}
+		}
+	}
+	kept := slices.DeleteFunc(saved, func(s *savedPile) bool {
+		if failed[s] {
+			d.unsave(s)
+		}
+		return failed[s]
+	})
+	return kept, errors.Join(errs...)
+}
+
+func (s *savedPile) refs() []moveRef {
+	var out []moveRef
+	for i := range s.objects {
+		for j := range s.objects[i].chunks {
+			c := &s.objects[i].chunks[j]
+			for k := range c.moves {
+				out = append(out, moveRef{s, &c.moves[k]})
+			}
+		}
+	}
+	return out
+}
+
+// movePart moves blocks to a volume, or to another one that works.
+func (d *Disk) movePart(v *volume, part []moveRef) error {
+	buf := make([]byte, len(part)*blockSize)
+	if err := d.readLogged(part, buf); err != nil {
+		return err
+	}
+	var errs []error
+	for _, v := range append([]*volume{v}, d.volumes.order...) {
+		if v.failed.Load() {
+			continue
+		}
+		runs, err := v.allocate(uint64(len(part)))
+		if err == nil {
+			if err = writeRuns(v, runs, buf); err == nil {
+				setPlaces(part, runs)
+				return nil
+			}
+			v.free(runs)
+		}
+		errs = append(errs, err)
+	}
+	return cmpErr(errors.Join(errs...), fmt.Errorf("no disk works: %w", sheepdog.ErrIO))
+}
+
+func cmpErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+func setPlaces(part []moveRef, runs []run) {
+	cur := runCursor{runs: runs}
+	for _, r := range part {
+		r.m.to = cur.next()
+	}
+}
+
+// readLogged reads blocks from the log, those in a row at once. Their checksums
+// go with them: rot is found by whoever reads the block.
+func (d *Disk) readLogged(part []moveRef, buf []byte) error {
+	for i := 0; i < len(part); {
+		n := 1
+		for i+n < len(part) && part[i+n].m.from.follows(part[i+n-1].m.from) {
+			n++
+		}
+		if err := d.journal.read(part[i].m.from, buf[i*blockSize:][:n*blockSize]); err != nil {
+			return err
+		}
+		i += n
+	}
+	return nil
+}
+
+// commitSaved puts snapshots into the metadata store: a pile in one commit,
+// with its neighbours as far as they fit.
+func (d *Disk) commitSaved(saved []*savedPile) error {
+	last := lsn(d.journal.applied.Load())
+	var batch []change
+	size := 0
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		ck := checkpoint{firstGen: d.firstGen, lastLSN: last}
+		err := d.meta.Commit(append(batch, ck.change()))
+		batch, size = nil, 0
+		return err
+	}
+	for _, s := range saved {
+		changes := s.changes()
+		n := 0
+		for i := range changes {
+			n += changes[i].size()
+		}
+		if !d.meta.Fits(len(batch)+len(changes)+1, size+n+checkpointSize) {
+			if err := flush(); err != nil {
+				return metaError("commit", err)
+			}
+		}
+		if !d.meta.Fits(len(changes)+1, n+checkpointSize) {
+			if err := d.commitTorn(s, changes, last); err != nil {
+				return metaError("commit", err)
+			}
+		} else {
+			batch, size = append(batch, changes...), size+n
+		}
+		d.tombstones = append(d.tombstones, s.tombstones()...)
+	}
+	if err := flush(); err != nil {
+		return metaError("commit", err)
+	}
+	return nil
+}
+
+// commitTorn commits a pile that is too large for one commit, in an order that
+// replay can go on from: targets of merges first, what goes away last. Until
+// the end its objects are marked as torn.
+func (d *Disk) commitTorn(s *savedPile, changes []change, last lsn) error {
+	ck := checkpoint{firstGen: d.firstGen, lastLSN: last}
+	begin := []change{ck.change()}
+	for i := range s.objects {
+		so := &s.objects[i]
+		h := so.header
+		h.torn = true
+		begin = append(begin, change{key: so.o.key.encode(keyObject), value: h.encode()})
+		if !so.stored {
+			begin = append(begin, change{key: layerKey(so.o.key), value: []byte{}})
+		}
+	}
+	return commitAll(d.meta, append(begin, changes...))
+}
+
+// changes lists what a snapshot changes, in the order that commitTorn needs.
+func (s *savedPile) changes() []change {
+	var sets, tombs, deletes, headers []change
+	for i := range s.objects {
+		so := &s.objects[i]
+		for j := range so.chunks {
+			c := &so.chunks[j]
+			key := chunkKey(so.o.key, c.no)
+			if c.copy.present == 0 {
+				if c.copy.stored {
+					deletes = append(deletes, change{key: key})
+				}
+				continue
+			}
+			for _, m := range c.moves {
+				c.copy.slots[m.slot].at = m.to
+			}
+			sets = append(sets, change{key: key, value: c.copy.encode()})
+		}
+		headers = append(headers, so.headerChanges()...)
+	}
+	for _, t := range s.tombstones() {
+		tombs = append(tombs, t.change())
+	}
+	return slices.Concat(sets, tombs, deletes, headers)
+}
+
+func (so *savedObject) headerChanges() []change {
+	key := so.o.key.encode(keyObject)
+	if so.header.present > 0 {
+		out := []change{{key: key, value: so.header.encode()}}
+		if !so.stored {
+			out = append(out, change{key: layerKey(so.o.key), value: []byte{}})
+		}
+		return out
+	}
+	return []change{{key: layerKey(so.o.key)}, {key: key}}
+}
+
+func (s *savedPile) tombstones() []tombstone {
+	var out []tombstone
+	for i := range s.objects {
+		if so := &s.objects[i]; so.dropped != 0 {
+			out = append(out, tombstone{so.o.key, so.dropped})
+		}
+	}
+	return out
+}

@@ -1,0 +1,271 @@
+package objectstore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"sheepdog"
+)
+
+// Open opens a store, making it if Meta is empty. It refuses a directory that
+// another process uses (sheepdog.ErrBusy), and anything of another format
+// version, untouched. A disk that cannot be read is left out: its blocks are
+// sheepdog.ErrIO.
+func Open(opts Options) (*Disk, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	d := &Disk{
+		opts:          opts,
+		log:           opts.Logger,
+		cache:         newCache(opts.MapCacheBytes),
+		maxDirtyBytes: opts.MapCacheBytes,
+		kicks:         make(chan struct{}, 1),
+		dirty:         dirtySet{piles: make(map[*pile]struct{})},
+		volumes:       volumes{byID: make(map[diskID]*volume), noSync: opts.NoSync},
+		metaQuota:     quota{fs: opts.files, dir: opts.Meta, reserve: uint64(opts.ReserveBytes)},
+	}
+	d.journal.init()
+	if err := d.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), d.release())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.cancel = cancel
+	d.done.Add(1)
+	go d.destager(ctx)
+	return d, nil
+}
+
+func (d *Disk) open() error {
+	o := &d.opts
+	err := o.files.MkdirAll(o.Meta)
+	if err != nil {
+		return diskError("make "+o.Meta, err)
+	}
+	if d.lock, err = lockDir(o.Meta); err != nil {
+		return err
+	}
+	f, err := openFormat(o)
+	if err != nil {
+		return err
+	}
+	d.store = f.store
+	if d.meta, err = o.openMeta(filepath.Join(o.Meta, "meta"), o.NoSync, o.Logger); err != nil {
+		return err
+	}
+	ck, err := d.readCheckpoint()
+	if err != nil {
+		return err
+	}
+	if err := d.openDisks(f); err != nil {
+		return err
+	}
+	return d.recover(f, ck)
+}
+
+func (d *Disk) readCheckpoint() (checkpoint, error) {
+	b, err := d.meta.Get(checkpoint{}.change().key)
+	if err != nil {
+		return checkpoint{}, metaError("read the checkpoint", err)
+	}
+	return decodeCheckpoint(b)
+}
+
+// recover brings the maps to where the log ends, and finds the free space.
+func (d *Disk) recover(f format, ck checkpoint) error {
+	j := &d.journal
+	j.fs, j.dir, j.store, j.noSync, j.kick = d.opts.files, d.opts.Meta, f.store, d.opts.NoSync, d.kick
+	j.segLen = f.segmentBlocks
+	j.maxSegs = max(int(d.opts.LogBytes/int64(f.segmentBlocks)/blockSize), 4)
+	d.firstGen = ck.firstGen
+	if err := d.readTombstones(); err != nil {
+		return err
+	}
+	s, err := j.openSegments(ck.firstGen)
+	if err != nil {
+		return err
+	}
+	r := newReplayer(d)
+	if err := j.replay(s, r.apply); err != nil {
+		return err
+	}
+	last := max(j.logged, ck.lastLSN)
+	j.gen = max(j.gen, ck.firstGen)
+	j.next = last + 1
+	j.applied.Store(uint64(last))
+	if len(j.live) == 0 {
+		j.durable.Store(uint64(last))
+	}
+	clean, err := d.takeSpace(last)
+	if err != nil || clean && len(j.live) == 0 {
+		return err
+	}
+	return r.rebuildSpace()
+}
+
+func (d *Disk) readTombstones() error {
+	err := d.meta.Scan(scan{prefix: []byte{keyTombstone}}, func(key, value []byte) (bool, error) {
+		t, err := decodeTombstone(key, value)
+		d.tombstones = append(d.tombstones, t)
+		return err == nil, err
+	})
+	if err != nil {
+		return metaError("read tombstones", err)
+	}
+	return nil
+}
+
+// diskRecord is what the metadata store has of a disk.
+//
+//	version(1) weight(8) path
+type diskRecord struct {
+	weight uint64
+	path   string
+}
+
+const diskRecordVersion = 1
+
+func (r diskRecord) encode() []byte {
+	b := append([]byte{diskRecordVersion}, make([]byte, 8)...)
+	binary.LittleEndian.PutUint64(b[1:], r.weight)
+	return append(b, r.path...)
+}
+
+func decodeDiskRecord(b []byte) (diskRecord, error) {
+	if len(b) > 0 && b[0] != diskRecordVersion {
+		return diskRecord{}, &versionError{what: "disk record", found: uint32(b[0]), want: diskRecordVersion}
+	}
+	if len(b) < 9 {
+		return diskRecord{}, errTruncated
+	}
+	return diskRecord{weight: binary.LittleEndian.Uint64(b[1:]), path: string(b[9:])}, nil
+}
+
+// openDisks opens every disk that works and adds those that are new.
+func (d *Disk) openDisks(f format) error {
+	known, err := d.readDisks()
+	if err != nil {
+		return err
+	}
+	var fresh []string
+	next := diskID(0)
+	for id := range known {
+		next = max(next, id+1)
+	}
+	for _, dir := range d.opts.Disks {
+		id, labelled, err := d.readLabel(dir)
+		switch {
+		case errors.Is(err, sheepdog.ErrIO):
+			d.log.Error("disk does not work and is left out", "disk", dir, "error", err)
+		case err != nil:
+			return err
+		case labelled:
+			next = max(next, id+1)
+			if err := d.openDisk(f, id, dir, known); err != nil {
+				return err
+			}
+		case isKnown(known, dir):
+			d.log.Error("disk has lost its label, perhaps it is not mounted; it is left out", "disk", dir)
+		default:
+			fresh = append(fresh, dir)
+		}
+	}
+	for i, dir := range fresh {
+		if err := d.addDisk(f, next+diskID(i), dir, known); err != nil {
+			return err
+		}
+	}
+	if len(d.volumes.order) == 0 {
+		return fmt.Errorf("no disk of %v works: %w", d.opts.Disks, sheepdog.ErrIO)
+	}
+	return nil
+}
+
+func isKnown(known map[diskID]diskRecord, dir string) bool {
+	for _, r := range known {
+		if r.path == filepath.Clean(dir) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Disk) readDisks() (map[diskID]diskRecord, error) {
+	known := make(map[diskID]diskRecord)
+	err := d.meta.Scan(scan{prefix: []byte{keyDisk}}, func(key, value []byte) (bool, error) {
+		r, err := decodeDiskRecord(value)
+		if err == nil && len(key) != 3 {
+			err = errTruncated
+		}
+		if err == nil {
+			known[diskID(binary.BigEndian.Uint16(key[1:]))] = r
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		return nil, metaError("read the list of disks", err)
+	}
+	return known, nil
+}
+
+func (d *Disk) readLabel(dir string) (id diskID, labelled bool, err error) {
+	if err := d.opts.files.MkdirAll(dir); err != nil {
+		return 0, false, diskError("make "+dir, err)
+	}
+	name := filepath.Join(dir, "disk")
+	b, err := readSmall(d.opts.files, name)
+	if err != nil || b == nil {
+		return 0, false, err
+	}
+	if id, err = decodeLabel(b, d.store); err != nil {
+		return 0, false, fmt.Errorf("%s: %w", name, err)
+	}
+	return id, true, nil
+}
+
+// addDisk labels a new disk before the metadata store learns of it.
+func (d *Disk) addDisk(f format, id diskID, dir string, known map[diskID]diskRecord) error {
+	if err := writeSmall(d.opts.files, filepath.Join(dir, "disk"), encodeLabel(d.store, id)); err != nil {
+		return err
+	}
+	return d.openDisk(f, id, dir, known)
+}
+
+func (d *Disk) openDisk(f format, id diskID, dir string, known map[diskID]diskRecord) error {
+	if d.volumes.byID[id] != nil {
+		return fmt.Errorf("disk %s is a copy of %s: %w", dir, d.volumes.byID[id].dir, sheepdog.ErrInvalid)
+	}
+	v := &volume{id: id, dir: dir, store: d.store, fs: d.opts.files, space: newSpace(f.fileBlocks)}
+	v.quota = quota{fs: d.opts.files, dir: dir, reserve: uint64(d.opts.ReserveBytes)}
+	err := v.open()
+	var total uint64
+	if err == nil {
+		total, _, err = d.opts.files.Space(dir)
+		err = diskError("space of "+dir, err)
+	}
+	if errors.Is(err, sheepdog.ErrIO) {
+		d.log.Error("disk does not work and is left out", "disk", dir, "error", err)
+		return v.close()
+	}
+	if err != nil {
+		return errors.Join(err, v.close())
+	}
+	d.volumes.add(v)
+	r, ok := known[id]
+	v.weight = max(r.weight, 1)
+	if ok && r.path == filepath.Clean(dir) {
+		return nil
+	}
+	if !ok {
+		v.weight = max(total, 1)
+	}
+	key := binary.BigEndian.AppendUint16([]byte{keyDisk}, uint16(id))
+	if err := d.meta.Commit([]change{{key, diskRecord{v.weight, filepath.Clean(dir)}.encode()}}); err != nil {
+		return metaError("add a disk", err)
+	}
+	return nil
+}

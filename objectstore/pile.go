@@ -1,0 +1,275 @@
+package objectstore
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"sheepdog"
+)
+
+// pile is all that the store holds of one ObjectID. Whoever uses one has it
+// pinned in the cache.
+type pile struct {
+	id     sheepdog.ObjectID
+	loaded atomic.Bool // objects has every object of the metadata store
+
+	mu      sync.RWMutex
+	objects map[sheepdog.LayerID]*object
+	// freed are extents that the metadata store may still point to: free once
+	// the pile has been committed.
+	freed []run
+	// since is the first entry that the metadata store lacks; 0 if it lacks none.
+	since lsn
+	// saving: a destage took a snapshot that is not committed yet.
+	saving bool
+
+	// Guarded by the cache's shard.
+	pins       int
+	prev, next *pile
+	charged    int64 // bytes charged to the cache
+
+	bytes atomic.Int64 // bytes in use
+}
+
+// object is one layer's part of a pile, guarded by the pile's lock.
+type object struct {
+	key    objectKey
+	chunks map[uint32]*chunk // a nil chunk is known not to be stored
+	// complete: every chunk that the metadata store has is in chunks.
+	complete bool
+	present  uint32
+	digest   uint64
+	dirty    bool
+	stored   bool // the metadata store has a header
+	torn     bool // as in header
+	dropped  lsn  // the last drop that the metadata store does not know; 0: none
+	floor    lsn  // entries up to here were dropped; set by replay
+}
+
+const (
+	pileBytes   = 256
+	objectBytes = 256
+)
+
+// object finds or makes an object. A new one has no chunks stored.
+func (p *pile) object(layer sheepdog.LayerID) *object {
+	o := p.objects[layer]
+	if o == nil {
+		o = &object{key: objectKey{p.id, layer}, chunks: make(map[uint32]*chunk), complete: true}
+		p.objects[layer] = o
+		p.bytes.Add(objectBytes)
+	}
+	return o
+}
+
+// chunk finds or makes a chunk. The caller made sure that a stored one is
+// loaded.
+func (p *pile) chunk(o *object, no uint32) *chunk {
+	c := o.chunks[no]
+	if c == nil {
+		c = new(chunk)
+		o.chunks[no] = c
+		p.bytes.Add(chunkBytes)
+	}
+	return c
+}
+
+// has reports whether the chunks of a range of blocks are loaded.
+func (o *object) has(start sheepdog.BlockNo, count uint32) bool {
+	if o.complete {
+		return true
+	}
+	for no := uint32(start) / chunkBlocks; no <= (uint32(start)+count-1)/chunkBlocks; no++ {
+		if _, ok := o.chunks[no]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// slot is the record of a block; nil if the object lacks it.
+func (o *object) slot(no sheepdog.BlockNo) *slot {
+	c := o.chunks[uint32(no)/chunkBlocks]
+	if c == nil {
+		return nil
+	}
+	s := &c.slots[no%chunkBlocks]
+	if s.state == sheepdog.Absent {
+		return nil
+	}
+	return s
+}
+
+// outcome is what applying an entry did besides changing the maps.
+type outcome struct {
+	refused     []run // extents of the entry that no map points to
+	freedBlocks int
+	dirtyChunks int
+	dirtied     bool // the pile was clean
+}
+
+// apply makes an entry visible. The chunks that it touches are loaded: those
+// of its range for a write, all of its objects for a drop or merge. Entries
+// that a chunk already has are skipped, so that replay may repeat any of them.
+func (p *pile) apply(e *entry, at lsn, out *outcome) {
+	switch e.kind {
+	case entryDrop:
+		p.drop(e.key.Layer, at, out)
+	case entryMerge:
+		p.merge(e.key.Layer, e.to, at, out)
+	default:
+		p.write(e, at, out)
+	}
+}
+
+func (p *pile) write(e *entry, at lsn, out *outcome) {
+	o := p.object(e.key.Layer)
+	cur := runCursor{runs: e.runs}
+	var c *chunk
+	skip := false
+	for i := range e.count {
+		no := e.start + sheepdog.BlockNo(i)
+		if c == nil || no%chunkBlocks == 0 {
+			c = p.chunk(o, uint32(no)/chunkBlocks)
+			skip = max(c.applied, o.floor) >= at
+		}
+		s := slot{state: sheepdog.Zero, stamp: e.stamp}
+		if e.hasData() {
+			s = slot{state: sheepdog.Data, stamp: e.stamp, crc: e.crcs[i], at: cur.next()}
+		}
+		old := &c.slots[no%chunkBlocks]
+		if skip || !e.force && !old.stamp.Less(e.stamp) {
+			if s.at.isExtent() {
+				out.refused = appendPlace(out.refused, s.at)
+			}
+			continue
+		}
+		p.replace(o, c, no, s, out)
+		p.touch(o, c, at, out)
+	}
+}
+
+// replace puts a slot into a chunk and keeps the object's sums.
+func (p *pile) replace(o *object, c *chunk, no sheepdog.BlockNo, s slot, out *outcome) {
+	old := &c.slots[no%chunkBlocks]
+	if old.state != sheepdog.Absent {
+		o.digest ^= mixRecord(no, old.record())
+		o.present--
+		c.present--
+	}
+	if old.at.isExtent() {
+		p.freed = appendPlace(p.freed, old.at)
+		out.freedBlocks++
+	}
+	if s.state != sheepdog.Absent {
+		o.digest ^= mixRecord(no, s.record())
+		o.present++
+		c.present++
+	}
+	*old = s
+}
+
+func (p *pile) touch(o *object, c *chunk, at lsn, out *outcome) {
+	c.applied = at
+	o.dirty = true
+	if !c.dirty {
+		c.dirty = true
+		out.dirtyChunks++
+	}
+	p.touchPile(at, out)
+}
+
+func (p *pile) touchPile(at lsn, out *outcome) {
+	if p.since == 0 {
+		p.since = at
+		out.dirtied = true
+	}
+}
+
+func (p *pile) drop(layer sheepdog.LayerID, at lsn, out *outcome) {
+	o := p.objects[layer]
+	if o == nil {
+		return
+	}
+	for no, c := range o.chunks {
+		if c != nil && c.applied < at {
+			p.empty(o, c, no, at, out)
+		}
+	}
+	p.forget(o, at, out)
+}
+
+// forget notes that an object was dropped, so that replay does not bring
+// entries before the drop back.
+func (p *pile) forget(o *object, at lsn, out *outcome) {
+	if !o.stored && len(o.chunks) == 0 {
+		return
+	}
+	o.dropped, o.dirty = at, true
+	p.touchPile(at, out)
+}
+
+// empty makes every block of a chunk absent.
+func (p *pile) empty(o *object, c *chunk, no uint32, at lsn, out *outcome) {
+	for i := range c.slots {
+		if c.slots[i].state != sheepdog.Absent {
+			p.replace(o, c, sheepdog.BlockNo(no*chunkBlocks+uint32(i)), slot{}, out)
+		}
+	}
+	p.touch(o, c, at, out)
+}
+
+func (p *pile) merge(from, to sheepdog.LayerID, at lsn, out *outcome) {
+	src := p.objects[from]
+	if src == nil || from == to {
+		return
+	}
+	dst := p.object(to)
+	for no, c := range src.chunks {
+		if c == nil || c.applied >= at {
+			continue
+		}
+		if c.present > 0 {
+			p.mergeChunk(src, dst, no, at, out)
+		}
+		p.empty(src, c, no, at, out)
+	}
+	p.forget(src, at, out)
+}
+
+// mergeChunk moves what dst lacks. If dst took it in an earlier life, only the
+// places that it did not take are left to be freed with src.
+func (p *pile) mergeChunk(src, dst *object, no uint32, at lsn, out *outcome) {
+	s, d := src.chunks[no], p.chunk(dst, no)
+	taken := max(d.applied, dst.floor) >= at
+	for i := range s.slots {
+		from, have := s.slots[i], &d.slots[i]
+		block := sheepdog.BlockNo(no*chunkBlocks + uint32(i))
+		switch {
+		case from.state == sheepdog.Absent:
+		case taken && from.at == have.at:
+			s.slots[i].at = 0
+		case !taken && have.state == sheepdog.Absent:
+			s.slots[i].at = 0 // moved, not freed
+			p.replace(dst, d, block, from, out)
+		}
+	}
+	if !taken {
+		p.touch(dst, d, at, out)
+	}
+}
+
+// runCursor walks over runs block by block.
+type runCursor struct {
+	runs []run
+	i    uint32
+}
+
+func (c *runCursor) next() place {
+	r := c.runs[0]
+	at := r.at + place(c.i)
+	if c.i++; c.i == r.n {
+		c.runs, c.i = c.runs[1:], 0
+	}
+	return at
+}

@@ -1,0 +1,192 @@
+package objectstore
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"sync"
+
+	"sheepdog"
+)
+
+// Read implements sheepdog.Engine. States are filled even if blocks are bad.
+func (d *Disk) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, buf []byte, states []sheepdog.BlockState) error {
+	if err := checkRead(start, count, len(buf), len(states)); err != nil {
+		return err
+	}
+	if err := d.begin(); err != nil {
+		return err
+	}
+	defer d.end()
+	scratch := slotsPool.Get().(*[]slot)
+	defer slotsPool.Put(scratch)
+	side := d.guard.enter()
+	defer side.RUnlock()
+	slots, err := d.resolve(obj, chain, start, count, (*scratch)[:0])
+	*scratch = slots
+	if err != nil {
+		return fmt.Errorf("read object %s: %w", obj, err)
+	}
+	for i := range slots {
+		states[i] = slots[i].state
+	}
+	bad, err := d.readSlots(slots, buf)
+	if err != nil {
+		return fmt.Errorf("read object %s: %w", obj, err)
+	}
+	if len(bad) > 0 {
+		return d.badBlocks(obj, start, bad)
+	}
+	return nil
+}
+
+func (d *Disk) badBlocks(obj sheepdog.ObjectID, start sheepdog.BlockNo, bad []int) error {
+	e := &sheepdog.BadBlocksError{Object: obj}
+	for _, i := range bad {
+		e.Blocks = append(e.Blocks, start+sheepdog.BlockNo(i))
+	}
+	d.log.Warn("blocks failed their checksum", "object", obj, "blocks", e.Blocks)
+	return e
+}
+
+// readSlots fills buf and lists the slots whose bytes are bad; those are zeros.
+// Blocks in a row are read by one call, before any of them is verified.
+func (d *Disk) readSlots(slots []slot, buf []byte) (bad []int, err error) {
+	var ioErr error
+	for i := 0; i < len(slots); {
+		if slots[i].state != sheepdog.Data {
+			clear(buf[i*blockSize:][:blockSize])
+			i++
+			continue
+		}
+		n := rowLength(slots[i:])
+		if err := d.readRow(slots[i].at, buf[i*blockSize:][:n*blockSize]); err != nil {
+			clear(buf[i*blockSize:][:n*blockSize])
+			ioErr = errors.Join(ioErr, err)
+		} else {
+			bad = verify(slots, buf, i, n, bad)
+		}
+		i += n
+	}
+	return bad, ioErr
+}
+
+func verify(slots []slot, buf []byte, i, n int, bad []int) []int {
+	for j := i; j < i+n; j++ {
+		b := buf[j*blockSize:][:blockSize]
+		if crc32.Checksum(b, castagnoli) != slots[j].crc {
+			clear(b)
+			bad = append(bad, j)
+		}
+	}
+	return bad
+}
+
+// rowLength is the number of data slots from the first whose places follow each
+// other.
+func rowLength(slots []slot) int {
+	n := 1
+	for n < len(slots) && slots[n].state == sheepdog.Data && slots[n].at.follows(slots[n-1].at) {
+		n++
+	}
+	return n
+}
+
+func (d *Disk) readRow(at place, buf []byte) error {
+	if at.inLog() {
+		return d.journal.read(at, buf)
+	}
+	v, err := d.volumes.volume(at.disk())
+	if err != nil {
+		return err
+	}
+	return v.read(at, buf)
+}
+
+// Records implements sheepdog.Engine.
+func (d *Disk) Records(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, recs []sheepdog.Record) error {
+	if err := checkRecords(start, count, len(recs)); err != nil {
+		return err
+	}
+	if err := d.begin(); err != nil {
+		return err
+	}
+	defer d.end()
+	slots, err := d.resolve(obj, chain, start, count, nil)
+	if err != nil {
+		return fmt.Errorf("read records of object %s: %w", obj, err)
+	}
+	for i := range slots {
+		recs[i] = slots[i].record()
+	}
+	return nil
+}
+
+// resolve appends the slots that a chain shows of a range, all as of one
+// moment.
+func (d *Disk) resolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, slots []slot) ([]slot, error) {
+	base := len(slots)
+	slots = slices.Grow(slots, int(count))[:base+int(count)]
+	out := slots[base:]
+	clear(out)
+	p, err := d.load(obj)
+	if err != nil {
+		return slots, err
+	}
+	defer d.cache.unpin(p)
+	p.mu.RLock()
+	if p.covers(chain, start, count) {
+		p.look(chain, start, out)
+		p.mu.RUnlock()
+		return slots, nil
+	}
+	p.mu.RUnlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, layer := range chain {
+		if o := p.objects[layer]; o != nil && !o.has(start, count) {
+			if err := d.loadChunks(p, o, start, count); err != nil {
+				return slots, err
+			}
+		}
+	}
+	p.look(chain, start, out)
+	return slots, nil
+}
+
+// covers reports whether what a chain shows of a range is loaded.
+func (p *pile) covers(chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) bool {
+	for _, layer := range chain {
+		if o := p.objects[layer]; o != nil && !o.has(start, count) {
+			return false
+		}
+	}
+	return true
+}
+
+// look fills out with the first record of each block that is not absent.
+func (p *pile) look(chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) {
+	left := len(out)
+	for _, layer := range chain {
+		o := p.objects[layer]
+		if o == nil {
+			continue
+		}
+		for i := range out {
+			if out[i].state != sheepdog.Absent {
+				continue
+			}
+			if s := o.slot(start + sheepdog.BlockNo(i)); s != nil {
+				out[i] = *s
+				left--
+			}
+		}
+		if left == 0 {
+			return
+		}
+	}
+}
+
+// slotsPool holds the scratch of reads.
+var slotsPool = sync.Pool{New: func() any { return new([]slot) }}

@@ -1,0 +1,193 @@
+package objectstore
+
+import (
+	"fmt"
+
+	"sheepdog"
+)
+
+// replayer applies the log at start and then finds the space in use.
+type replayer struct {
+	d          *Disk
+	tombstones map[objectKey]lsn
+	torn       map[*pile]bool
+}
+
+func newReplayer(d *Disk) *replayer {
+	r := &replayer{d: d, tombstones: make(map[objectKey]lsn), torn: make(map[*pile]bool)}
+	for _, t := range d.tombstones {
+		r.tombstones[t.key] = max(r.tombstones[t.key], t.at)
+	}
+	return r
+}
+
+// apply applies one entry of the log, as commit did in an earlier life.
+func (r *replayer) apply(e *entry, at lsn) error {
+	var p *pile
+	var err error
+	if e.kind == entryDrop || e.kind == entryMerge {
+		p, err = r.d.loadWhole(e)
+	} else if p, err = r.d.load(e.key.Object); err == nil {
+		if err = r.d.loadRange(p, e.key.Layer, e.start, e.count); err != nil {
+			r.d.cache.unpin(p)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("object %s: %w", e.key.Object, err)
+	}
+	defer r.d.cache.unpin(p)
+	var out outcome
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.prepare(p, e)
+	p.apply(e, at, &out)
+	if out.dirtied && r.d.dirty.add(p) {
+		r.d.cache.pinAgain(p)
+	}
+	r.d.account(&out)
+	return nil
+}
+
+// prepare makes the objects know of drops that were committed already.
+func (r *replayer) prepare(p *pile, e *entry) {
+	for _, layer := range []sheepdog.LayerID{e.key.Layer, e.to} {
+		if at := r.tombstones[objectKey{p.id, layer}]; at > 0 {
+			p.object(layer).floor = at
+		}
+	}
+	for _, o := range p.objects {
+		if o.torn {
+			r.torn[p] = true
+		}
+	}
+}
+
+// rebuildSpace marks every block in use: those that the metadata store points
+// to, and those of dirty piles as memory has them. What dirty piles have
+// replaced stays in use until they are committed.
+func (r *replayer) rebuildSpace() error {
+	for p := range r.torn {
+		if err := r.mendTorn(p); err != nil {
+			return err
+		}
+	}
+	for _, v := range r.d.volumes.order {
+		v.space.clear()
+	}
+	if err := r.markStored(); err != nil {
+		return err
+	}
+	for _, p := range r.d.dirty.all() {
+		if err := r.markPile(p); err != nil {
+			return err
+		}
+	}
+	for _, v := range r.d.volumes.order {
+		v.space.assumeSlack()
+		v.markDirty()
+	}
+	return nil
+}
+
+// mendTorn takes back what replay would free of a pile whose commit was cut
+// short, if another layer of it has it by now.
+func (r *replayer) mendTorn(p *pile) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	live := make(map[place]bool)
+	for _, o := range p.objects {
+		if err := r.d.loadAll(p, o); err != nil {
+			return err
+		}
+		for _, c := range o.chunks {
+			for i := 0; c != nil && i < len(c.slots); i++ {
+				live[c.slots[i].at] = true
+			}
+		}
+	}
+	var freed []run
+	for _, f := range p.freed {
+		for at := f.at; at < f.at+place(f.n); at++ {
+			if live[at] {
+				r.d.freedBlocks.Add(-1)
+				continue
+			}
+			live[at] = true
+			freed = appendPlace(freed, at)
+		}
+	}
+	p.freed = freed
+	return nil
+}
+
+func (r *replayer) markStored() error {
+	dirty := make(map[sheepdog.ObjectID]*pile)
+	for _, p := range r.d.dirty.all() {
+		dirty[p.id] = p
+	}
+	var c chunk
+	err := r.d.meta.Scan(scan{prefix: []byte{keyChunk}}, func(key, value []byte) (bool, error) {
+		k, no, err := decodeChunkKey(key)
+		if err != nil {
+			return false, err
+		}
+		if p := dirty[k.Object]; p != nil && p.objects[k.Layer] != nil && p.objects[k.Layer].chunks[no] != nil {
+			return true, nil
+		}
+		if err := c.decode(value); err != nil {
+			return false, fmt.Errorf("object %s layer %x chunk %d: %w", k.Object, uint64(k.Layer), no, err)
+		}
+		err = r.markChunk(&c)
+		return err == nil, err
+	})
+	if err != nil {
+		return metaError("find the space in use", err)
+	}
+	return nil
+}
+
+func (r *replayer) markChunk(c *chunk) error {
+	for i := range c.slots {
+		if c.slots[i].at.isExtent() {
+			if err := r.mark(c.slots[i].at); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *replayer) markPile(p *pile) error {
+	for _, o := range p.objects {
+		for _, c := range o.chunks {
+			if c == nil {
+				continue
+			}
+			if err := r.markChunk(c); err != nil {
+				return fmt.Errorf("object %s: %w", p.id, err)
+			}
+		}
+	}
+	for _, f := range p.freed {
+		for at := f.at; at < f.at+place(f.n); at++ {
+			if err := r.mark(at); err != nil {
+				return fmt.Errorf("object %s: %w", p.id, err)
+			}
+		}
+	}
+	return nil
+}
+
+// mark notes that a block is in use. Blocks of disks and files that are missing
+// are errors of whoever reads them.
+func (r *replayer) mark(at place) error {
+	v := r.d.volumes.byID[at.disk()]
+	if v == nil || at.block() >= v.space.blocks() {
+		return nil
+	}
+	if !v.space.mark(at.block()) {
+		return fmt.Errorf("%s is in use twice: the maps are damaged; wipe this node's store and let it recover from the others: %w",
+			at, sheepdog.ErrChecksum)
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+package objectstore
+
+import (
+	"math/bits"
+	"sync"
+)
+
+// space says which blocks of a disk's extent files are in use. Addresses are
+// cheap, because unused ones are holes: it prefers blocks in a row to low
+// addresses, and grows by a file rather than cut writes into small pieces.
+type space struct {
+	perFile uint64 // blocks of an extent file, a multiple of 64
+
+	mu     sync.Mutex
+	used   []uint64 // bit per block; the header block of every file is set
+	slack  []uint64 // bit per block: not in use, but may still take space
+	nUsed  uint64   // without headers
+	nSlack uint64
+	cursor uint64 // where the next search begins
+	// longest is the longest row that the last full search could promise;
+	// freed blocks make it worth while to look again.
+	longest    uint64
+	freedSince uint64
+}
+
+const longRow = 256
+
+func newSpace(perFile uint64) *space { return &space{perFile: perFile, longest: longRow} }
+
+func (s *space) blocks() uint64 { return uint64(len(s.used)) * 64 }
+
+// files is the number of extent files.
+func (s *space) files() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int(s.blocks() / s.perFile)
+}
+
+// grow adds a file to the addresses.
+func (s *space) grow() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.blocks()
+	s.used = append(s.used, make([]uint64, s.perFile/64)...)
+	s.slack = append(s.slack, make([]uint64, s.perFile/64)...)
+	s.used[at/64] |= 1
+	s.cursor, s.longest = at, longRow
+}
+
+// allocate takes n blocks, in as few rows as it finds. When the addresses end
+// it takes fewer: the caller grows and asks for the rest.
+func (s *space) allocate(n uint64, runs []spaceRun) []spaceRun {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for want := min(n, s.longest); n > 0; {
+		r, ok := s.find(want, n)
+		if ok {
+			s.take(r)
+			runs = append(runs, r)
+			n -= r.n
+			want = min(want, n)
+			continue
+		}
+		if s.mayGrow() || want == 1 {
+			return runs
+		}
+		want = max(want/4, 1)
+		s.longest, s.freedSince = want, 0
+	}
+	return runs
+}
+
+// mayGrow: addresses are at most half again what is in use, and a file.
+func (s *space) mayGrow() bool { return s.blocks() < s.nUsed+s.nUsed/2+s.perFile }
+
+// spaceRun is blocks in a row of one disk.
+type spaceRun struct{ at, n uint64 }
+
+// find searches for at least want free blocks in a row, from the cursor once
+// around, and returns at most limit of them.
+func (s *space) find(want, limit uint64) (spaceRun, bool) {
+	end := s.blocks()
+	if end == 0 {
+		return spaceRun{}, false
+	}
+	if s.cursor >= end {
+		s.cursor = 0
+	}
+	if r, ok := s.findIn(s.cursor, end, want, limit); ok {
+		return r, true
+	}
+	return s.findIn(0, min(s.cursor+want, end), want, limit)
+}
+
+func (s *space) findIn(at, end, want, limit uint64) (spaceRun, bool) {
+	for at < end {
+		free := s.nextBit(at, end, false)
+		if free == end {
+			break
+		}
+		stop := s.nextBit(free, min(free+limit, end), true)
+		if stop-free >= want {
+			return spaceRun{free, stop - free}, true
+		}
+		at = max(stop, free+1)
+	}
+	return spaceRun{}, false
+}
+
+// nextBit is the first block from at whose used bit is as wanted, or end.
+func (s *space) nextBit(at, end uint64, set bool) uint64 {
+	for at < end {
+		w := s.used[at/64]
+		if !set {
+			w = ^w
+		}
+		if w >>= at % 64; w != 0 {
+			return min(at+uint64(bits.TrailingZeros64(w)), end)
+		}
+		at = (at/64 + 1) * 64
+	}
+	return end
+}
+
+func (s *space) take(r spaceRun) {
+	for b := r.at; b < r.at+r.n; b++ {
+		s.used[b/64] |= 1 << (b % 64)
+		if s.slack[b/64]&(1<<(b%64)) != 0 {
+			s.slack[b/64] &^= 1 << (b % 64)
+			s.nSlack--
+		}
+	}
+	s.nUsed += r.n
+	s.cursor = r.at + r.n
+}
+
+// mark notes at start that a block is in use; false if it was already.
+func (s *space) mark(b uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b >= s.blocks() {
+		return false
+	}
+	if s.used[b/64]&(1<<(b%64)) != 0 {
+		return false
+	}
+	s.used[b/64] |= 1 << (b % 64)
+	s.nUsed++
+	return true
+}
+
+// free gives blocks back; those of files that are gone are none. A block that is not in use is a programming error:
+// going on would give the same block to two objects.
+func (s *space) free(at, n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at+n > s.blocks() {
+		return
+	}
+	for b := at; b < at+n; b++ {
+		if s.used[b/64]&(1<<(b%64)) == 0 {
+			panic("objectstore: a block is freed twice")
+		}
+		s.used[b/64] &^= 1 << (b % 64)
+		s.slack[b/64] |= 1 << (b % 64)
+	}
+	s.nUsed -= n
+	s.nSlack += n
+	if s.freedSince += n; s.freedSince > 16*longRow {
+		s.longest, s.freedSince = longRow, 0
+	}
+}
+
+// slackBlocks is the number of free blocks that may still take space.
+func (s *space) slackBlocks() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nSlack
+}
+
+func (s *space) usedBlocks() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nUsed
+}
+
+// assumeSlack treats every free block as one that may take space.
+func (s *space) assumeSlack() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nSlack = 0
+	for i := range s.used {
+		s.slack[i] = ^s.used[i]
+		s.nSlack += uint64(bits.OnesCount64(s.slack[i]))
+	}
+}
+
+// claimSlack takes the next row of slack from at on out of use while its space
+// is given back; release ends that.
+func (s *space) claimSlack(at uint64) (spaceRun, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ; at < s.blocks(); at++ {
+		if w := s.slack[at/64] >> (at % 64); w == 0 {
+			at |= 63
+		} else {
+			at += uint64(bits.TrailingZeros64(w))
+			break
+		}
+	}
+	r := spaceRun{at: at}
+	for b := at; b < s.blocks() && s.slack[b/64]&(1<<(b%64)) != 0; b++ {
+		s.used[b/64] |= 1 << (b % 64)
+		r.n++
+	}
+	return r, r.n > 0
+}
+
+// release makes claimed blocks free again; punched tells that they take no
+// space any more.
+func (s *space) release(r spaceRun, punched bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for b := r.at; b < r.at+r.n; b++ {
+		s.used[b/64] &^= 1 << (b % 64)
+		if punched {
+			s.slack[b/64] &^= 1 << (b % 64)
+			s.nSlack--
+		}
+	}
+}
+
+// clear forgets all use but the headers.
+func (s *space) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.used)
+	for b := uint64(0); b < s.blocks(); b += s.perFile {
+		s.used[b/64] |= 1
+	}
+	s.nUsed = 0
+}
+
+// restore takes a bitmap of used blocks over; nothing free takes space.
+func (s *space) restore(used []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copy(s.used, used)
+	s.nUsed = 0
+	for _, w := range s.used {
+		s.nUsed += uint64(bits.OnesCount64(w))
+	}
+	s.nUsed -= s.blocks() / s.perFile
+}

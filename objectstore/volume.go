@@ -1,0 +1,286 @@
+package objectstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"sheepdog"
+)
+
+// volume is the extent files of one disk. A file is sparse: only blocks in use
+// take space. Its first block is a header:
+//
+//	 0 magic(4) version(2) zero(2)
+//	 8 store(8)
+//	16 disk(2) zero(2) number(4) of the file
+//	24 blocks(8) of a file of this disk
+//	32 CRC-32C(4) of all before
+type volume struct {
+	id     diskID
+	dir    string
+	weight uint64 // bytes of the file system when the disk was added
+	quota  quota
+	store  uint64
+	fs     fileSystem
+	space  *space
+	failed atomic.Bool
+
+	mu    sync.RWMutex
+	files []*extentFile
+
+	growMu sync.Mutex
+}
+
+type extentFile struct {
+	f     file
+	dirty atomic.Bool
+}
+
+const (
+	extentMagic   = 0x584c4453 // "SDLX"
+	extentVersion = 1
+	extentFixed   = 36
+)
+
+func (v *volume) header(no int) []byte {
+	le := binary.LittleEndian
+	b := make([]byte, blockSize)
+	le.PutUint32(b, extentMagic)
+	le.PutUint16(b[4:], extentVersion)
+	le.PutUint64(b[8:], v.store)
+	le.PutUint16(b[16:], uint16(v.id))
+	le.PutUint32(b[20:], uint32(no))
+	le.PutUint64(b[24:], v.space.perFile)
+	le.PutUint32(b[32:], crc32.Checksum(b[:32], castagnoli))
+	return b
+}
+
+// checkExtentHeader compares a file's header with the one that it should have.
+// want nil accepts any store, disk and number, for decoding alone.
+func checkExtentHeader(b, want []byte) error {
+	le := binary.LittleEndian
+	if len(b) < extentFixed || le.Uint32(b) != extentMagic {
+		return errors.New("not an extent file of this program")
+	}
+	if v := le.Uint16(b[4:]); v != extentVersion {
+		return &versionError{what: "extent file", found: uint32(v), want: extentVersion}
+	}
+	if crc32.Checksum(b[:32], castagnoli) != le.Uint32(b[32:]) {
+		return errBadCRC
+	}
+	if want != nil && !slices.Equal(b[:extentFixed], want[:extentFixed]) {
+		return errors.New("belongs to another store, disk or layout")
+	}
+	return nil
+}
+
+func (v *volume) fileName(no int) string {
+	return filepath.Join(v.dir, fmt.Sprintf("extents.%06d", no))
+}
+
+// open opens the files that exist; they are numbered from 0 without gaps.
+func (v *volume) open() error {
+	names, err := v.fs.ReadDir(v.dir)
+	if err != nil {
+		return diskError("list "+v.dir, err)
+	}
+	for no := 0; slices.Contains(names, filepath.Base(v.fileName(no))); no++ {
+		if err := v.openFile(no); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openFile opens a file, or makes it if it is empty: its header is written
+// before any name in the metadata store leads to it.
+func (v *volume) openFile(no int) error {
+	name := v.fileName(no)
+	f, err := v.fs.Open(name)
+	if err != nil {
+		return diskError("open extents", err)
+	}
+	head := make([]byte, blockSize)
+	if err := readFull(f, head, 0); err != nil {
+		f.Close()
+		return diskError("read the header of "+name, err)
+	}
+	want := v.header(no)
+	if slices.Equal(head, zeroBlock[:]) {
+		_, err = f.WriteAt(want, 0)
+		err = errors.Join(err, f.Sync(), v.fs.SyncDir(v.dir))
+		err = diskError("write the header of "+name, err)
+	} else if err = checkExtentHeader(head, want); err != nil {
+		err = fmt.Errorf("extent file %s: %w", name, err)
+	}
+	if err != nil {
+		f.Close()
+		return err
+	}
+	v.mu.Lock()
+	v.files = append(v.files, &extentFile{f: f})
+	v.mu.Unlock()
+	v.space.grow()
+	return nil
+}
+
+// file finds the file of a block and the offset in it.
+func (v *volume) file(block uint64) (*extentFile, int64, error) {
+	no := block / v.space.perFile
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if no >= uint64(len(v.files)) {
+		return nil, 0, fmt.Errorf("disk %d has no extent file %d: %w", v.id, no, sheepdog.ErrIO)
+	}
+	return v.files[no], int64(block%v.space.perFile) * blockSize, nil
+}
+
+// allocate takes n blocks, growing as needed.
+func (v *volume) allocate(n uint64) ([]run, error) {
+	var got []spaceRun
+	for have := uint64(0); ; {
+		before := len(got)
+		got = v.space.allocate(n-have, got)
+		for _, r := range got[before:] {
+			have += r.n
+		}
+		if have == n {
+			return v.runs(got), nil
+		}
+		if err := v.grow(); err != nil {
+			v.free(v.runs(got))
+			return nil, err
+		}
+	}
+}
+
+func (v *volume) runs(in []spaceRun) []run {
+	out := make([]run, 0, len(in))
+	for _, r := range in {
+		out = append(out, run{extentPlace(v.id, r.at), uint32(r.n)})
+	}
+	return out
+}
+
+func (v *volume) grow() error {
+	v.growMu.Lock()
+	defer v.growMu.Unlock()
+	return v.openFile(v.space.files())
+}
+
+func (v *volume) free(runs []run) {
+	for _, r := range runs {
+		v.space.free(r.at.block(), uint64(r.n))
+	}
+}
+
+// write puts data into a run.
+func (v *volume) write(r run, data []byte) error {
+	f, off, err := v.file(r.at.block())
+	if err != nil {
+		return err
+	}
+	if _, err := f.f.WriteAt(data, off); err != nil {
+		v.quota.spent()
+		return v.note("write", err)
+	}
+	f.dirty.Store(true)
+	return nil
+}
+
+func (v *volume) read(at place, buf []byte) error {
+	f, off, err := v.file(at.block())
+	if err != nil {
+		return err
+	}
+	if err := readFull(f.f, buf, off); err != nil {
+		return diskError(fmt.Sprintf("read disk %s", v.dir), err)
+	}
+	return nil
+}
+
+// note turns an error of a write or sync into ours. A disk that failed to keep
+// data gets no new ones until the store is opened again; a full one does.
+func (v *volume) note(what string, err error) error {
+	err = diskError(fmt.Sprintf("%s disk %s", what, v.dir), err)
+	if !errors.Is(err, sheepdog.ErrNoSpace) {
+		v.failed.Store(true)
+	}
+	return err
+}
+
+// sync makes every write that returned before it durable. Calls do not overlap,
+// so that none returns while another still syncs what it needs.
+func (v *volume) sync(noSync bool) error {
+	v.mu.RLock()
+	files := v.files
+	v.mu.RUnlock()
+	for _, f := range files {
+		if !f.dirty.Swap(false) || noSync {
+			continue
+		}
+		if err := f.f.Sync(); err != nil {
+			v.failed.Store(true)
+			return diskError(fmt.Sprintf("sync disk %s", v.dir), err)
+		}
+	}
+	return nil
+}
+
+// trim gives space back that is not in use, when it is more than keep blocks.
+func (v *volume) trim(keep uint64) error {
+	if v.space.slackBlocks() <= keep {
+		return nil
+	}
+	for at := uint64(0); ; {
+		r, ok := v.space.claimSlack(at)
+		if !ok {
+			return nil
+		}
+		err := v.punch(r)
+		v.space.release(r, err == nil)
+		if err != nil {
+			return err
+		}
+		at = r.at + r.n
+	}
+}
+
+// punch never crosses a file, whose header block is always in use.
+func (v *volume) punch(r spaceRun) error {
+	f, off, err := v.file(r.at)
+	if err != nil {
+		return err
+	}
+	if err := f.f.PunchHole(off, int64(r.n)*blockSize); err != nil {
+		return v.note("give space back on", err)
+	}
+	v.quota.spent()
+	return nil
+}
+
+func (v *volume) close() error {
+	var errs []error
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, f := range v.files {
+		errs = append(errs, f.f.Close())
+	}
+	v.files = nil
+	return errors.Join(errs...)
+}
+
+// markDirty makes the next sync cover what an earlier process wrote.
+func (v *volume) markDirty() {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, f := range v.files {
+		f.dirty.Store(true)
+	}
+}

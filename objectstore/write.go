@@ -1,0 +1,240 @@
+package objectstore
+
+import (
+	"fmt"
+	"hash/crc32"
+
+	"sheepdog"
+)
+
+// Write implements sheepdog.Engine.
+func (d *Disk) Write(ops []sheepdog.Op, errs []error) {
+	if err := d.begin(); err != nil {
+		for i := range ops {
+			errs[i] = err
+		}
+		return
+	}
+	defer d.end()
+	if err := d.pressure(); err != nil {
+		for i := range ops {
+			errs[i] = err
+		}
+		return
+	}
+	c := newCall()
+	defer c.release()
+	for i := range ops {
+		errs[i] = d.prepare(c, &ops[i], &errs[i])
+	}
+	if len(c.tasks) == 0 {
+		return
+	}
+	d.commit(c)
+	for i := range c.tasks {
+		d.cache.unpin(c.tasks[i].p)
+	}
+}
+
+// pressure holds writers back while the destager is far behind.
+func (d *Disk) pressure() error {
+	ok := func() bool { return d.dirtyBytes.Load() <= d.maxDirtyBytes && !d.crowded(1) }
+	if ok() {
+		return d.journal.failed()
+	}
+	d.wholly.Store(true)
+	return d.journal.await(ok)
+}
+
+// prepare does for an op what needs no order: it loads the map, computes
+// checksums, and writes large data. It adds a task to the call.
+func (d *Disk) prepare(c *call, op *sheepdog.Op, result *error) error {
+	if err := checkOp(op); err != nil {
+		return err
+	}
+	p, err := d.load(op.Object)
+	if err != nil {
+		return err
+	}
+	t := task{p: p, err: result, e: entry{
+		kind:  entryZero,
+		force: op.Force,
+		key:   objectKey{op.Object, op.Layer},
+		start: op.Start,
+		count: op.Count,
+		stamp: op.Stamp,
+	}}
+	if err = d.loadRange(p, op.Layer, op.Start, op.Count); err == nil && op.Data != nil {
+		err = d.prepareData(&t, op)
+	}
+	if err != nil {
+		d.cache.unpin(p)
+		return fmt.Errorf("write object %s: %w", op.Object, err)
+	}
+	c.tasks = append(c.tasks, t)
+	return nil
+}
+
+func (d *Disk) prepareData(t *task, op *sheepdog.Op) error {
+	t.e.crcs = make([]uint32, op.Count)
+	for i := range t.e.crcs {
+		t.e.crcs[i] = crc32.Checksum(op.Data[i*blockSize:][:blockSize], castagnoli)
+	}
+	held := uint64(d.journal.segments()) * uint64(d.journal.segLen) * blockSize
+	if err := d.metaQuota.admit(uint64(len(op.Data)), 0); err != nil {
+		return err
+	}
+	if len(op.Data) >= LargeWrite {
+		runs, err := d.volumes.store(op.Object, op.Data, held)
+		t.e.kind, t.e.runs = entryExtent, runs
+		return err
+	}
+	t.e.kind, t.data = entryInline, op.Data
+	return d.volumes.admit(op.Object, uint64(len(op.Data)), held)
+}
+
+// load pins a pile and makes sure that its objects are known. The caller unpins
+// it when the error is nil.
+func (d *Disk) load(id sheepdog.ObjectID) (*pile, error) {
+	p := d.cache.pin(id)
+	if p.loaded.Load() {
+		return p, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.loaded.Load() {
+		return p, nil
+	}
+	if err := d.loadObjects(p); err != nil {
+		d.cache.unpin(p)
+		return nil, err
+	}
+	p.loaded.Store(true)
+	return p, nil
+}
+
+func (d *Disk) loadObjects(p *pile) error {
+	p.objects = make(map[sheepdog.LayerID]*object)
+	err := d.meta.Scan(scan{prefix: pileKey(keyObject, p.id)}, func(key, value []byte) (bool, error) {
+		k, err := decodeObjectKey(key)
+		if err != nil {
+			return false, err
+		}
+		h, err := decodeHeader(value)
+		if err != nil {
+			return false, fmt.Errorf("object %s layer %x: %w", k.Object, uint64(k.Layer), err)
+		}
+		o := p.object(k.Layer)
+		o.complete, o.stored = false, true
+		o.present, o.digest, o.torn = h.present, h.digest, h.torn
+		return true, nil
+	})
+	if err != nil {
+		return metaError("load objects", err)
+	}
+	for _, o := range p.objects {
+		if o.torn {
+			if err := d.recount(p, o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// recount computes an object's sums from its map.
+func (d *Disk) recount(p *pile, o *object) error {
+	if err := d.loadAll(p, o); err != nil {
+		return err
+	}
+	o.present, o.digest = 0, 0
+	for no, c := range o.chunks {
+		if c == nil {
+			continue
+		}
+		o.present += uint32(c.present)
+		for i := range c.slots {
+			if c.slots[i].state != sheepdog.Absent {
+				o.digest ^= mixRecord(sheepdog.BlockNo(int(no)*chunkBlocks+i), c.slots[i].record())
+			}
+		}
+	}
+	return nil
+}
+
+// loadRange makes sure that the chunks of a range are loaded.
+func (d *Disk) loadRange(p *pile, layer sheepdog.LayerID, start sheepdog.BlockNo, count uint32) error {
+	p.mu.RLock()
+	o := p.objects[layer]
+	ok := o == nil || o.has(start, count)
+	p.mu.RUnlock()
+	if ok {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return d.loadChunks(p, o, start, count)
+}
+
+// loadChunks loads what is missing of a range; p is locked.
+func (d *Disk) loadChunks(p *pile, o *object, start sheepdog.BlockNo, count uint32) error {
+	first, last := uint32(start)/chunkBlocks, (uint32(start)+count-1)/chunkBlocks
+	if last-first >= 8 {
+		return d.loadAll(p, o)
+	}
+	for no := first; no <= last && !o.complete; no++ {
+		if _, ok := o.chunks[no]; ok {
+			continue
+		}
+		value, err := d.meta.Get(chunkKey(o.key, no))
+		if err != nil {
+			return metaError("load a block map", err)
+		}
+		if err := p.addChunk(o, no, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadAll makes an object complete; p is locked.
+func (d *Disk) loadAll(p *pile, o *object) error {
+	if o.complete {
+		return nil
+	}
+	err := d.meta.Scan(scan{prefix: o.key.encode(keyChunk)}, func(key, value []byte) (bool, error) {
+		_, no, err := decodeChunkKey(key)
+		if err == nil {
+			err = p.addChunk(o, no, value)
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		return metaError("load a block map", err)
+	}
+	o.complete = true
+	return nil
+}
+
+// addChunk adds a chunk from the metadata store, unless memory has a newer one.
+func (p *pile) addChunk(o *object, no uint32, value []byte) error {
+	if _, ok := o.chunks[no]; ok {
+		return nil
+	}
+	if value == nil {
+		o.chunks[no] = nil
+		return nil
+	}
+	c := new(chunk)
+	if err := c.decode(value); err != nil {
+		return fmt.Errorf("object %s layer %x chunk %d: %w", p.id, uint64(o.key.Layer), no, err)
+	}
+	o.chunks[no] = c
+	p.bytes.Add(chunkBytes)
+	return nil
+}
+
+// metaError wraps what the metadata store reports.
+func metaError(what string, err error) error {
+	return fmt.Errorf("%s: metadata: %w: %w", what, sheepdog.ErrIO, err)
+}
