@@ -15,7 +15,7 @@ func lockMeta(meta string) (*os.File, error) {
 	if err := os.MkdirAll(meta, 0o750); err != nil {
 		return nil, fmt.Errorf("metadata directory: %w", err)
 	}
-	f, err := lockFile(filepath.Join(meta, "lock"))
+	f, err := lockFile(filepath.Join(meta, "sheep.lock"))
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, fmt.Errorf("another sheep daemon is using %s; stop it, or choose another directory", meta)
 	}

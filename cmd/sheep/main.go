@@ -1,0 +1,36 @@
+// Command sheep is the daemon of Sheepdog, one per node. Becoming a daemon is
+// internal/daemon; being a node is package node; here one is given to the other.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"sheepdog/cmd/sheep/internal/daemon"
+	"sheepdog/node"
+)
+
+// version is set when a release is linked.
+var version = "devel"
+
+func main() {
+	if err := daemon.Execute(os.Args[1:], version, run); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// run gives the settings to package node.
+func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()) error {
+	c := node.Config{
+		Meta: s.Meta, Disks: s.Disks, Port: s.Port, Bind: s.Bind, Advertise: s.Advertise, Zone: s.Zone,
+		LocalFile: s.LocalFile, Seeds: s.Seeds, NoSync: s.NoSync, Gateway: s.Gateway, VNodes: s.VNodes,
+		NBDAddr: s.NBDAddr, Version: version, Logger: log,
+	}
+	if s.Local && c.LocalFile == "" {
+		c.LocalFile = node.DefaultLocalFile()
+	}
+	return node.Run(ctx, c, ready)
+}
