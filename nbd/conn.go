@@ -5,6 +5,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -26,13 +27,18 @@ type conn struct {
 	place    *list.Element // among the handshakes, or nil
 	attached bool          // counts towards MaxConnections
 	session  *session      // nil during the handshake
+	released bool          // was handed over: not ours to close
 }
 
 // serveConn serves a connection that has entered to its end.
 func (s *Server) serveConn(ctx context.Context, c *conn) {
 	defer s.leave(c)
 	defer c.cancel(nil)
-	defer c.nc.Close()
+	defer func() {
+		if !c.released {
+			c.nc.Close()
+		}
+	}()
 	if tcp, ok := c.nc.(*net.TCPConn); ok {
 		tcp.SetKeepAliveConfig(keepAlive) // best effort: a dead client is also found by writes
 	}
@@ -48,10 +54,19 @@ func (s *Server) converse(ctx context.Context, c *conn, r *bufio.Reader) (string
 	if err != nil {
 		return "", err
 	}
+	return a.name, s.runSession(ctx, c, r, a)
+}
+
+// runSession runs the session of a connection and detaches from its device.
+func (s *Server) runSession(ctx context.Context, c *conn, r *bufio.Reader, a agreement) error {
 	session := newSession(ctx, &s.cfg, &s.memory, c.nc, r, a)
 	s.begin(c, session)
-	err = session.run()
-	return a.name, errors.Join(err, a.dev.Close())
+	err := session.run()
+	detached := a.dev.Close()
+	if errors.Is(err, errServerStop) && detached == nil {
+		s.release(c, r, a)
+	}
+	return errors.Join(err, detached)
 }
 
 // shakeHands runs the handshake.
@@ -70,7 +85,7 @@ func (s *Server) shakeHands(ctx context.Context, c *conn, r *bufio.Reader) (agre
 }
 
 // newReader takes a reader from the pool.
-func (m *memory) newReader(nc net.Conn) *bufio.Reader {
+func (m *memory) newReader(nc io.Reader) *bufio.Reader {
 	r, ok := m.readers.Get().(*bufio.Reader)
 	if !ok {
 		return bufio.NewReaderSize(nc, readBufferBytes)

@@ -17,6 +17,10 @@
 // and shares the rest; one that sits on shared bytes without moving data while
 // others wait for them is closed.
 //
+// A server can end in two ways: Shutdown closes what it has, HandOver gives the
+// attached connections to the caller, for the Adopt of another server, so that a
+// new process takes over and guests see a pause instead of I/O errors.
+//
 // The rules are those of the protocol's specification,
 // https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md.
 package nbd

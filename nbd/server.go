@@ -21,6 +21,8 @@ type Server struct {
 	conns      map[*conn]struct{}
 	handshakes list.List // of *conn that have not attached, oldest first
 	attached   int
+	handing    bool          // stopping, and connections are not to be closed
+	released   []Transfer    // connections that were handed over
 	emptied    chan struct{} // closed when stopping and no connection is left
 }
 
@@ -79,7 +81,7 @@ func (s *Server) acceptAll(ctx context.Context, l net.Listener, serving *sync.Wa
 		nc, err := l.Accept()
 		if err != nil {
 			if !temporary(err) || ctx.Err() != nil {
-				return err
+				return s.acceptEnded(l, err)
 			}
 			s.cfg.Log.Warn("nbd: accept failed, trying again", "err", err, "after", backoff)
 			if !pause(ctx, backoff) {
@@ -98,6 +100,15 @@ func (s *Server) acceptAll(ctx context.Context, l net.Listener, serving *sync.Wa
 		}
 		serving.Go(func() { s.serveConn(connCtx, c) })
 	}
+}
+
+// acceptEnded reports a listener that failed at once: Serve returns its error
+// only after the last connection, which may be long after.
+func (s *Server) acceptEnded(l net.Listener, err error) error {
+	if !errors.Is(err, net.ErrClosed) {
+		s.cfg.Log.Error("nbd: no longer accepting connections", "listener", l.Addr().String(), "err", err)
+	}
+	return err
 }
 
 // temporary tells whether another accept may succeed.
@@ -123,7 +134,12 @@ func pause(ctx context.Context, d time.Duration) bool {
 // returns an error without waiting for them; Serve does wait. A server that was
 // shut down stays so.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.stop()
+	s.stop(false)
+	return s.awaitEmpty(ctx)
+}
+
+// awaitEmpty waits for the last connection, or cuts what is left.
+func (s *Server) awaitEmpty(ctx context.Context) error {
 	select {
 	case <-s.emptied:
 		return nil
@@ -138,13 +154,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // stop closes listeners, ends handshakes and drains sessions.
-func (s *Server) stop() {
+func (s *Server) stop(handing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
 		return
 	}
-	s.stopping = true
+	s.stopping, s.handing = true, handing
 	for l := range s.listeners {
 		l.Close()
 	}
@@ -214,6 +230,13 @@ func (s *Server) begin(c *conn, session *session) {
 	if s.stopping {
 		session.drain()
 	}
+}
+
+// settle makes a connection safe from being pushed out by handshakes.
+func (s *Server) settle(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaveHandshake(c)
 }
 
 func (s *Server) leaveHandshake(c *conn) {

@@ -50,7 +50,7 @@ func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *buf
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.prompt, _ = a.dev.(Prompt)
 	s.out = writer{
-		nc: nc, structured: a.structured, head: make([]byte, 0, gatherBytes),
+		nc: nc, structured: a.structured, buffers: &m.buffers,
 		inFlight: s.window.inFlight, done: s.release, fail: s.cancel,
 	}
 	return s
@@ -60,7 +60,6 @@ func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *buf
 // stops, and returns after the last request has ended. The device stays open.
 func (s *session) run() error {
 	unhook := context.AfterFunc(s.ctx, func() { s.nc.Close() })
-	defer unhook()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -72,6 +71,7 @@ func (s *session) run() error {
 	}
 	s.running.Wait()
 	s.out.flush()
+	unhook() // before the end of ctx: the connection may be handed over
 	if cause := context.Cause(s.ctx); cause != nil {
 		err = cause
 	}

@@ -24,6 +24,7 @@ const (
 type writer struct {
 	nc         net.Conn
 	structured bool
+	buffers    *buffers
 	inFlight   func() int     // requests whose replies are not sent yet
 	done       func(*request) // called when a reply was sent or dropped
 	fail       func(error)    // called once, when the connection is broken
@@ -35,7 +36,7 @@ type writer struct {
 	busy  bool       // somebody writes; only that one touches what follows
 
 	broken  bool
-	head    []byte      // heads and small payloads of the batch
+	head    []byte      // heads and small payloads of the batch; pooled
 	mark    int         // head[mark:] is not in vectors yet
 	vectors net.Buffers // the batch, except for head[mark:]
 	bytes   int         // of the batch
@@ -71,6 +72,8 @@ func (w *writer) drain() {
 		return
 	}
 	w.busy = true
+	head := w.buffers.get(gatherBytes) // idle connections need none
+	w.head = (*head)[:0]
 	for len(w.queue) > 0 {
 		queued := len(w.queue)
 		w.mu.Unlock()
@@ -86,6 +89,8 @@ func (w *writer) drain() {
 		w.mu.Lock()
 		w.spare = batch[:0]
 	}
+	w.head = nil
+	w.buffers.put(head)
 	w.busy = false
 	w.mu.Unlock()
 }
