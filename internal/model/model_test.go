@@ -16,7 +16,7 @@ var exhausted = []struct {
 }{
 	{"a power loss with a flush and a promotion", true,
 		Bounds{Replicas: 2, Acting: 2, Views: 4, Writes: 1, Reads: 2, Flushes: 1, PowerLosses: 1, Promotions: 1}},
-	{"a blackout of one acting replica and a target", true,
+	{"a blackout of one acting replica and a target", false,
 		Bounds{Replicas: 2, Acting: 1, Views: 4, Writes: 1, Reads: 1, Flushes: 1, Blackouts: 1, Promotions: 1}},
 	{"overlapping writes and another coordinator", true,
 		Bounds{Replicas: 1, Acting: 1, Views: 2, Writes: 2, Reads: 2, Appointments: 1}},
@@ -28,6 +28,8 @@ var exhausted = []struct {
 		Bounds{Replicas: 3, Acting: 3, Views: 3, Writes: 1, Reads: 1, Kills: 1, Removals: 1}},
 	{"removal, return and promotion in five views", false,
 		Bounds{Replicas: 2, Acting: 2, Views: 5, Writes: 1, Reads: 1, Kills: 1, Removals: 1, Promotions: 1}},
+	{"three replicas, another coordinator, removal and promotion", false,
+		Bounds{Replicas: 3, Acting: 3, Views: 3, Writes: 1, Reads: 1, Appointments: 1, Removals: 1, Promotions: 1}},
 	{"the whole cluster loses power", false,
 		Bounds{Replicas: 2, Acting: 2, Views: 4, Writes: 1, Reads: 2, Flushes: 1, Blackouts: 1}},
 }
