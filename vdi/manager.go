@@ -351,3 +351,13 @@ func (m *Manager) release(ctx context.Context, c *coordinator) error {
 	m.mu.Unlock()
 	return nil
 }
+
+// Settle has the family taken over if nobody coordinates it, so that what a dead
+// coordinator left unfinished is made equal, and gives it back.
+func (m *Manager) Settle(ctx context.Context, id sheepdog.FamilyID) error {
+	c, _, _, err := m.route(ctx, id)
+	if err == nil && c != nil {
+		m.idle(ctx, id)
+	}
+	return err
+}

@@ -1,0 +1,175 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"sheepdog"
+	"sheepdog/api"
+	"sheepdog/recovery"
+)
+
+// Check compares all acting replicas and heals what differs unless told not to.
+// Without a VDI it goes over everything that the directory lists.
+func (b backend) Check(ctx context.Context, req *api.CheckRequest, report func(*api.CheckEvent) error) (*api.CheckSummary, error) {
+	if err := b.n.ready(ctx); err != nil {
+		return nil, err
+	}
+	c := &check{n: b.n, report: report, found: make(map[foundKey]*api.Finding)}
+	if req.VDI != "" {
+		return c.one(ctx, req)
+	}
+	for policy := range b.n.cluster.View().Tables {
+		if err := c.run(ctx, recovery.CheckRequest{Policy: policy, DryRun: req.DryRun}); err != nil {
+			return nil, err
+		}
+	}
+	return c.finish()
+}
+
+// check is one run on behalf of a client.
+type check struct {
+	n      *Node
+	report func(*api.CheckEvent) error
+
+	mu      sync.Mutex
+	found   map[foundKey]*api.Finding // a line per replica and kind of fault, not per block
+	blocks  map[foundKey]int
+	total   api.CheckSummary
+	skipped int
+}
+
+type foundKey struct {
+	node  sheepdog.NodeID
+	obj   sheepdog.ObjectID
+	layer sheepdog.LayerID
+	fault recovery.Fault
+}
+
+// one checks the layers that a VDI or snapshot reads, bases included.
+func (c *check) one(ctx context.Context, req *api.CheckRequest) (*api.CheckSummary, error) {
+	v, err := c.n.vdis.Open(req.VDI, string(req.Snapshot))
+	if err != nil {
+		return nil, err
+	}
+	v.Close(ctx)
+	what := &api.CheckVDI{Name: req.VDI}
+	entry, err := c.n.dir.Lookup(req.VDI)
+	layer, policy := entry.Layer, entry.Policy
+	if req.Snapshot != "" {
+		snap, serr := c.n.dir.LookupSnapshot(req.VDI, string(req.Snapshot))
+		err, layer, policy = serr, snap.Layer, snap.Policy
+		what.SnapshotID, what.Tag = snap.SnapID, snap.Tag
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := c.report(&api.CheckEvent{Begin: what}); err != nil {
+		return nil, err
+	}
+	policies, want := c.layers(layer, policy)
+	for _, p := range policies {
+		if err := c.run(ctx, recovery.CheckRequest{Policy: p, DryRun: req.DryRun, Want: want}); err != nil {
+			return nil, err
+		}
+	}
+	summary, err := c.finish()
+	if err == nil {
+		err = c.report(&api.CheckEvent{End: what})
+	}
+	return summary, err
+}
+
+// layers collects what a layer is read through.
+func (c *check) layers(layer sheepdog.LayerID, policy sheepdog.Policy) ([]sheepdog.Policy, func(sheepdog.ObjectID, sheepdog.LayerID) bool) {
+	set := make(map[sheepdog.LayerID]bool)
+	policies := []sheepdog.Policy{policy}
+	for layer != 0 {
+		l, ok := c.n.dir.Layer(layer)
+		if !ok {
+			break
+		}
+		set[layer] = true
+		if f, ok := c.n.dir.Family(l.Family); ok && !slices.Contains(policies, f.Policy) {
+			policies = append(policies, f.Policy)
+		}
+		if layer = l.Parent; layer == 0 {
+			layer = l.Base
+		}
+	}
+	return policies, func(_ sheepdog.ObjectID, layer sheepdog.LayerID) bool { return set[layer] }
+}
+
+func (c *check) run(ctx context.Context, req recovery.CheckRequest) error {
+	s, err := c.n.recovery.Check(ctx, req, c.note)
+	if err != nil {
+		return err
+	}
+	c.total.Objects += s.Objects
+	c.skipped += s.Skipped
+	return nil
+}
+
+// note gathers the faulty blocks of one replica.
+func (c *check) note(f recovery.Finding) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := foundKey{f.Node, f.Object, f.Layer, f.Fault}
+	out := c.found[k]
+	if out == nil {
+		out = &api.Finding{Kind: kindOf(f.Fault), Object: fmt.Sprintf("%s of layer %d", f.Object, f.Layer), Node: c.n.addrOf(f.Node), Repaired: true}
+		c.found[k] = out
+	}
+	if f.Lost {
+		out.Kind = api.FindingLost
+	}
+	out.Repaired = out.Repaired && f.Healed
+	if c.blocks == nil {
+		c.blocks = make(map[foundKey]int)
+	}
+	c.blocks[k]++
+}
+
+func kindOf(f recovery.Fault) api.FindingKind {
+	switch f {
+	case recovery.Missing:
+		return api.FindingMissing
+	case recovery.Bad:
+		return api.FindingCorrupt
+	}
+	return api.FindingDifferent
+}
+
+// addrOf is how users know a node.
+func (n *Node) addrOf(id sheepdog.NodeID) string {
+	if v := n.cluster.View(); v != nil {
+		if m, ok := v.Member(id); ok {
+			return m.Addr
+		}
+	}
+	return id.String()
+}
+
+// finish reports what was gathered and counts it.
+func (c *check) finish() (*api.CheckSummary, error) {
+	c.total.Version = api.Version
+	for k, f := range c.found {
+		f.Detail = fmt.Sprintf("%d blocks", c.blocks[k])
+		c.total.Found++
+		if f.Repaired {
+			c.total.Repaired++
+		}
+		if f.Kind == api.FindingLost {
+			c.total.Lost++
+		}
+		if err := c.report(&api.CheckEvent{Finding: f}); err != nil {
+			return nil, err
+		}
+	}
+	if c.skipped > 0 {
+		return nil, fmt.Errorf("%d partitions could not be checked: they wait for replicas or kept moving; try again after recovery: %w", c.skipped, sheepdog.ErrNotActing)
+	}
+	return &c.total, nil
+}

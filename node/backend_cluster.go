@@ -1,0 +1,283 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"sheepdog"
+	"sheepdog/api"
+	"sheepdog/cluster/state"
+)
+
+// Status describes this node without asking anybody.
+func (b backend) Status(context.Context) (*api.Status, error) {
+	n := b.n
+	s := &api.Status{Version: api.Version, Software: n.cfg.Version, Node: apiNode(n.self), State: n.state(),
+		Started: n.started, NBD: api.NBDEndpoints{TCP: n.nbdAddr}}
+	if !n.cfg.NoNBD {
+		s.NBD.Unix = n.cfg.socket()
+	}
+	if v := n.cluster.View(); v != nil {
+		s.Epoch, s.Revision = v.Epoch, uint64(v.Revision)
+	}
+	s.Leader, s.Voter = n.raftRole()
+	return s, nil
+}
+
+func apiNode(m sheepdog.Member) api.Node {
+	return api.Node{ID: m.ID, Incarnation: m.Incarnation, Addr: m.Addr, Zone: m.Zone, VNodes: m.VNodes}
+}
+
+// Cluster describes the cluster as this node knows it.
+func (b backend) Cluster(context.Context) (*api.Cluster, error) {
+	c := &api.Cluster{Version: api.Version, State: b.n.state()}
+	v := b.n.cluster.View()
+	if v == nil {
+		return c, nil
+	}
+	c.ID, c.Epoch, c.Revision, c.Config = v.Cluster, v.Epoch, v.Revision, v.Config
+	for _, r := range b.n.cluster.History() {
+		rec := api.EpochRecord{Epoch: r.Epoch, Time: r.Time}
+		for _, m := range r.Members {
+			rec.Members = append(rec.Members, api.EpochMember{Addr: m.Addr, VNodes: m.VNodes})
+		}
+		slices.SortFunc(rec.Members, func(a, b api.EpochMember) int { return api.CompareAddr(a.Addr, b.Addr) })
+		c.History = append(c.History, rec)
+	}
+	slices.SortFunc(c.History, func(a, b api.EpochRecord) int { return cmp.Compare(b.Epoch, a.Epoch) })
+	c.Warnings = b.n.warnings(v)
+	return c, nil
+}
+
+// Format makes a new cluster of the nodes alive now.
+func (b backend) Format(ctx context.Context, req *api.FormatRequest) (*api.Cluster, error) {
+	if req.Copies.Parity > 0 {
+		return nil, fmt.Errorf("erasure coding is not supported yet; give a number of copies: %w", sheepdog.ErrInvalid)
+	}
+	if v := b.n.cluster.View(); v != nil {
+		if err := b.n.ready(ctx); err != nil {
+			return nil, err
+		}
+		if n := len(b.n.dir.List()); n > 0 && !req.Discard {
+			return nil, fmt.Errorf("the cluster has %d VDIs and snapshots, which formatting deletes: %w", n, sheepdog.ErrBusy)
+		}
+	}
+	cfg := sheepdog.Config{Policy: req.Copies, MinCopies: req.MinCopies, BlockSizeShift: req.BlockSizeShift, SyncAlways: req.SyncAlways,
+		Strict: req.Strict, Locking: req.Locking, FixedVNodes: req.FixedVNodes, RecycleVIDs: req.RecycleVIDs, SkipFullDisks: req.SkipFullDisks}
+	if cfg.BlockSizeShift == 0 {
+		cfg.BlockSizeShift = sheepdog.DefaultObjectShift
+	}
+	if err := b.n.cluster.Format(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if err := b.n.ready(ctx); err != nil {
+		return nil, err
+	}
+	return b.Cluster(ctx)
+}
+
+// Shutdown stops all nodes: every one flushes and stops without leaving, so that
+// the cluster is whole again once they are started.
+func (b backend) Shutdown(ctx context.Context) error {
+	var errs []error
+	v := b.n.cluster.View()
+	if v == nil {
+		b.n.stop(errShutdown)
+		return nil
+	}
+	for _, m := range v.Members {
+		if m.ID == b.n.self.ID {
+			continue
+		}
+		if err := b.n.call(ctx, m, methodShutdown, nil, nil); err != nil {
+			errs = append(errs, fmt.Errorf("node %s: %w", m.Addr, err))
+		}
+	}
+	b.n.stop(errShutdown)
+	return errors.Join(errs...)
+}
+
+// SetRecovery lets data move after a change of membership, or pauses it.
+func (b backend) SetRecovery(ctx context.Context, enabled bool) error {
+	if b.n.cluster.View() == nil {
+		return sheepdog.ErrNotFormatted
+	}
+	disabled := !enabled
+	_, err := b.n.cluster.ProposeState(ctx, state.Command{Configure: &state.Configure{RecoveryDisabled: &disabled}})
+	return err
+}
+
+// Nodes lists the members of the view, or what gossip knows while there is none
+// or no quorum.
+func (b backend) Nodes(context.Context) ([]api.Node, error) {
+	v := b.n.cluster.View()
+	var out []api.Node
+	if v != nil && b.n.state() != api.StateWaiting {
+		for _, m := range v.Members {
+			out = append(out, apiNode(m))
+		}
+		return out, nil
+	}
+	for _, m := range b.n.cluster.Alive() {
+		out = append(out, apiNode(m.Member))
+	}
+	return out, nil
+}
+
+// capacity is the answer to methodCapacity.
+type capacity struct {
+	Used uint64 `json:"used"`
+	Free uint64 `json:"free"`
+}
+
+// Capacities asks every node for its space.
+func (b backend) Capacities(ctx context.Context) (*api.Capacities, error) {
+	nodes, err := b.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.Capacities{Version: api.Version, Nodes: make([]api.NodeCapacity, len(nodes))}
+	var eg errgroup.Group
+	for i, node := range nodes {
+		out.Nodes[i].Node = node
+		if node.VNodes == 0 {
+			continue
+		}
+		eg.Go(func() error {
+			var c capacity
+			m := sheepdog.Member{ID: node.ID, Incarnation: node.Incarnation, Addr: node.Addr}
+			if err := b.n.call(ctx, m, methodCapacity, nil, &c); err != nil {
+				out.Nodes[i].Error = err.Error()
+				return nil
+			}
+			out.Nodes[i].UsedBytes, out.Nodes[i].FreeBytes = c.Used, c.Free
+			return nil
+		})
+	}
+	if err := eg.Wait(); err != nil {
+		return nil, err
+	}
+	for _, e := range b.n.dir.List() {
+		if e.SnapID == 0 {
+			out.VirtualBytes += e.Size
+		}
+	}
+	return out, nil
+}
+
+// KillNode makes a node leave gracefully.
+func (b backend) KillNode(ctx context.Context, ref api.NodeRef) error {
+	if ref.Self || ref.ID == b.n.self.ID {
+		b.n.stop(errLeave)
+		return nil
+	}
+	v := b.n.cluster.View()
+	if v == nil {
+		return sheepdog.ErrNotFormatted
+	}
+	m, ok := v.Member(ref.ID)
+	if !ok {
+		return fmt.Errorf("node %s: %w", ref.ID, sheepdog.ErrNotFound)
+	}
+	return b.n.call(ctx, m, methodLeave, nil, nil)
+}
+
+// progress is the answer to methodProgress, in objects.
+type progress struct {
+	Finished uint64 `json:"finished"`
+	Total    uint64 `json:"total"`
+}
+
+// Recovery lists the members that the view has as targets that do not act yet,
+// or whose partitions are being compared.
+func (b backend) Recovery(ctx context.Context) ([]api.NodeRecovery, error) {
+	v := b.n.cluster.View()
+	if v == nil {
+		return nil, nil
+	}
+	var out []api.NodeRecovery
+	for _, id := range recovering(v) {
+		if m, ok := v.Member(id); ok {
+			out = append(out, api.NodeRecovery{Node: apiNode(m)})
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range out {
+		wg.Go(func() {
+			var p progress
+			m := sheepdog.Member{ID: out[i].ID, Incarnation: out[i].Incarnation, Addr: out[i].Addr}
+			if err := b.n.call(ctx, m, methodProgress, nil, &p); err == nil {
+				out[i].FinishedObjects, out[i].TotalObjects = p.Finished, p.Total
+			}
+		})
+	}
+	wg.Wait()
+	return out, nil
+}
+
+// recovering lists the nodes that have work to do before the view is complete.
+func recovering(v *sheepdog.View) []sheepdog.NodeID {
+	seen := make(map[sheepdog.NodeID]bool)
+	done := make(map[*sheepdog.Placement]bool) // rows are shared
+	for _, t := range v.Tables {
+		for _, p := range t {
+			if done[p] {
+				continue
+			}
+			done[p] = true
+			for _, id := range p.Target {
+				if !p.IsActing(id) || p.State != sheepdog.Clean {
+					seen[id] = true
+				}
+			}
+		}
+	}
+	out := make([]sheepdog.NodeID, 0, len(seen))
+	for id := range seen {
+		out = append(out, id)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Methods of control calls between nodes' APIs.
+const (
+	methodLayers   = "node.layers"
+	methodCapacity = "node.capacity"
+	methodProgress = "node.progress"
+	methodLeave    = "node.leave"
+	methodShutdown = "node.shutdown"
+	methodMerged   = "node.merged"
+)
+
+// control serves the methods above.
+func (n *Node) control(method string) ([]byte, error) {
+	switch method {
+	case methodLayers:
+		return n.handleLayers()
+	case methodCapacity:
+		u, err := n.engine.Usage()
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(capacity{Used: u.Used, Free: u.Free})
+	case methodProgress:
+		return json.Marshal(n.progress())
+	case methodMerged:
+		return n.handleMerged()
+	case methodLeave:
+		n.stop(errLeave)
+		return nil, nil
+	case methodShutdown:
+		n.stop(errShutdown)
+		return nil, nil
+	}
+	return nil, fmt.Errorf("control method %q: %w; is the other node newer than this one?", method, sheepdog.ErrInvalid)
+}

@@ -1,0 +1,109 @@
+// Package node joins the rooms of a sheep: one Config, one wiring, used by the
+// daemon and by the tests. It decides nothing itself: membership is cluster's,
+// replicas are replica's and objectstore's, disks of guests are vdi's; here they
+// are given to each other, and the control API and NBD are put in front.
+//
+// Main types: Config, Node.
+package node
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"sheepdog"
+	"sheepdog/cluster"
+)
+
+// Config is how a sheep is started.
+type Config struct {
+	Meta      string   // metadata directory; created if it does not exist
+	Disks     []string // data directories; empty: Meta/obj
+	Port      int      // of API, peers, Raft and gossip; default 7000
+	Bind      string   // IP address to listen on; empty: Advertise
+	Advertise string   // IP address that others use; empty: 127.0.0.1
+	Zone      *uint32  // failure domain; nil: the four bytes of the address
+	LocalFile string   // other sheep of this host are found in this file; see -c local
+	Seeds     []string // host:port of other sheep; see -c gossip
+	NoSync    bool     // answer flushes without fdatasync
+	Gateway   bool     // store nothing
+	VNodes    int      // weight; 0: the default
+	NBDAddr   string   // host:port to serve NBD on; empty: only the unix socket
+	Version   string   // of the program, for status and gossip
+	Logger    *slog.Logger
+
+	// RecoveryDelay is how long data are left where they are after a node was
+	// lost, because it may come back; 0: the default of package recovery.
+	RecoveryDelay time.Duration
+
+	// What tests replace. Nil or zero: the real thing.
+	Network    sheepdog.Network
+	Engine     sheepdog.Engine
+	RaftMemory *cluster.Memory
+	Timing     cluster.Timing
+	Clock      func() time.Duration
+	Identity   sheepdog.NodeID
+	NoNBD      bool // no NBD at all, not even the socket
+}
+
+// maxSocketPath is what a unix socket's path may have on Linux, in bytes.
+const maxSocketPath = 107
+
+func (c *Config) fill() error {
+	if c.Port == 0 {
+		c.Port = sheepdog.DefaultPort
+	}
+	if c.Port < 1 || c.Port > 65535 {
+		return fmt.Errorf("port %d: want 1 to 65535", c.Port)
+	}
+	if c.Advertise == "" {
+		c.Advertise = "127.0.0.1"
+	}
+	ip, err := netip.ParseAddr(c.Advertise)
+	if err != nil || ip.IsUnspecified() {
+		return fmt.Errorf("address %q: want the IP address at which other nodes reach this one", c.Advertise)
+	}
+	if c.Bind == "" {
+		c.Bind = c.Advertise
+	}
+	if c.VNodes == 0 {
+		c.VNodes = sheepdog.DefaultVNodes
+	}
+	if c.VNodes < 0 || c.VNodes > 65535 {
+		return fmt.Errorf("number of vnodes %d: want 1 to 65535", c.VNodes)
+	}
+	if c.Gateway {
+		c.VNodes = 0
+	}
+	if c.Zone == nil {
+		z := zoneOf(ip)
+		c.Zone = &z
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if n := len(c.socket()); !c.NoNBD && n > maxSocketPath {
+		return fmt.Errorf("metadata directory %s: the path of its NBD socket has %d bytes, at most %d are possible; use a shorter path", c.Meta, n, maxSocketPath)
+	}
+	return nil
+}
+
+// zoneOf is the default zone: the bytes of an IPv4 address in network order, so
+// that several sheep of one host are one failure domain.
+func zoneOf(ip netip.Addr) uint32 {
+	b := ip.Unmap().AsSlice()
+	b = b[len(b)-4:]
+	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
+// addr is what other nodes dial.
+func (c *Config) addr() string { return net.JoinHostPort(c.Advertise, strconv.Itoa(c.Port)) }
+
+// listenAddr is what the node's port is bound to.
+func (c *Config) listenAddr() string { return net.JoinHostPort(c.Bind, strconv.Itoa(c.Port)) }
+
+func (c *Config) socket() string { return filepath.Join(c.Meta, "nbd.sock") }

@@ -1,0 +1,133 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"sheepdog"
+	"sheepdog/nbd"
+	"sheepdog/vdi"
+)
+
+// exports serves every VDI as NAME, read-write, and every snapshot as NAME@TAG
+// or NAME@ID, read-only.
+type exports struct{ n *Node }
+
+// Open attaches to a VDI or snapshot. It first waits until this node knows
+// everything committed so far: a VDI made through another node is there.
+func (e exports) Open(ctx context.Context, name string, _ nbd.Info) (nbd.Device, error) {
+	if err := e.n.ready(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", nbd.ErrShutdown, err)
+	}
+	base, ref, _ := strings.Cut(name, "@")
+	v, err := e.n.vdis.Open(base, ref)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", nbd.ErrUnknownExport, err)
+	}
+	return &device{v: v, detach: e.n.timing.Detach}, nil
+}
+
+// List names the VDIs, then the snapshots by number.
+func (e exports) List(ctx context.Context) ([]string, error) {
+	if err := e.n.ready(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", nbd.ErrShutdown, err)
+	}
+	var names, snaps []string
+	for _, entry := range e.n.dir.List() {
+		if entry.SnapID == 0 {
+			names = append(names, entry.Name)
+		} else {
+			snaps = append(snaps, fmt.Sprintf("%s@%d", entry.Name, entry.SnapID))
+		}
+	}
+	return append(names, snaps...), nil
+}
+
+// device is a volume as NBD sees it: the size is rounded up to sectors.
+type device struct {
+	v      *vdi.Volume
+	detach time.Duration // bound of the hand-over when the last client leaves
+}
+
+const sector = 512
+
+func (d *device) Size() uint64           { return (d.v.Size() + sector - 1) &^ (sector - 1) }
+func (d *device) ReadOnly() bool         { return d.v.ReadOnly() }
+func (d *device) PreferredBlock() uint32 { return sheepdog.BlockSize }
+
+func (d *device) ReadAt(ctx context.Context, p []byte, off uint64) error {
+	return errno(d.v.ReadAt(ctx, p, off))
+}
+
+func (d *device) WriteAt(ctx context.Context, p []byte, off uint64, fua bool) error {
+	return d.then(ctx, d.v.WriteAt(ctx, p, off), fua)
+}
+
+func (d *device) Flush(ctx context.Context) error { return errno(d.v.Flush(ctx)) }
+
+// Trim gives back the whole blocks within the range; the edges stay.
+func (d *device) Trim(ctx context.Context, off, n uint64, fua bool) error {
+	from := (off + sheepdog.BlockSize - 1) &^ (sheepdog.BlockSize - 1)
+	to := (off + n) &^ (sheepdog.BlockSize - 1)
+	if from >= to {
+		return nil
+	}
+	return d.then(ctx, d.v.ZeroAt(ctx, from, to-from), fua)
+}
+
+// WriteZeroes is always fast: whole blocks are zeroed by their records alone.
+func (d *device) WriteZeroes(ctx context.Context, off, n uint64, flags nbd.ZeroFlags) error {
+	return d.then(ctx, d.v.ZeroAt(ctx, off, n), flags&nbd.ZeroFUA != 0)
+}
+
+// then flushes after a write that must be durable.
+func (d *device) then(ctx context.Context, err error, fua bool) error {
+	if err == nil && fua {
+		err = d.v.Flush(ctx)
+	}
+	return errno(err)
+}
+
+// Cache is a hint that needs nothing here: frozen data are read ahead anyway.
+func (d *device) Cache(context.Context, uint64, uint64) error { return nil }
+
+func (d *device) Status(ctx context.Context, off, n uint64, limit int) ([]nbd.Extent, error) {
+	runs, err := d.v.Status(ctx, off, n, limit)
+	if err != nil {
+		return nil, errno(err)
+	}
+	out := make([]nbd.Extent, len(runs))
+	for i, r := range runs {
+		out[i].Length = r.Length
+		switch r.State {
+		case sheepdog.Absent, sheepdog.Zero:
+			out[i].Flags = nbd.Hole | nbd.Zero
+		}
+	}
+	return out, nil
+}
+
+// Close detaches; the VDI's coordinator may move then.
+func (d *device) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), d.detach)
+	defer cancel()
+	return d.v.Close(ctx)
+}
+
+// errno wraps an error so that NBD tells the client the right one.
+func errno(err error) error {
+	for _, m := range []struct{ ours, theirs error }{
+		{sheepdog.ErrClosed, nbd.ErrShutdown},
+		{sheepdog.ErrFrozen, nbd.ErrReadOnly},
+		{sheepdog.ErrNoSpace, nbd.ErrNoSpace},
+		{sheepdog.ErrInvalid, nbd.ErrInvalid},
+	} {
+		if errors.Is(err, m.ours) {
+			return fmt.Errorf("%w: %w", m.theirs, err)
+		}
+	}
+	return err
+}

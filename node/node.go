@@ -1,0 +1,416 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sheepdog"
+	"sheepdog/api"
+	"sheepdog/cluster"
+	"sheepdog/gateway"
+	"sheepdog/nbd"
+	"sheepdog/objectstore"
+	"sheepdog/peer"
+	"sheepdog/recovery"
+	"sheepdog/replica"
+	"sheepdog/vdi"
+	"sheepdog/vdi/directory"
+)
+
+// timing holds the bounds of what a node waits for.
+type timing struct {
+	Leave  time.Duration // hand-over and leave at SIGTERM, together
+	Detach time.Duration // hand-over when the last client of a VDI leaves
+	Drain  time.Duration // requests of NBD clients at stop
+	Flush  time.Duration // between flushes of a coordinator
+}
+
+func defaultTiming() timing {
+	return timing{Leave: 4 * time.Second, Detach: 10 * time.Second, Drain: time.Second, Flush: 5 * time.Second}
+}
+
+// baseCache is the memory for data of frozen layers, in bytes.
+const baseCache = 64 << 20
+
+// Node is one sheep. Start makes it, Close ends it.
+type Node struct {
+	cfg     Config
+	timing  timing
+	log     *slog.Logger
+	self    sheepdog.Member
+	started time.Time
+
+	engine   sheepdog.Engine
+	dir      *directory.Directory
+	mux      *peer.Mux
+	streams  map[peer.Kind]net.Listener
+	pool     *peer.Pool
+	server   *peer.Server
+	cluster  *cluster.Cluster
+	replica  *replica.Server
+	recovery *recovery.Agent
+	gateway  *gateway.Gateway
+	vdis     *vdi.Manager
+	nbd      *nbd.Server
+	merges   merges
+	nbdAddr  string // TCP address of NBD; empty: none
+	http     *http.Server
+
+	joined  atomic.Pointer[cluster.Cluster] // cluster, for those who may ask before it is there
+	wired   chan struct{}                   // closed when every room is in place
+	ctx     context.Context
+	stop    context.CancelCauseFunc // why the node stops: errLeave, errShutdown or a failure
+	wg      sync.WaitGroup
+	closers []func() // in reverse order
+}
+
+// Reasons to stop.
+var (
+	errLeave    = errors.New("node was told to leave")
+	errShutdown = errors.New("cluster is shutting down")
+)
+
+// Start brings a node up. It returns when the node serves its API; joining goes
+// on. The caller must Close it.
+func Start(cfg Config) (*Node, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, timing: defaultTiming(), log: cfg.Logger, started: time.Now(), dir: directory.New(), streams: make(map[peer.Kind]net.Listener), wired: make(chan struct{})}
+	n.ctx, n.stop = context.WithCancelCause(context.Background())
+	for _, step := range []func() error{n.openStore, n.listen, n.join, n.wire, n.serve} {
+		if err := step(); err != nil {
+			n.stop(err)
+			n.closeAll()
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// onClose has closer called when the node ends, last in first out.
+func (n *Node) onClose(closer func()) { n.closers = append(n.closers, closer) }
+
+func (n *Node) closeAll() {
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		n.closers[i]()
+	}
+	n.closers = nil
+	n.wg.Wait()
+}
+
+// spawn runs a loop until the node ends.
+func (n *Node) spawn(loop func()) { n.wg.Go(loop) }
+
+// openStore locks the directory and opens what it holds.
+func (n *Node) openStore() error {
+	n.self = sheepdog.Member{ID: n.cfg.Identity, Incarnation: sheepdog.Incarnation(random()), Addr: n.cfg.addr(),
+		Zone: sheepdog.Zone(*n.cfg.Zone), VNodes: uint16(n.cfg.VNodes)}
+	if n.cfg.Engine != nil {
+		n.engine = n.cfg.Engine
+		return nil
+	}
+	if err := os.MkdirAll(n.cfg.Meta, 0o700); err != nil {
+		return fmt.Errorf("metadata directory: %w", err)
+	}
+	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, Logger: n.log.With("part", "store")})
+	if err != nil {
+		return err
+	}
+	n.engine = store
+	n.onClose(func() {
+		if err := store.Close(); err != nil {
+			n.log.Error("store did not close cleanly", "err", err)
+		}
+	})
+	n.self.ID, err = loadIdentity(n.cfg.Meta)
+	return err
+}
+
+// listen takes the node's port and sorts what comes in.
+func (n *Node) listen() error {
+	if n.cfg.Network == nil {
+		n.cfg.Network = peer.HostNetwork()
+	}
+	l, err := n.cfg.Network.Listen(n.cfg.listenAddr())
+	if err != nil {
+		return fmt.Errorf("%w; is another sheep running? choose another port with -p", err)
+	}
+	n.mux = peer.NewMux(l, peer.MuxOptions{Cluster: n.clusterID, Logger: n.log.With("part", "port")})
+	n.onClose(func() { n.mux.Close() })
+	if err := n.sort(); err != nil {
+		return err
+	}
+	opts := peer.Options{Node: n.self.ID, Incarnation: n.self.Incarnation, Cluster: n.clusterID, OnBroken: n.broken, Logger: n.log.With("part", "peer")}
+	n.pool = peer.NewPool(n.cfg.Network, opts)
+	n.onClose(n.pool.Close)
+	n.server = peer.NewServer(handler{n}, opts)
+	n.onClose(n.server.Close)
+	return nil
+}
+
+// sort has the port's connections delivered by kind.
+func (n *Node) sort() error {
+	for _, k := range []peer.Kind{peer.KindPeer, peer.KindHTTP, peer.KindRaft, peer.KindGossip} {
+		l, err := n.mux.Listen(k)
+		if err != nil {
+			return err
+		}
+		n.streams[k] = l
+	}
+	return nil
+}
+
+// clusterID is what the node's connections claim; zero before format.
+func (n *Node) clusterID() sheepdog.ClusterID {
+	if c := n.joined.Load(); c != nil {
+		return c.ID()
+	}
+	return sheepdog.ClusterID{}
+}
+
+// broken passes refused and reset connections on as suspicions.
+func (n *Node) broken(e *peer.BrokenError) {
+	select {
+	case <-n.wired:
+	default:
+		return
+	}
+	if e.Reason != peer.Refused && e.Reason != peer.Reset {
+		return
+	}
+	if v := n.cluster.View(); v != nil {
+		if m, ok := v.Member(e.Node); ok {
+			n.cluster.Suspect(m.ID, m.Incarnation)
+		}
+	}
+}
+
+// suspect is told by the gateway of members that it could not reach.
+func (n *Node) suspect(m sheepdog.Member) { n.cluster.Suspect(m.ID, m.Incarnation) }
+
+// join starts gossip and Raft.
+func (n *Node) join() error {
+	dialer := peer.Dialer{Network: n.cfg.Network, Cluster: n.clusterID}
+	opts := cluster.Options{
+		Self: n.self, Network: n.cfg.Network, Bind: n.cfg.listenAddr(),
+		RaftConns: n.streams[peer.KindRaft], GossipConns: n.streams[peer.KindGossip],
+		Dial: func(ctx context.Context, s cluster.Stream, addr string) (net.Conn, error) {
+			kind := peer.KindRaft
+			if s == cluster.StreamGossip {
+				kind = peer.KindGossip
+			}
+			return dialer.Dial(ctx, kind, addr)
+		},
+		Caller: n.pool, Machine: machine{n.dir}, Gate: n.gate, Seeds: n.seeds, Timing: n.cfg.Timing, Clock: n.cfg.Clock,
+		Memory: n.cfg.RaftMemory, OnGeneration: n.adoptGeneration, Info: n.hints, Logger: n.log.With("part", "cluster"),
+	}
+	if n.cfg.RaftMemory == nil {
+		opts.Dir = filepath.Join(n.cfg.Meta, "raft")
+	}
+	if err := n.registerLocal(); err != nil {
+		return err
+	}
+	c, err := cluster.Start(opts)
+	if err != nil {
+		return err
+	}
+	n.cluster = c
+	n.joined.Store(c)
+	n.onClose(func() {
+		if err := c.Shutdown(); err != nil {
+			n.log.Error("cluster did not stop cleanly", "err", err)
+		}
+	})
+	return nil
+}
+
+// registerLocal makes the node known to the sheep of this host.
+func (n *Node) registerLocal() error {
+	if n.cfg.LocalFile == "" {
+		return nil
+	}
+	f := localFile(n.cfg.LocalFile)
+	if err := f.add(n.self.Addr); err != nil {
+		return err
+	}
+	n.onClose(func() {
+		if err := f.remove(n.self.Addr); err != nil {
+			n.log.Warn("could not leave the file of local sheep", "err", err)
+		}
+	})
+	return nil
+}
+
+func (n *Node) seeds() []string {
+	var out []string
+	if n.cfg.LocalFile != "" {
+		out = localFile(n.cfg.LocalFile).list()
+	}
+	for _, s := range append(out, n.cfg.Seeds...) {
+		if s != n.self.Addr {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// wire joins what serves data.
+func (n *Node) wire() error {
+	n.replica = replica.New(replica.Config{Self: n.self.ID, Incarnation: n.self.Incarnation, Engine: n.engine, Views: n.cluster,
+		Layers: layers{n.dir}, NoSync: n.cfg.NoSync, Heal: n.heal, Log: n.log.With("part", "replica")})
+	n.gateway = gateway.New(n.self.ID, n.cluster, peers{n}, n.suspect, gateway.DefaultTiming(), n.log.With("part", "gateway"))
+	n.vdis = vdi.NewManager(vdi.Options{Self: n.self.ID, Incarnation: n.self.Incarnation, Directory: n.dir, Objects: n.gateway,
+		Cluster: n.cluster, Peers: peers{n}, BaseCache: baseCache, FlushEvery: n.timing.Flush, Logger: n.log.With("part", "vdi")})
+	n.onClose(n.vdis.Close)
+	close(n.wired)
+	n.spawn(n.followViews)
+	n.spawn(n.pruneLoop)
+	return n.startRecovery()
+}
+
+// followViews closes the connections to nodes that are no members any more, so
+// that nobody waits for them.
+func (n *Node) followViews() {
+	for {
+		v := n.cluster.View()
+		if v != nil {
+			n.pool.Retain(v.Members)
+		}
+		select {
+		case <-n.cluster.Changed(v):
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// serve opens the doors: peers, API, NBD.
+func (n *Node) serve() error {
+	n.spawn(func() { n.server.Serve(n.streams[peer.KindPeer]) })
+	n.http = api.NewServer(backend{n}, api.Options{Logger: n.log.With("part", "api")}).HTTPServer(n.ctx)
+	n.spawn(func() { n.http.Serve(n.streams[peer.KindHTTP]) })
+	n.onClose(func() { n.http.Close() })
+	if n.cfg.NoNBD {
+		return nil
+	}
+	return n.serveNBD()
+}
+
+func (n *Node) serveNBD() error {
+	s, err := nbd.New(nbd.Config{Exports: exports{n}, Log: n.log.With("part", "nbd")})
+	if err != nil {
+		return err
+	}
+	n.nbd = s
+	var listeners []net.Listener
+	path := n.cfg.socket()
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("stale NBD socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("NBD socket: %w", err)
+	}
+	listeners = append(listeners, l)
+	if n.cfg.NBDAddr != "" {
+		l, err := net.Listen("tcp", n.cfg.NBDAddr)
+		if err != nil {
+			listeners[0].Close()
+			return fmt.Errorf("NBD: %w; choose another address with --nbd", err)
+		}
+		n.nbdAddr = l.Addr().String()
+		listeners = append(listeners, l)
+	}
+	ctx, cut := context.WithCancel(context.Background())
+	n.onClose(cut)
+	for _, l := range listeners {
+		n.spawn(func() { s.Serve(ctx, l) })
+	}
+	return nil
+}
+
+// ready waits until this node has applied everything committed so far.
+func (n *Node) ready(ctx context.Context) error {
+	if n.cluster.View() == nil {
+		return sheepdog.ErrNotFormatted
+	}
+	return n.cluster.Barrier(ctx)
+}
+
+// call runs a control method on a member, this node included, and decodes its
+// JSON reply into out unless that is nil.
+func (n *Node) call(ctx context.Context, m sheepdog.Member, method string, body []byte, out any) error {
+	var reply []byte
+	var err error
+	if m.ID == n.self.ID {
+		reply, err = n.control(method)
+	} else {
+		reply, err = n.pool.Client(m).Call(ctx, method, body)
+	}
+	if err != nil || out == nil {
+		return err
+	}
+	return json.Unmarshal(reply, out)
+}
+
+// Done is closed when the node was told to stop, or cannot go on.
+func (n *Node) Done() <-chan struct{} { return n.ctx.Done() }
+
+// Close ends the node. If ctx is not over it first hands its VDIs over; unless
+// the whole cluster is shutting down it then leaves by a commit.
+func (n *Node) Close(ctx context.Context) error {
+	n.stop(errLeave) // a reason given before stays
+	cause := context.Cause(n.ctx)
+	if n.nbd != nil {
+		drain, cancel := context.WithTimeout(ctx, n.timing.Drain)
+		n.nbd.Shutdown(drain)
+		cancel()
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.timing.Leave)
+	defer cancel()
+	if err := n.vdis.ReleaseAll(ctx); err != nil {
+		n.log.Warn("not everything was handed over", "err", err)
+	}
+	if errors.Is(cause, errLeave) {
+		if err := n.cluster.Leave(ctx); err != nil {
+			n.log.Warn("could not leave gracefully; the others will notice", "err", err)
+		}
+	}
+	n.closeAll()
+	if errors.Is(cause, errLeave) || errors.Is(cause, errShutdown) {
+		return nil
+	}
+	return cause
+}
+
+// Kill ends the node as a crash would: nothing is handed over or flushed.
+func (n *Node) Kill() {
+	n.stop(errors.New("killed"))
+	n.closeAll()
+}
+
+// Run starts a node, calls ready once it serves its API, and stops it when ctx
+// ends or it is told to.
+func Run(ctx context.Context, cfg Config, ready func()) error {
+	n, err := Start(cfg)
+	if err != nil {
+		return err
+	}
+	ready()
+	select {
+	case <-ctx.Done():
+	case <-n.Done():
+	}
+	return n.Close(context.Background())
+}

@@ -1,0 +1,171 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"sheepdog"
+	"sheepdog/cluster"
+	"sheepdog/cluster/state"
+	"sheepdog/vdi/directory"
+)
+
+// machine is the directory as the cluster's state machine sees it.
+type machine struct{ *directory.Directory }
+
+// Reset is called when the cluster is formatted again: ids go on, so that no
+// cache takes something old for something new.
+func (m machine) Reset() { m.Clear() }
+
+// layers is the directory as replicas and recovery see it.
+type layers struct{ dir *directory.Directory }
+
+func (l layers) Chain(id sheepdog.LayerID) []sheepdog.LayerID {
+	chain, _ := l.dir.Chain(id)
+	return chain
+}
+
+func (l layers) Logical(id sheepdog.LayerID) []sheepdog.LayerID { return l.dir.Logical(id) }
+
+func (l layers) Owner(id sheepdog.LayerID) (sheepdog.LayerID, bool) { return l.dir.Owner(id) }
+
+func (l layers) Frozen(id sheepdog.LayerID) (frozen, known bool) {
+	layer, ok := l.dir.Layer(id)
+	return layer.Frozen, ok
+}
+
+func (l layers) NextLayer() sheepdog.LayerID { return l.dir.NextLayer() }
+
+func (l layers) Family(id sheepdog.LayerID) (sheepdog.FamilyID, bool) {
+	layer, ok := l.dir.Layer(id)
+	return layer.Family, ok
+}
+
+func (l layers) Policy(id sheepdog.FamilyID) (sheepdog.Policy, bool) {
+	f, ok := l.dir.Family(id)
+	return f.Policy, ok
+}
+
+func (l layers) Token(id sheepdog.FamilyID) sheepdog.Token {
+	f, _ := l.dir.Family(id)
+	return f.Token
+}
+
+func (l layers) Changed() <-chan struct{} { return l.dir.Changed() }
+
+// peers is the way to other nodes, and to this node's own rooms, as gateway, vdi
+// and recovery see it.
+type peers struct{ n *Node }
+
+func (p peers) Replica(m sheepdog.Member) sheepdog.Replica {
+	if m.ID == p.n.self.ID {
+		return p.n.replica
+	}
+	return p.n.pool.Replica(m)
+}
+
+func (p peers) Forwarder(m sheepdog.Member) sheepdog.Forwarder {
+	if m.ID == p.n.self.ID {
+		return p.n.vdis
+	}
+	return p.n.pool.Client(m)
+}
+
+func (p peers) Call(ctx context.Context, m sheepdog.Member, method string, body []byte) ([]byte, error) {
+	return p.n.pool.Client(m).Call(ctx, method, body)
+}
+
+// handler serves what arrives from other nodes.
+type handler struct{ n *Node }
+
+func (h handler) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
+	h.n.replica.Write(ctx, reqs, done)
+}
+
+func (h handler) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
+	return h.n.replica.Read(ctx, req)
+}
+
+func (h handler) Flush(ctx context.Context, req *sheepdog.FlushRequest) error {
+	return h.n.replica.Flush(ctx, req)
+}
+
+func (h handler) Seal(ctx context.Context, req *sheepdog.SealRequest) (*sheepdog.SealReply, error) {
+	return h.n.replica.Seal(ctx, req)
+}
+
+func (h handler) List(ctx context.Context, req *sheepdog.ListRequest) (*sheepdog.ListReply, error) {
+	return h.n.replica.List(ctx, req)
+}
+
+func (h handler) Fetch(ctx context.Context, req *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
+	return h.n.replica.Fetch(ctx, req)
+}
+
+func (h handler) Forward(ctx context.Context, req *sheepdog.ForwardRequest, buf []byte) error {
+	return h.n.vdis.Forward(ctx, req, buf)
+}
+
+// Control goes to the room whose method it is.
+func (h handler) Control(ctx context.Context, _ sheepdog.NodeID, method string, body []byte) ([]byte, error) {
+	if reply, err, ok := h.n.cluster.HandleControl(ctx, method, body); ok {
+		return reply, err
+	}
+	if reply, err, ok := h.n.vdis.HandleControl(ctx, method, body); ok {
+		return reply, err
+	}
+	return h.n.control(method)
+}
+
+// gate runs on the Raft leader before a directory command is committed. A
+// coordinator that is still a member is not replaced by another; after one that
+// is not, its lease must be over. (docs/protocol.md rule 6)
+func (n *Node) gate(ctx context.Context, kind string, body []byte) error {
+	select {
+	case <-n.wired:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	cmd, ok, err := directory.ParseAcquire(kind, body)
+	if !ok || err != nil {
+		return err
+	}
+	f, ok := n.dir.Family(cmd.Family)
+	if !ok || f.Coordinator.IsZero() || f.Coordinator.Incarnation == cmd.Incarnation {
+		return nil
+	}
+	if m, ok := n.cluster.View().Member(f.Coordinator.Node); ok && m.Incarnation == f.Coordinator.Incarnation {
+		return fmt.Errorf("VDI %q is coordinated by node %s: %w", f.Name, m.ID, sheepdog.ErrBusy)
+	}
+	return n.cluster.LeaseOver(ctx, state.MemberRef{ID: f.Coordinator.Node, Incarnation: f.Coordinator.Incarnation})
+}
+
+// factGeneration is where the store remembers which format of the cluster its
+// content belongs to.
+const factGeneration = "generation"
+
+// adoptGeneration wipes the store when the cluster was formatted anew. Older
+// generations come again while the log is replayed at start.
+func (n *Node) adoptGeneration(generation uint64) error {
+	b, err := n.engine.Get(factGeneration)
+	if err != nil {
+		return err
+	}
+	if len(b) == 8 && binary.LittleEndian.Uint64(b) >= generation {
+		return nil
+	}
+	if err := n.engine.Wipe(); err != nil {
+		return fmt.Errorf("wipe the store for a newly formatted cluster: %w", err)
+	}
+	return n.engine.Put(factGeneration, binary.LittleEndian.AppendUint64(nil, generation))
+}
+
+// hints is what gossip tells of this node.
+func (n *Node) hints() cluster.Hints {
+	h := cluster.Hints{Version: n.cfg.Version}
+	if u, err := n.engine.Usage(); err == nil {
+		h.Capacity, h.Used = u.Used+u.Free, u.Used
+	}
+	return h
+}

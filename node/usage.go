@@ -1,0 +1,119 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"sheepdog"
+	"sheepdog/vdi/directory"
+)
+
+// layerCount is what a layer holds in the cluster.
+type layerCount struct {
+	Objects uint64 `json:"objects"` // each counted once, however many replicas
+}
+
+// layerCounts asks every node once for what its layers hold.
+func (n *Node) layerCounts(ctx context.Context) (map[sheepdog.LayerID]layerCount, error) {
+	var mu sync.Mutex
+	sum := make(map[sheepdog.LayerID]layerCount)
+	eg, ctx := errgroup.WithContext(ctx)
+	for _, m := range n.cluster.View().Members {
+		if m.VNodes == 0 {
+			continue
+		}
+		eg.Go(func() error {
+			var one map[sheepdog.LayerID]layerCount
+			if err := n.call(ctx, m, methodLayers, nil, &one); err != nil {
+				return nil // its objects are counted where else they act
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for id, c := range one {
+				t := sum[id]
+				sum[id] = layerCount{Objects: t.Objects + c.Objects}
+			}
+			return nil
+		})
+	}
+	if err := eg.Wait(); err != nil {
+		return nil, err
+	}
+	return sum, nil
+}
+
+// ownLayers counts this node's share: an object counts at its first acting
+// replica.
+func (n *Node) ownLayers() (map[sheepdog.LayerID]layerCount, error) {
+	layers, err := n.engine.Layers()
+	if err != nil {
+		return nil, err
+	}
+	v := n.cluster.View()
+	out := make(map[sheepdog.LayerID]layerCount, len(layers))
+	for id, family := range layers {
+		owner, ok := n.dir.Owner(id)
+		if !ok {
+			continue
+		}
+		f, ok := n.dir.Family(family)
+		if !ok {
+			continue
+		}
+		indexes, err := n.engine.LayerObjects(id)
+		if err != nil {
+			return nil, err
+		}
+		c := out[owner]
+		for _, i := range indexes {
+			if n.counts(v, f.Policy, sheepdog.ObjectID{Family: family, Index: i}) {
+				c.Objects++
+			}
+		}
+		out[owner] = c
+	}
+	return out, nil
+}
+
+// counts reports whether this node is the one at which the object is counted.
+func (n *Node) counts(v *sheepdog.View, policy sheepdog.Policy, obj sheepdog.ObjectID) bool {
+	p, ok := v.Placement(policy, obj.Partition())
+	return ok && len(p.Acting) > 0 && p.Acting[0] == n.self.ID
+}
+
+// objects counts what a VDI has written since its last snapshot, and what it
+// inherits from older layers and from its base.
+func (n *Node) objects(e *directory.Entry, counts map[sheepdog.LayerID]layerCount) (own, shared layerCount) {
+	if counts == nil {
+		return own, shared
+	}
+	own = counts[e.Layer]
+	for layer, first := e.Layer, true; layer != 0; first = false {
+		l, ok := n.dir.Layer(layer)
+		if !ok {
+			break
+		}
+		if !first {
+			shared.Objects += counts[layer].Objects
+		}
+		if layer = l.Parent; layer == 0 {
+			layer = l.Base
+		}
+	}
+	if limit := (e.Size + 1<<e.BlockSizeShift - 1) >> e.BlockSizeShift; shared.Objects > limit {
+		shared.Objects = limit
+	}
+	return own, shared
+}
+
+// handleLayers answers methodLayers.
+func (n *Node) handleLayers() ([]byte, error) {
+	counts, err := n.ownLayers()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(counts)
+}
