@@ -247,6 +247,7 @@ func TestIdleAddressIsClosed(t *testing.T) {
 			slow <- err
 		}()
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if len(p.clients) != 1 {
 			t.Fatal("a connection in use was closed")
 		}

@@ -208,6 +208,7 @@ func TestCancelledWritesGiveDataBack(t *testing.T) {
 		mu.Unlock()
 		close(gate)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if ended != total {
 			t.Errorf("%d of %d writes ended", ended, total)
 		}

@@ -108,6 +108,7 @@ func TestFormattingKeepsCallsInFlight(t *testing.T) {
 			joined <- string(body) + errorText(err)
 		}()
 		time.Sleep(time.Second)
+		synctest.Wait()
 		id = testCluster
 		if err := writeAll(t, c, t.Context(), writeRequest(blocks(16, 1), 16))[0]; err != nil {
 			t.Fatal(err)
@@ -117,8 +118,8 @@ func TestFormattingKeepsCallsInFlight(t *testing.T) {
 		if got := <-joined; got != "joined" {
 			t.Fatalf("join: %s", got)
 		}
-		synctest.Wait()
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if got := len(node.server.sessions); got != 1 {
 			t.Errorf("%d sessions, want 1: the older connection should have been closed", got)
 		}

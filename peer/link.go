@@ -226,24 +226,11 @@ func (l *link) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done fu
 		if ids != nil {
 			ids[i] = id
 		}
-		l.sendWrite(id, r)
+		_ = l.out.putWrite(id, r) // if the queue is closed the reader ends the request
 	}
 	if ids != nil {
 		w.stop = context.AfterFunc(ctx, func() { l.cancelWrites(ctx, ids) })
 	}
-}
-
-// sendWrite queues one write. If the queue is closed the reader ends it.
-func (l *link) sendWrite(id uint64, r *sheepdog.WriteRequest) {
-	var meta [128]byte
-	var data [1][]byte
-	f := frame{kind: kindWrite, id: id, meta: appendWrite(meta[:0], r)}
-	if r.Data != nil {
-		data[0] = r.Data
-		f.data = data[:]
-	}
-	f.seal()
-	_ = l.out.put(&f)
 }
 
 // cancelWrites ends the requests that have no answer yet: first those whose

@@ -249,8 +249,9 @@ func TestSlowLorisMakesRoom(t *testing.T) {
 			}
 			c.Write([]byte{0}) // the first byte of a preamble
 			silent = append(silent, c)
-			synctest.Wait()
 		}
+		time.Sleep(time.Second)
+		synctest.Wait()
 		if got := m.sniffing.Len(); got > 10 {
 			t.Errorf("%d connections are being sniffed at", got)
 		}
@@ -259,6 +260,7 @@ func TestSlowLorisMakesRoom(t *testing.T) {
 			t.Errorf("a good stream: %q", got)
 		}
 		time.Sleep(6 * time.Second)
+		synctest.Wait()
 		if got := m.sniffing.Len(); got != 0 {
 			t.Errorf("%d silent connections are left after the time-out", got)
 		}

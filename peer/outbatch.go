@@ -1,6 +1,10 @@
 package peer
 
-import "net"
+import (
+	"net"
+
+	"sheepdog"
+)
 
 // keepArena is up to how many bytes an emptied batch keeps for reuse.
 const keepArena = 1 << 20
@@ -72,6 +76,22 @@ func (b *outBatch) add(f *frame) {
 	}
 	if f.owner != nil {
 		f.owner.release()
+	}
+}
+
+// addWrite is add for the most frequent request; crc is of its data.
+func (b *outBatch) addWrite(id uint64, r *sheepdog.WriteRequest, crc uint32) {
+	var room [headerSize]byte
+	start := len(b.arena)
+	b.arena = appendWrite(append(b.arena, room[:]...), r)
+	meta := b.arena[start+headerSize:]
+	h := header{kind: kindWrite, id: id, meta: uint32(len(meta)), data: uint32(len(r.Data)), metaCRC: checksum(meta), dataCRC: crc}
+	appendHeader(b.arena[:start], h)
+	b.bytes += h.size()
+	if len(r.Data) >= bulkSize {
+		b.refs = append(b.refs, outRef{at: len(b.arena), id: id, data: r.Data})
+	} else {
+		b.arena = append(b.arena, r.Data...)
 	}
 }
 

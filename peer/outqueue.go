@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"sync"
+
+	"sheepdog"
 )
 
 const (
@@ -59,6 +61,21 @@ func (q *outQueue) put(f *frame) error {
 	}
 	before := q.fill.bytes
 	q.fill.add(f)
+	q.bytes += q.fill.bytes - before
+	q.sendAndUnlock()
+	return nil
+}
+
+// putWrite is put for the most frequent request.
+func (q *outQueue) putWrite(id uint64, r *sheepdog.WriteRequest) error {
+	crc := checksum(r.Data)
+	q.mu.Lock()
+	if q.err != nil {
+		q.mu.Unlock()
+		return q.err
+	}
+	before := q.fill.bytes
+	q.fill.addWrite(id, r, crc)
 	q.bytes += q.fill.bytes - before
 	q.sendAndUnlock()
 	return nil
@@ -220,6 +237,9 @@ func (q *outQueue) sendAll() error {
 
 // sendStep writes up to writeStep bytes or one small group of pieces.
 func (q *outQueue) sendStep() (int, error) {
+	if first := q.cur.vec[0]; !gather || len(q.cur.vec) == 1 {
+		return q.conn.Write(first[:min(len(first), writeStep)])
+	}
 	vec, total := make(net.Buffers, 0, 8), 0
 	for _, b := range q.cur.vec {
 		b = b[:min(len(b), writeStep-total)]

@@ -1,4 +1,4 @@
-//go:build linux && (amd64 || arm64)
+//go:build linux && (amd64 || arm64) && !race
 
 package peer
 
@@ -8,6 +8,9 @@ import (
 	"syscall"
 	"unsafe"
 )
+
+// gather says that several pieces go to the socket in one call.
+const gather = true
 
 // rawLimit is up to how many bytes a socket call is made without telling the
 // scheduler. Such a call takes microseconds, and telling the scheduler of each

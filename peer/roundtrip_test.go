@@ -7,8 +7,10 @@ import (
 	"reflect"
 	"sync"
 	"testing"
+	"time"
 
 	"sheepdog"
+	"sheepdog/internal/sim"
 )
 
 var (
@@ -16,6 +18,36 @@ var (
 	testPolicy = sheepdog.Policy{Copies: 3, Parity: 1}
 	testObject = sheepdog.ObjectID{Family: 0x1122334455667788, Index: 0x99aabbcc}
 )
+
+// pairFunc makes a client of a node with the given handler.
+type pairFunc func(testing.TB, Handler) *Client
+
+// simulatedPair runs on the simulated network, in real time.
+func simulatedPair(t testing.TB, h Handler) *Client {
+	t.Helper()
+	n := sim.NewNet(1, sim.NetOptions{Latency: time.Microsecond})
+	node := startNode(t, n.Host("b"), ":7000", h, Options{})
+	return startPool(t, n.Host("a"), Options{}).Client(node.member)
+}
+
+// TestMessages sends every message over both networks.
+func TestMessages(t *testing.T) {
+	for network, pair := range map[string]pairFunc{"loopback": pair, "simulated": simulatedPair} {
+		for name, test := range map[string]func(*testing.T, pairFunc){
+			"WriteArrives":          testWriteArrives,
+			"WriteRefusesMalformed": testWriteRefusesMalformed,
+			"ReadFillsBuffers":      testReadFillsBuffers,
+			"ErrorsCross":           testErrorsCross,
+			"FlushAndSeal":          testFlushAndSeal,
+			"ListPages":             testListPages,
+			"Fetch":                 testFetch,
+			"Forward":               testForward,
+			"Control":               testControl,
+		} {
+			t.Run(network+"/"+name, func(t *testing.T) { test(t, pair) })
+		}
+	}
+}
 
 func writeRequest(data []byte, count uint32) *sheepdog.WriteRequest {
 	return &sheepdog.WriteRequest{
@@ -25,7 +57,7 @@ func writeRequest(data []byte, count uint32) *sheepdog.WriteRequest {
 	}
 }
 
-func TestWriteArrives(t *testing.T) {
+func testWriteArrives(t *testing.T, pair pairFunc) {
 	var mu sync.Mutex
 	var got []sheepdog.WriteRequest
 	h := &fakeHandler{write: func(_ context.Context, reqs []*sheepdog.WriteRequest, done func(int, error)) {
@@ -57,7 +89,7 @@ func TestWriteArrives(t *testing.T) {
 	}
 }
 
-func TestWriteRefusesMalformed(t *testing.T) {
+func testWriteRefusesMalformed(t *testing.T, pair pairFunc) {
 	c := pair(t, &fakeHandler{})
 	for name, r := range map[string]*sheepdog.WriteRequest{
 		"no blocks":      writeRequest(nil, 0),
@@ -75,7 +107,7 @@ func TestWriteRefusesMalformed(t *testing.T) {
 	}
 }
 
-func TestReadFillsBuffers(t *testing.T) {
+func testReadFillsBuffers(t *testing.T, pair pairFunc) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var want *sheepdog.ReadRequest
 	h := &fakeHandler{read: func(_ context.Context, r *sheepdog.ReadRequest) error {
@@ -111,7 +143,7 @@ func TestReadFillsBuffers(t *testing.T) {
 	wantError(t, c.Read(testContext(t), &sheepdog.ReadRequest{Count: 1}), sheepdog.ErrInvalid)
 }
 
-func TestErrorsCross(t *testing.T) {
+func testErrorsCross(t *testing.T, pair pairFunc) {
 	var answer error
 	h := &fakeHandler{
 		read:  func(context.Context, *sheepdog.ReadRequest) error { return answer },
@@ -129,7 +161,7 @@ func TestErrorsCross(t *testing.T) {
 	}
 }
 
-func TestFlushAndSeal(t *testing.T) {
+func testFlushAndSeal(t *testing.T, pair pairFunc) {
 	reply := &sheepdog.SealReply{Origins: []sheepdog.Origin{{Gateway: 1, Request: 2}}}
 	for i := range 500_000 { // more than a frame holds
 		reply.Dirty = append(reply.Dirty, sheepdog.DirtyBlocks{
@@ -160,7 +192,7 @@ func TestFlushAndSeal(t *testing.T) {
 	}
 }
 
-func TestListPages(t *testing.T) {
+func testListPages(t *testing.T, pair pairFunc) {
 	var all []sheepdog.ListEntry
 	for i := range 2500 {
 		all = append(all, sheepdog.ListEntry{Object: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i)}, Layer: 2, Digest: uint64(i) * 7})
@@ -219,7 +251,7 @@ func fetchReply(n int, withData bool) *sheepdog.FetchReply {
 	return r
 }
 
-func TestFetch(t *testing.T) {
+func testFetch(t *testing.T, pair pairFunc) {
 	h := &fakeHandler{fetch: func(_ context.Context, r *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
 		if r.Fence != testFence || r.Object != testObject || r.Layer != 5 || r.Start != 2 || !r.Verify {
 			t.Errorf("another fetch arrived: %+v", r)
@@ -238,7 +270,7 @@ func TestFetch(t *testing.T) {
 	}
 }
 
-func TestForward(t *testing.T) {
+func testForward(t *testing.T, pair pairFunc) {
 	for _, n := range []int{1, 4096, 70_000, 1 << 20, sheepdog.MaxTransfer} {
 		payload := blocks(n/4096+1, 1)[:n]
 		h := &fakeHandler{forward: func(_ context.Context, r *sheepdog.ForwardRequest, buf []byte) error {
@@ -278,7 +310,7 @@ func TestForward(t *testing.T) {
 	}
 }
 
-func TestControl(t *testing.T) {
+func testControl(t *testing.T, pair pairFunc) {
 	h := &fakeHandler{control: func(ctx context.Context, from sheepdog.NodeID, method string, body []byte) ([]byte, error) {
 		if p, ok := PeerFrom(ctx); !ok || p != (Peer{Node: 1, Incarnation: 11}) || from != 1 {
 			t.Errorf("called by %+v, node %s", p, from)

@@ -97,8 +97,9 @@ func (ss *session) runBatch() error {
 	ss.writes.Add(1)
 	ss.srv.handler.Write(ss.ctx, b.reqs, b.done)
 
-	err := b.detach()
-	if b.recyclable() {
+	answered, err := b.detach()
+	if answered {
+		b.letGo()
 		ss.writes.Done()
 		return err
 	}
@@ -107,13 +108,12 @@ func (ss *session) runBatch() error {
 }
 
 // detach has later answers send themselves. Before, it waits until the buffers
-// of unanswered writes are within their bound.
-func (b *writeBatch) detach() error {
+// of unanswered writes are within their bound. It reports whether there are none.
+func (b *writeBatch) detach() (answered bool, err error) {
 	ss := b.ss
 	b.mu.Lock()
 	left := b.left
 	b.mu.Unlock()
-	var err error
 	if left > 0 {
 		weight := int64(min(len(b.chunk.b), maxDetached))
 		if err = ss.detached.Acquire(ss.ctx, weight); err == nil {
@@ -123,21 +123,14 @@ func (b *writeBatch) detach() error {
 	b.mu.Lock()
 	acks := b.acks
 	b.acks = nil
-	b.inline = b.left == 0 // then nobody answers any more
+	answered = b.left == 0
+	b.inline = answered // then nobody answers any more
 	b.mu.Unlock()
 	ss.ackAll(acks)
-	return err
-}
-
-// recyclable takes the batch back if all is answered.
-func (b *writeBatch) recyclable() bool {
-	b.mu.Lock()
-	done := b.inline
-	b.mu.Unlock()
-	if done {
-		b.letGo()
+	if answered {
+		b.acks = acks[:0]
 	}
-	return done
+	return answered, err
 }
 
 // letGo gives up what the batch holds and empties it.
