@@ -246,11 +246,17 @@ func TestSlowIsNotStalled(t *testing.T) {
 // Clients that sit on shared bytes make way soon when others wait for them;
 // meanwhile small requests of others are not held up at all.
 func TestStalledUnderPressure(t *testing.T) {
+	for _, hog := range []command{cmdRead, cmdWrite} { // its reply unread, its payload unsent
+		t.Run(hog.String(), func(t *testing.T) { testStalledUnderPressure(t, hog) })
+	}
+}
+
+func testStalledUnderPressure(t *testing.T, cmd command) {
 	cfg := Config{SharedBytes: 32 << 20, MaxConnectionBytes: 32 << 20}
 	simulated(t, newMemDevice(32<<20), cfg, func(t *testing.T, l *pipeListener, s *Server) {
 		hog := attachPipe(t, l)
 		defer hog.nc.Close()
-		hog.nc.Write(requestBytes(header{cmd: cmdRead, length: 32 << 20}, nil))
+		hog.nc.Write(requestBytes(header{cmd: cmd, length: 32 << 20}, nil))
 		synctest.Wait()
 		began := time.Now()
 		c := attachPipe(t, l)
