@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,8 +114,8 @@ func TestRefusedCommandsChangeNothing(t *testing.T) {
 
 func TestTableLimit(t *testing.T) {
 	s := New()
-	mustApply(t, s, formatOf(nodes(3, 1), 3))
-	for i := 1; i < MaxTables; i++ { // narrow ones are fast
+	mustApply(t, s, formatOf(nodes(1, 1), 3))
+	for i := 1; i < MaxTables; i++ {
 		mustApply(t, s, Command{Table: &AddTable{Policy: sheepdog.Policy{Copies: uint8(1 + i/15), Parity: uint8(1 + i%15)}}})
 	}
 	policy := sheepdog.Policy{Copies: 30}
@@ -209,25 +210,35 @@ func TestTimesAreNormalised(t *testing.T) {
 
 // A Change rewrites 65536 rows; it runs on every node in the path of failover.
 func TestChangeIsFast(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		t.Skip("measures time")
 	}
 	s := New()
 	three := nodes(3, 1)
 	mustApply(t, s, formatOf(three, 3))
 	best := time.Hour
-	for i := range 5 { // the machine may be busy: the best counts
+	for i := range 5 { // caches may be cold: the best counts
 		three[2].Incarnation = sheepdog.Incarnation(i + 2)
 		cmd := Command{Change: &Change{Join: three[2:], Confirmed: refs(three[:2]), Time: testTime}}
-		start := time.Now()
+		start := cpuTime(t)
 		mustApply(t, s, cmd)
 		s.View()
-		best = min(best, time.Since(start))
+		best = min(best, cpuTime(t)-start)
 		promoteAll(t, s, three[2])
 	}
 	if best > 100*time.Millisecond {
-		t.Errorf("a change took %v, want less than 100 ms", best)
+		t.Errorf("a change took %v of CPU, want less than 100 ms", best)
 	}
+}
+
+// cpuTime is what this process has used so far: unlike the clock it does not
+// count the time in which others had the processor.
+func cpuTime(t *testing.T) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatalf("getrusage: %v", err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func promoteAll(t testing.TB, s *State, m sheepdog.Member) {
