@@ -217,7 +217,7 @@ func TestRestartedNodeFollowsAtOnceAfterALongOutage(t *testing.T) {
 		w.formatted(3)
 		victim := w.follower()
 		victim.kill()
-		time.Sleep(10 * time.Minute)
+		time.Sleep(45 * time.Second)
 		epoch := w.leader().epoch()
 		victim.boot()
 		took := w.eventually(5*time.Second, "in the view", w.agreed)
@@ -270,6 +270,9 @@ func TestMinorityCannotCommitAndLosesItsLease(t *testing.T) {
 		w.part(minority, false)
 		w.settle()
 		for _, n := range w.up() {
+			if err := n.Barrier(w.ctx(time.Second)); err != nil {
+				t.Error(err)
+			}
 			if got := n.machine.list(); !slices.Contains(got, "kept") {
 				t.Errorf("node %d applied %v", n.n, got)
 			}
@@ -296,7 +299,7 @@ func TestWholeRestartJoinsInOneEpoch(t *testing.T) {
 		for _, n := range w.up() {
 			n.kill()
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(20 * time.Second)
 		for i := 1; i <= 5; i++ {
 			w.nodes[i].boot()
 		}
@@ -357,7 +360,7 @@ func TestTwoClustersNeverMerge(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.seeds = []int{1, 4} // somebody mixes up the seeds
-		time.Sleep(time.Minute)
+		time.Sleep(20 * time.Second)
 		for i := 1; i <= 5; i++ {
 			n := w.nodes[i]
 			want, others := []int{1, 2, 3}, n.View().Cluster != first
@@ -449,13 +452,13 @@ func TestVotersSpreadOverZones(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.settle()
-		zones := map[sheepdog.Zone]bool{}
-		for _, v := range w.voters() {
-			zones[w.nodes[v].self.Zone] = true
-		}
-		if len(zones) != 4 {
-			t.Errorf("voters %v are in zones %v", w.voters(), zones)
-		}
+		w.eventually(5*time.Second, "voters in all zones", func() bool {
+			zones := map[sheepdog.Zone]bool{}
+			for _, v := range w.voters() {
+				zones[w.nodes[v].self.Zone] = true
+			}
+			return len(zones) == 4 && len(w.voters()) == 5
+		})
 		dead := w.nodes[6]
 		dead.kill()
 		w.eventually(10*time.Second, "dead voter is replaced", func() bool {

@@ -30,6 +30,9 @@ type consensus struct {
 	// office is called with what a new leader works with, and nil when it ends.
 	office func(*office)
 	ready  chan struct{} // closed when the owner holds this consensus
+
+	mu    sync.Mutex
+	moved chan struct{} // closed and replaced when another leader is known
 }
 
 const (
@@ -60,7 +63,7 @@ func (w configWatcher) StoreConfiguration(index uint64, c raft.Configuration) {
 func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, suspect func(sheepdog.NodeID, error), office func(*office)) (*consensus, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &consensus{
-		cluster: id, timing: o.Timing, clock: o.Clock, log: o.Logger, cancel: cancel, office: office, ready: make(chan struct{}),
+		cluster: id, timing: o.Timing, clock: o.Clock, log: o.Logger, cancel: cancel, office: office, ready: make(chan struct{}), moved: make(chan struct{}),
 		self: raft.Server{ID: raft.ServerID(o.Self.ID.String()), Address: raftAddress(o.Self.ID, o.Self.Addr)},
 	}
 	logger := &raftLogger{log: o.Logger}
@@ -76,8 +79,13 @@ func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, suspec
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	c.raft = r
-	c.wg.Add(1)
-	go c.watch(ctx, notify)
+	observed := make(chan raft.Observation, 16)
+	r.RegisterObserver(raft.NewObserver(observed, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	}))
+	c.wg.Go(func() { c.watch(ctx, notify) })
+	c.wg.Go(func() { c.watchLeader(ctx, observed) })
 	return c, nil
 }
 
@@ -109,7 +117,6 @@ func (c *consensus) bootstrap() error {
 
 // watch follows this node's leadership.
 func (c *consensus) watch(ctx context.Context, notify <-chan bool) {
-	defer c.wg.Done()
 	select {
 	case <-c.ready:
 	case <-ctx.Done():
@@ -127,6 +134,28 @@ func (c *consensus) watch(ctx context.Context, notify <-chan bool) {
 			return
 		}
 	}
+}
+
+// watchLeader wakes those who wait for a leader that may be gone.
+func (c *consensus) watchLeader(ctx context.Context, observed <-chan raft.Observation) {
+	for {
+		select {
+		case <-observed:
+			c.mu.Lock()
+			close(c.moved)
+			c.moved = make(chan struct{})
+			c.mu.Unlock()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// leaderMoved is closed when this node knows of another leader, or of none.
+func (c *consensus) leaderMoved() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.moved
 }
 
 // takeOffice commits the first entry of this leader's term. After it, every

@@ -15,29 +15,49 @@ import (
 // the view, takes those out that left or died, and keeps Raft's voters right.
 // On other nodes it sleeps.
 func (c *Cluster) membershipLoop() {
-	var settled sheepdog.Revision // whose waiting partitions were looked at
+	var rescue rescue
 	for c.ctx.Err() == nil {
 		off, view := c.office.Load(), c.pub.view()
 		if off == nil || view == nil {
 			c.wait(c.membershipKick, c.opts.Timing.Rejoin)
 			continue
 		}
-		w := off.pending.collect(view, c.deadMembers(off, view))
-		switch {
-		case !w.empty():
+		if w := off.pending.collect(view, c.deadMembers(off, view)); !w.empty() {
 			if err := c.batch(off); err != nil {
 				c.opts.Logger.Info("membership was not changed", "err", err)
 				c.wait(nil, jitter(c.opts.Timing.Batch))
 			}
 			continue
-		case settled != view.Revision && waitsForDead(view):
-			if err := c.change(off, view, work{}); err == nil {
-				settled = view.Revision
+		}
+		if rescue.due(view, c.opts.Clock()) {
+			if err := c.change(off, view, work{}); err != nil {
+				c.opts.Logger.Info("partitions wait for dead nodes", "err", err)
 			}
 		}
 		c.reconcileVoters(view)
 		c.wait(c.membershipKick, c.opts.Timing.Reconcile)
 	}
+}
+
+// rescue says when to look for members that may go on without dead ones.
+type rescue struct {
+	view    *sheepdog.View
+	waiting bool // the view has partitions that wait for dead nodes
+	next    time.Duration
+}
+
+// rescueEvery is the pause between attempts on the same view.
+const rescueEvery = 2 * time.Second
+
+func (r *rescue) due(view *sheepdog.View, now time.Duration) bool {
+	if r.view != view {
+		*r = rescue{view: view, waiting: waitsForDead(view), next: now}
+	}
+	if !r.waiting || now < r.next {
+		return false
+	}
+	r.next = now + rescueEvery
+	return true
 }
 
 // batch waits for company and commits one change. After a start of the whole
@@ -177,14 +197,24 @@ func reason(cmd state.Change) string {
 // waitsForDead reports whether a partition lists an acting replica that is no
 // member beside one that is: once that one confirms, it goes on without.
 func waitsForDead(view *sheepdog.View) bool {
+	members := make(map[sheepdog.NodeID]bool, len(view.Members))
+	for _, m := range view.Members {
+		members[m.ID] = true
+	}
+	seen := make(map[*sheepdog.Placement]bool) // partitions share them
 	for _, table := range view.Tables {
-		var last *sheepdog.Placement
 		for _, p := range table {
-			if p == last {
-				continue // runs of partitions share placements
+			if seen[p] {
+				continue
 			}
-			last = p
-			if live, missing := view.ActingMembers(p); missing > 0 && len(live) > 0 {
+			seen[p] = true
+			live := 0
+			for _, id := range p.Acting {
+				if members[id] {
+					live++
+				}
+			}
+			if live > 0 && live < len(p.Acting) {
 				return true
 			}
 		}

@@ -184,6 +184,8 @@ func (c *Cluster) proposeOnce(ctx context.Context, e entry) (outcome, error) {
 		return outcome{}, err
 	}
 	id := c.clusterID()
+	ctx, cancel := c.attempt(ctx)
+	defer cancel()
 	addr, err := c.findLeader(ctx)
 	if err != nil {
 		return outcome{}, err
@@ -193,6 +195,28 @@ func (c *Cluster) proposeOnce(ctx context.Context, e entry) (outcome, error) {
 		return outcome{}, err
 	}
 	return decodeOutcome(out)
+}
+
+// attemptLimit bounds one attempt, of which a gate may take a part.
+const attemptLimit = 5 * time.Second
+
+// attempt ends ctx when the leader that a request went to is no longer the one
+// that Raft tells of, so that nobody waits for the answer of a dead one.
+func (c *Cluster) attempt(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
+	cons := c.consensus.Load()
+	if cons == nil {
+		return ctx, cancel
+	}
+	moved := cons.leaderMoved()
+	c.wg.Go(func() {
+		select {
+		case <-moved:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, cancel
 }
 
 // handlePropose is the leader's side: cluster id 16 | entry.
@@ -269,6 +293,8 @@ func (c *Cluster) Barrier(ctx context.Context) error {
 	defer leave()
 	var index uint64
 	err = c.retry(ctx, func() error {
+		ctx, cancel := c.attempt(ctx)
+		defer cancel()
 		r, err := c.askLeader(ctx, methodIndex, message{})
 		index = r.Index
 		return err

@@ -95,6 +95,9 @@ func simulate(t *testing.T, f func(w *world)) {
 			for _, n := range w.nodes {
 				n.stop()
 			}
+			// The libraries' goroutines end with their timers. One that did not
+			// would be reported as a deadlock of the bubble.
+			time.Sleep(5 * time.Second)
 		}()
 		f(w)
 	})
@@ -153,6 +156,7 @@ func (n *simNode) boot() {
 			}
 			return w.gate(ctx, n, kind)
 		},
+		Timing:       Timing{CommitTimeout: 25 * time.Millisecond}, // 5 ms cost much time of the tests
 		Clock:        func() time.Duration { return time.Since(w.start) },
 		OnGeneration: func(g uint64) error { n.gens = append(n.gens, g); return nil },
 		Logger:       slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("n", n.n),
@@ -188,7 +192,7 @@ func (w *world) eventually(limit time.Duration, what string, cond func() bool) t
 			w.dump()
 			w.t.Fatalf("after %v still not: %s", limit, what)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 	return time.Since(began)
 }
