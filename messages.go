@@ -73,7 +73,10 @@ type FlushRequest struct {
 	Flushed uint64 // as in WriteRequest
 }
 
-// SealRequest promises the token and revision and asks what is dirty.
+// SealRequest promises the token and revision and asks what is dirty. Token 0
+// promises nothing: recovery asks so what it must carry over. With Family 0
+// besides, the reply has one run of 0 blocks for every family of which something
+// is remembered, with the promised token in its stamp.
 type SealRequest struct {
 	Fence
 	Family FamilyID

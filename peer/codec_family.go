@@ -41,6 +41,8 @@ const (
 //
 //	0   4                                                        4+44n
 //	| n | n times: family, index, layer, start, count, token, seq | m | m times: gateway, request |
+//
+// A run of 0 blocks names a family of which something is remembered.
 func appendSealReply(b []byte, r *sheepdog.SealReply) []byte {
 	b = be.AppendUint32(b, uint32(len(r.Dirty)))
 	for i := range r.Dirty {
@@ -67,7 +69,7 @@ func decodeSealReply(meta []byte) (*sheepdog.SealReply, error) {
 		d := sheepdog.DirtyBlocks{
 			Object: c.object(), Layer: sheepdog.LayerID(c.u64()), Start: sheepdog.BlockNo(c.u32()), Count: c.u32(), Stamp: c.stamp(),
 		}
-		if d.Count == 0 || uint64(d.Start)+uint64(d.Count) > maxSpan {
+		if uint64(d.Start)+uint64(d.Count) > maxSpan {
 			return nil, invalid("seal reply: dirty run %d+%d of object %s", d.Start, d.Count, d.Object)
 		}
 		r.Dirty[i] = d

@@ -153,8 +153,9 @@ func (m *Manager) Rollback(ctx context.Context, cmd directory.Rollback) (directo
 }
 
 // atCoordinator runs here(c) if this node coordinates the VDI or can, else calls
-// the coordinator's node and hands its reply to remote. While the working layer
-// is not written, here(nil) is enough for a snapshot.
+// the coordinator's node and hands its reply to remote. For a snapshot here(nil)
+// is enough while the working layer is not written, or after a coordinator has
+// given the VDI back, flushed: then the commit itself notices a new one.
 func (m *Manager) atCoordinator(ctx context.Context, name, method string, cmd any, here func(context.Context, *coordinator) error, remote func([]byte) error) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		changed := m.opt.Directory.Changed()
@@ -177,7 +178,7 @@ func (m *Manager) tryCoordinator(ctx context.Context, id sheepdog.FamilyID, meth
 	if !ok {
 		return fmt.Errorf("VDI was deleted: %w", sheepdog.ErrNotFound)
 	}
-	if l, ok := m.opt.Directory.Layer(f.Working); ok && method == methodSnapshot && !l.Written {
+	if l, ok := m.opt.Directory.Layer(f.Working); ok && method == methodSnapshot && (!l.Written || f.Coordinator.IsZero()) {
 		return here(ctx, nil)
 	}
 	c, other, token, err := m.route(ctx, id)
@@ -224,11 +225,18 @@ func (m *Manager) idle(ctx context.Context, id sheepdog.FamilyID) {
 	}
 }
 
-// snapshotHere takes the snapshot with c's writes held; c is nil if the VDI is
-// not written.
+// snapshotHere takes the snapshot with c's writes held; c is nil if nobody
+// writes the VDI.
 func (m *Manager) snapshotHere(ctx context.Context, c *coordinator, cmd directory.Snapshot) (directory.Snapped, error) {
 	cmd.Time = time.Now()
 	if c == nil {
+		if v, err := m.opt.Directory.Lookup(cmd.Name); err == nil {
+			f, _ := m.opt.Directory.Family(v.Family)
+			cmd.IfFamily = f.ID
+			if f.Coordinator.IsZero() {
+				cmd.IfToken = f.Token // refused if somebody is appointed meanwhile
+			}
+		}
 		return commit[directory.Snapped](ctx, m, &cmd)
 	}
 	if err := c.quiesce(ctx); err != nil {

@@ -434,3 +434,30 @@ func TestStatusShowsHolesAndBase(t *testing.T) {
 		}
 	}
 }
+
+// A VDI that was given back is snapshotted without a coordinator; one that is
+// written again at that moment is not frozen under its writer.
+func TestSnapshotOfAnIdleVDINeedsNoCoordinator(t *testing.T) {
+	w := newWorld()
+	m := w.manager(t, 1)
+	create(t, m, "v", 1<<20)
+	v := open(t, m, "v", "")
+	write(t, v, 0, fill(4096, 1))
+	if err := v.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := w.dir.Family(v.family.id)
+	if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := w.dir.Family(v.family.id); after.Token != before.Token {
+		t.Fatal("a coordinator was appointed for a snapshot of an idle VDI")
+	}
+	expect(t, open(t, m, "v", "s"), 0, fill(4096, 1))
+
+	v = open(t, m, "v", "")
+	write(t, v, 0, fill(4096, 2)) // there is a coordinator now, and the layer is written
+	if _, err := m.snapshotHere(t.Context(), nil, directory.Snapshot{Name: "v"}); !errors.Is(err, sheepdog.ErrConflict) {
+		t.Fatalf("froze a layer under its coordinator: %v", err)
+	}
+}
