@@ -262,3 +262,42 @@ func TestIdleAddressIsClosed(t *testing.T) {
 		}
 	})
 }
+
+// TestCancelInTheMiddleOfAReply: the buffers are being filled when the node
+// stops and the caller gives up; they are given back when the node is.
+func TestCancelInTheMiddleOfAReply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := sim.NewNet(1, sim.NetOptions{Latency: 10 * time.Millisecond})
+		h := &fakeHandler{read: func(_ context.Context, r *sheepdog.ReadRequest) error {
+			for i := range r.States {
+				r.States[i] = sheepdog.Data
+			}
+			copy(r.Buf, blocks(int(r.Count), 1))
+			return nil
+		}}
+		c, _ := simPair(t, n, h, Options{})
+		_, err := c.bulk.acquire(t.Context(), true)
+		wantError(t, err, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		req := &sheepdog.ReadRequest{Count: 1024, Buf: make([]byte, 4<<20), States: make([]sheepdog.BlockState, 1024)}
+		start := time.Now()
+		time.AfterFunc(80*time.Millisecond, func() { n.Freeze("b") })
+		time.AfterFunc(200*time.Millisecond, cancel)
+		err = c.Read(ctx, req)
+		if d := time.Since(start); err == nil || d < 200*time.Millisecond || d > 3*time.Second {
+			t.Errorf("ended after %v with %v", d, err)
+		}
+		if req.Buf[0] == 0 || req.Buf[len(req.Buf)-1] != 0 {
+			t.Error("the reply was not cut in the middle: the test tests nothing")
+		}
+		clear(req.Buf)
+		n.Thaw("b")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for _, b := range req.Buf {
+			if b != 0 {
+				t.Fatal("written to after the call returned")
+			}
+		}
+	})
+}

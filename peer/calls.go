@@ -29,7 +29,9 @@ func (c *Client) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 	}
 }
 
-// Read reads blocks. The buffers of req are not used after it returns.
+// Read reads blocks. The buffers of req are not used after it returns; if ctx
+// ends while a long reply is being received into them, that is when the rest has
+// come or the node was given up.
 func (c *Client) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
 	if err := checkRead(req); err != nil {
 		return err

@@ -128,7 +128,12 @@ func (n *lane) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done fu
 
 func (w waitingWrite) send(l *link) {
 	if err := l.out.waitRoom(w.ctx); err != nil {
-		w.fail(l.broken(err))
+		if w.ctx.Err() != nil {
+			err = fmt.Errorf("%w: write not sent to %s: %w", sheepdog.ErrUnreachable, l.addr, err)
+		} else {
+			err = l.broken(err)
+		}
+		w.fail(err)
 		return
 	}
 	l.write(w.ctx, w.reqs, w.done)

@@ -85,6 +85,9 @@ func (l *link) direct(h header) error {
 		l.in.skip(headerSize + int(h.meta))
 		return l.discard(int(h.data))
 	}
+	if c.part != nil {
+		meta = append(c.part, meta...)
+	}
 	vec, err := c.ranges(meta, int(h.data), l.vec[:0])
 	if err != nil {
 		return err

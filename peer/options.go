@@ -22,7 +22,6 @@ type Options struct {
 	HandshakeTimeout time.Duration // for dialling and the greeting; 2 s
 	MinBackoff       time.Duration // between failed dials; 50 ms, doubling up to
 	MaxBackoff       time.Duration // 1 s
-	MaxCalls         int           // calls in flight per connection, writes apart; 1024
 	MaxSessions      int           // connections that a server accepts; 4096
 
 	// OnBroken is told of every connection that was refused or broke, but not of
@@ -52,7 +51,6 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.HandshakeTimeout, 2*time.Second)
 	setDefault(&o.MinBackoff, 50*time.Millisecond)
 	setDefault(&o.MaxBackoff, time.Second)
-	setDefault(&o.MaxCalls, 1024)
 	setDefault(&o.MaxSessions, 4096)
 	if o.Cluster == nil {
 		o.Cluster = func() sheepdog.ClusterID { return sheepdog.ClusterID{} }
