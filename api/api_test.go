@@ -298,6 +298,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"POST", "/v1/vdis", `{"name":"x","sizeBytes":0}`, 400, "invalid"},
 		{"POST", "/v1/vdis", `{"name":"x","sizeBytes":18014398509481985}`, 400, "invalid"},
 		{"POST", "/v1/vdis", `{"name":"x","sizeBytes":1,"blockSizeShift":19}`, 400, "invalid"},
+		{"POST", "/v1/vdis", `{"name":"x","sizeBytes":4503599627370497,"blockSizeShift":20}`, 400, "invalid"},
 		{"POST", "/v1/vdis", `{"name":"x","sizeBytes":1,"copies":"32"}`, 400, "invalid"},
 		{"POST", "/v1/vdis", `{"name":"","sizeBytes":1}`, 400, "invalid"},
 		{"POST", "/v1/vdis", `{"name":"a@b","sizeBytes":1}`, 400, "invalid"},

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"math"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -74,6 +75,14 @@ func checkShift(n uint8) error {
 	return nil
 }
 
+// checkIndexes refuses a size that has more objects than can be numbered.
+func checkIndexes(size uint64, shift uint8) error {
+	if shift != 0 && size > (math.MaxUint32+1)<<shift {
+		return invalidf("VDI size %d: at most %d objects of 2^%d bytes are possible", size, uint64(math.MaxUint32+1), shift)
+	}
+	return nil
+}
+
 // firstError is the first of errs that is not nil.
 func firstError(errs ...error) error {
 	for _, err := range errs {
@@ -112,7 +121,7 @@ func (r *CheckRequest) check() error {
 }
 
 func (r *CreateRequest) check() error {
-	return firstError(CheckName(r.Name), CheckSize(r.SizeBytes), checkShift(r.BlockSizeShift))
+	return firstError(CheckName(r.Name), CheckSize(r.SizeBytes), checkShift(r.BlockSizeShift), checkIndexes(r.SizeBytes, r.BlockSizeShift))
 }
 
 func (r *SnapshotRequest) check() error {

@@ -53,8 +53,10 @@ func rawVDI(b *strings.Builder, v *api.VDI) {
 func physical(b *strings.Builder, v *api.VDI, style ListStyle) {
 	switch {
 	case !style.Physical:
-	case v.PhysicalBytes == nil:
+	case v.PhysicalBytes == nil && style.Raw:
 		b.WriteString(" -")
+	case v.PhysicalBytes == nil:
+		fmt.Fprintf(b, " %9s", "-")
 	case style.Raw:
 		fmt.Fprintf(b, " %d", *v.PhysicalBytes)
 	default:
