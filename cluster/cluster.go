@@ -101,6 +101,9 @@ func (c *Cluster) start() error {
 			return err
 		}
 	}
+	if f := c.fatal.Load(); f != nil {
+		return *f
+	}
 	if c.gossip, err = newGossip(&c.opts, c.describe, c.kickMembership); err != nil {
 		return err
 	}

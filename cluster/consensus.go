@@ -166,17 +166,18 @@ func (c *consensus) takeOffice(ctx context.Context) {
 	if err != nil {
 		panic("first entry: " + err.Error())
 	}
-	term := c.raft.CurrentTerm()
-	future := c.raft.Apply(first, applyTimeout)
-	if err := future.Error(); err != nil {
-		c.log.Info("elected, but did not stay the leader", "err", err)
-		return
+	for term := c.raft.CurrentTerm(); c.leads(term) && ctx.Err() == nil; {
+		err := c.raft.Apply(first, applyTimeout).Error()
+		if err == nil && c.leads(term) {
+			c.log.Info("this node leads the cluster", "term", term)
+			c.office(newOffice(term, c.clock()))
+			return
+		}
+		c.log.Debug("elected, but the first entry is not committed yet", "err", err)
+		if sleep(ctx, retryFirst) != nil {
+			return
+		}
 	}
-	if ctx.Err() != nil || !c.leads(term) {
-		return
-	}
-	c.log.Info("this node leads the cluster", "term", term)
-	c.office(newOffice(term, c.clock()))
 }
 
 // leads reports whether this node is the leader of the term right now.

@@ -153,6 +153,11 @@ func (c *Cluster) LeaseValid() bool { return c.LeaseLeft() > 0 }
 func (c *Cluster) renewLoop() {
 	every := c.opts.Timing.Lease / 3
 	for c.ctx.Err() == nil {
+		if c.fatal.Load() != nil {
+			// It cannot follow any more: let the others go on without it.
+			c.gossip.leave(c.opts.Timing.Lease)
+			return
+		}
 		view := c.pub.view()
 		if !listed(view, c.selfRef()) || c.leaving.Load() {
 			c.wait(c.pub.changed(view), every)

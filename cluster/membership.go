@@ -23,14 +23,17 @@ func (c *Cluster) membershipLoop() {
 			continue
 		}
 		if w := off.pending.collect(view, c.deadMembers(off, view)); !w.empty() {
-			if err := c.batch(off); err != nil {
+			changed, err := c.batch(off)
+			if err != nil {
 				c.opts.Logger.Info("membership was not changed", "err", err)
 				c.wait(nil, jitter(c.opts.Timing.Batch))
 			}
-			continue
+			if changed {
+				continue // more may have come meanwhile
+			}
 		}
 		if rescue.due(view, c.opts.Clock()) {
-			if err := c.change(off, view, work{}); err != nil {
+			if _, err := c.change(off, view, work{}); err != nil {
 				c.opts.Logger.Info("partitions wait for dead nodes", "err", err)
 			}
 		}
@@ -63,18 +66,18 @@ func (r *rescue) due(view *sheepdog.View, now time.Duration) bool {
 // batch waits for company and commits one change. After a start of the whole
 // cluster, when the leader itself is not in the view yet, it waits longer, so
 // that the nodes that waited for the quorum join in one epoch.
-func (c *Cluster) batch(off *office) error {
+func (c *Cluster) batch(off *office) (changed bool, err error) {
 	window := c.opts.Timing.Batch
 	if !listed(c.pub.view(), c.selfRef()) {
 		window = c.opts.Timing.StartBatch
 	}
 	if err := sleep(c.ctx, window); err != nil {
-		return err
+		return false, err
 	}
 	view := c.pub.view()
 	w := off.pending.collect(view, c.deadMembers(off, view))
 	if w.empty() {
-		return nil
+		return false, nil
 	}
 	return c.change(off, view, w)
 }
@@ -106,7 +109,7 @@ func (c *Cluster) deadMembers(off *office, view *sheepdog.View) map[state.Member
 // change commits one change of the membership. Members in doubt go unless they
 // confirm that they live; those that confirm are named, so that the state
 // machine may drop others from partitions that they hold completely.
-func (c *Cluster) change(off *office, view *sheepdog.View, w work) error {
+func (c *Cluster) change(off *office, view *sheepdog.View, w work) (changed bool, err error) {
 	joins, failed := c.admitAll(w.joins)
 	confirmed := c.confirmAll(view, w)
 	refuted := make(map[state.MemberRef]bool)
@@ -125,42 +128,42 @@ func (c *Cluster) change(off *office, view *sheepdog.View, w work) error {
 	}
 	off.pending.forget(refuted, failed)
 	if len(cmd.Join)+len(cmd.Remove) == 0 && !w.empty() {
-		return nil // every suspicion was refuted
+		return false, nil // every suspicion was refuted
 	}
 	cmd.Reason = reason(cmd)
 	return c.commitChange(cmd)
 }
 
-func (c *Cluster) commitChange(cmd state.Change) error {
+func (c *Cluster) commitChange(cmd state.Change) (changed bool, err error) {
 	body, err := state.Command{Change: &cmd}.Encode()
 	if err != nil {
-		return err
+		return false, err
 	}
 	e := entry{Type: entryState, Body: body}
 	b, err := e.encode()
 	if err != nil {
-		return err
+		return false, err
 	}
 	cons := c.consensus.Load()
 	if cons == nil {
-		return errNotLeader
+		return false, errNotLeader
 	}
 	o, err := cons.apply(b)
 	if err != nil {
-		return err
+		return false, err
 	}
 	out, err := o.value()
 	if err != nil {
-		return err
+		return false, err
 	}
 	var r state.Result
 	if err := json.Unmarshal(out, &r); err != nil {
-		return fmt.Errorf("answer of the state machine: %w", err)
+		return false, fmt.Errorf("answer of the state machine: %w", err)
 	}
 	if r.Changed {
 		c.opts.Logger.Info("membership changed", "epoch", r.Epoch, "revision", r.Revision, "change", cmd.Reason)
 	}
-	return nil
+	return r.Changed, nil
 }
 
 // admitAll adds the joining nodes to Raft's configuration, without a vote; who

@@ -1,0 +1,168 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+func openTestLog(t *testing.T, dir string) *raftLog {
+	t.Helper()
+	s, err := openRaftLog(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func testLogs(from, to uint64) (out []*raft.Log) {
+	for i := from; i <= to; i++ {
+		out = append(out, &raft.Log{Index: i, Term: i / 3, Type: raft.LogCommand, Data: []byte{byte(i), 1}, AppendedAt: time.Unix(int64(i), 0)})
+	}
+	return out
+}
+
+func checkEdges(t *testing.T, s *raftLog, first, last uint64) {
+	t.Helper()
+	f, _ := s.FirstIndex()
+	l, _ := s.LastIndex()
+	if f != first || l != last {
+		t.Fatalf("log holds %d to %d, want %d to %d", f, l, first, last)
+	}
+}
+
+func TestRaftLogSurvivesReopening(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestLog(t, dir)
+	checkEdges(t, s, 0, 0)
+	if err := s.StoreLogs(testLogs(1, 300)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetUint64([]byte("CurrentTerm"), 7); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteRange(1, 99); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteRange(251, 300); err != nil {
+		t.Fatal(err)
+	}
+	checkEdges(t, s, 100, 250)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTestLog(t, dir)
+	checkEdges(t, s, 100, 250)
+	var got raft.Log
+	if err := s.GetLog(123, &got); err != nil || got.Index != 123 || got.Term != 41 || !bytes.Equal(got.Data, []byte{123, 1}) || got.AppendedAt.Unix() != 123 {
+		t.Errorf("entry 123 is %+v, %v", got, err)
+	}
+	for _, gone := range []uint64{1, 99, 251, 300, 1000} {
+		if err := s.GetLog(gone, &got); !errors.Is(err, raft.ErrLogNotFound) {
+			t.Errorf("entry %d: %v", gone, err)
+		}
+	}
+	if v, err := s.GetUint64([]byte("CurrentTerm")); v != 7 || err != nil {
+		t.Errorf("term is %d, %v", v, err)
+	}
+}
+
+func TestRaftLogEmptiedAndBegunElsewhere(t *testing.T) {
+	s := openTestLog(t, t.TempDir())
+	if err := s.StoreLogs(testLogs(1, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteRange(1, 10); err != nil {
+		t.Fatal(err)
+	}
+	checkEdges(t, s, 0, 0)
+	if err := s.StoreLogs(testLogs(500, 510)); err != nil {
+		t.Fatal(err)
+	}
+	checkEdges(t, s, 500, 510)
+	if err := s.DeleteRange(1, 400); err != nil {
+		t.Fatal(err)
+	}
+	checkEdges(t, s, 500, 510)
+}
+
+func TestRaftLogTakesTheLargestEntriesAndRefusesLarger(t *testing.T) {
+	s := openTestLog(t, t.TempDir())
+	big := testLogs(1, 5)
+	for _, l := range big {
+		l.Data = bytes.Repeat([]byte{byte(l.Index)}, maxEntry)
+	}
+	if err := s.StoreLogs(big); err != nil {
+		t.Fatal(err)
+	}
+	var got raft.Log
+	if err := s.GetLog(5, &got); err != nil || !bytes.Equal(got.Data, big[4].Data) {
+		t.Errorf("entry 5 has %d bytes, %v", len(got.Data), err)
+	}
+	err := s.StoreLog(&raft.Log{Index: 6, Data: make([]byte, maxStoredData+1)})
+	if err == nil {
+		t.Error("an entry without bound was stored")
+	}
+	checkEdges(t, s, 1, 5)
+}
+
+func TestStableStoreOfUnknownKeys(t *testing.T) {
+	s := openTestLog(t, t.TempDir())
+	if b, err := s.Get([]byte("nothing")); b != nil || err != nil {
+		t.Errorf("unknown key: %v, %v", b, err)
+	}
+	if v, err := s.GetUint64([]byte("nothing")); v != 0 || err != nil {
+		t.Errorf("unknown number: %v, %v", v, err)
+	}
+	if err := s.Set([]byte("short"), []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.GetUint64([]byte("short")); err == nil {
+		t.Error("a number of one byte was read")
+	}
+}
+
+func TestIdleRaftLogIsSmall(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestLog(t, dir)
+	if err := s.StoreLogs(testLogs(1, 100)); err != nil {
+		t.Fatal(err)
+	}
+	var size int64
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size > 48<<20 {
+		t.Errorf("an idle log takes %d MiB", size>>20)
+	}
+}
+
+func FuzzDecodeLog(f *testing.F) {
+	f.Add(encodeLog(&raft.Log{Term: 3, Type: raft.LogCommand, Data: []byte("x"), Extensions: []byte("e"), AppendedAt: time.Unix(5, 0)}))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var l raft.Log
+		if decodeLog(b, 9, &l) != nil {
+			return
+		}
+		if again := encodeLog(&l); !bytes.Equal(again, b) {
+			t.Errorf("%x became %x", b, again)
+		}
+	})
+}
