@@ -49,7 +49,10 @@ func (d *dirtyObject) mark(x span, stamp sheepdog.Stamp) {
 	if x.from < x.to {
 		repl = append(repl, stampedRun{x, stamp})
 	}
-	d.runs = slices.Replace(d.runs, i, j, joined(repl)...)
+	// The neighbours come along, for the stamp may be theirs.
+	before, after := max(i-1, 0), min(j+1, len(d.runs))
+	repl = slices.Concat(d.runs[before:i], repl, d.runs[j:after])
+	d.runs = slices.Replace(d.runs, before, after, joined(repl)...)
 	if len(d.runs) > maxObjectRuns {
 		d.coarsen()
 	}
