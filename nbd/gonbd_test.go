@@ -1,3 +1,7 @@
+// The client of go-nbd builds without cgo on this platform only.
+
+//go:build linux && amd64
+
 package nbd
 
 import (
