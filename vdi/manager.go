@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sheepdog"
@@ -18,6 +19,8 @@ type Manager struct {
 	cancel context.CancelCauseFunc
 	frozen *frozenReader
 	wg     sync.WaitGroup
+	// numbers counts the write requests of this process (rule 10).
+	numbers atomic.Uint64
 
 	mu       sync.Mutex
 	families map[sheepdog.FamilyID]*family
@@ -28,7 +31,7 @@ type Manager struct {
 // here.
 type family struct {
 	id       sheepdog.FamilyID
-	requests window // numbers this gateway's requests (rule 10)
+	requests window // this gateway's requests in flight
 
 	// guarded by Manager.mu
 	coord    *coordinator // nil: another node's, or nobody's

@@ -461,3 +461,18 @@ func TestSnapshotOfAnIdleVDINeedsNoCoordinator(t *testing.T) {
 		t.Fatalf("froze a layer under its coordinator: %v", err)
 	}
 }
+
+// Bug: a VDI that was closed and opened again numbered its requests from 1 again,
+// and the takeover took the first writes for old ones that were applied.
+func TestReopenedVDIDoesNotRepeatRequestNumbers(t *testing.T) {
+	m := newWorld().manager(t, 1)
+	create(t, m, "v", 1<<20)
+	for i := range 3 {
+		v := open(t, m, "v", "")
+		write(t, v, 0, fill(4096, byte(i+1)))
+		expect(t, v, 0, fill(4096, byte(i+1)))
+		if err := v.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

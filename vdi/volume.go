@@ -95,7 +95,7 @@ func (v *Volume) write(ctx context.Context, op sheepdog.ForwardOp, pc piece, dat
 	if v.layer != 0 {
 		return fmt.Errorf("write snapshot %s: %w", v.name, sheepdog.ErrFrozen)
 	}
-	n, done := v.family.requests.begin()
+	n, done := v.family.requests.begin(&v.m.numbers)
 	defer v.family.requests.end(n)
 	o := sheepdog.Origin{Gateway: v.m.opt.Incarnation, Request: n}
 	return v.do(ctx, func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error {

@@ -3,24 +3,25 @@ package vdi
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
-// window numbers requests and knows below which number all have ended. It keeps
-// the requests in flight only.
+// window is the requests of one family that are in flight from here. Their
+// numbers come from a counter of the whole process: a family may be closed and
+// opened again, and no number may ever come twice.
 type window struct {
 	mu   sync.Mutex
-	next uint64
 	open []uint64 // ascending
 }
 
-// begin gives the next number, 1 for the first, and the number below which all
-// requests have ended.
-func (w *window) begin() (n, done uint64) {
+// begin takes the next number and tells below which all requests of the family
+// have ended.
+func (w *window) begin(counter *atomic.Uint64) (n, done uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.next++
-	w.open = append(w.open, w.next)
-	return w.next, w.open[0]
+	n = counter.Add(1)
+	w.open = append(w.open, n)
+	return n, w.open[0]
 }
 
 func (w *window) end(n uint64) {
