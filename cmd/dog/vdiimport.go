@@ -241,7 +241,39 @@ func (d *dog) importStream(ctx context.Context, c *api.Client, o *importOptions)
 	}
 	bar := d.progress(show.Size)
 	defer bar.end()
-	return d.filled(ctx, c, o, func() error { return copySparse(ctx, c, o.create.Name, o.create.SizeBytes, d.stdin, bar) })
+	return d.filled(ctx, c, o, func() error {
+		return copySparse(ctx, c, o.create.Name, o.create.SizeBytes, &interruptible{ctx.Done(), d.stdin}, bar)
+	})
+}
+
+// interruptible stops waiting for r when done is closed, so that an interrupt
+// is heard while a pipe is silent.
+type interruptible struct {
+	done <-chan struct{}
+	r    io.Reader
+}
+
+// errInterrupted is returned by a Read that did not wait any longer.
+var errInterrupted = errors.New("interrupted")
+
+func (i *interruptible) Read(b []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	got := make(chan result, 1)
+	// A read of a silent pipe cannot be called off: after an interrupt this
+	// goroutine, and b, stay behind until the process ends, which is at once.
+	go func() {
+		n, err := i.r.Read(b)
+		got <- result{n, err}
+	}()
+	select {
+	case r := <-got:
+		return r.n, r.err
+	case <-i.done:
+		return 0, errInterrupted
+	}
 }
 
 // Pieces of a stream: a chunk is read at a time; what is zero in units of a

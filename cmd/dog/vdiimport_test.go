@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -51,6 +53,33 @@ func TestImportStdin(t *testing.T) {
 		t.Errorf("too long: exit %d, %q", code, talk)
 	}
 	if f.backend.Data("w", "") != nil {
+		t.Error("a half-imported VDI is left")
+	}
+}
+
+// TestInterruptedImport: an interrupt is heard although stdin is silent, and
+// what was made is removed.
+func TestInterruptedImport(t *testing.T) {
+	f := newFixture(t, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	defer w.Close()
+	var talk bytes.Buffer
+	d := &dog{stdin: r, stdout: io.Discard, stderr: &talk, getenv: func(k string) string { return f.env[k] }}
+	done := make(chan int)
+	go func() { done <- d.run(ctx, []string{"vdi", "import", "-", "half", "--size", "16M"}) }()
+	if _, err := w.Write(bytes.Repeat([]byte{1}, chunk)); err != nil {
+		t.Fatal(err)
+	}
+	// The second chunk has begun, so the VDI exists and the first was read.
+	if _, err := w.Write([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if code := <-done; code != 1 || !strings.Contains(talk.String(), "interrupted") {
+		t.Errorf("exit %d, %q", code, talk.String())
+	}
+	if len(f.backend.Creates()) != 1 || f.backend.Data("half", "") != nil {
 		t.Error("a half-imported VDI is left")
 	}
 }
