@@ -193,10 +193,17 @@ func wantError(t testing.TB, err, want error) {
 	}
 }
 
+// blocks makes n blocks that differ from each other and from those of another
+// fill.
 func blocks(n int, fill byte) []byte {
-	b := make([]byte, n*sheepdog.BlockSize)
-	for i := range b {
-		b[i] = fill + byte(i/sheepdog.BlockSize) + byte(i)
+	pattern := make([]byte, sheepdog.BlockSize+256)
+	for i := range pattern {
+		pattern[i] = byte(i)
+	}
+	b := make([]byte, 0, n*sheepdog.BlockSize)
+	for i := range n {
+		from := int(fill + byte(i))
+		b = append(b, pattern[from:from+sheepdog.BlockSize]...)
 	}
 	return b
 }
