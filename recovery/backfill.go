@@ -59,8 +59,8 @@ func (b *backfill) all(ctx context.Context) error {
 		return err
 	}
 	pagers := []*pager{
-		{agent: b.Agent, replica: b.source, run: b.run},
-		{agent: b.Agent, replica: b.cfg.Local, run: b.run},
+		{agent: b.Agent, id: b.run.group.Sources[0], run: b.run},
+		{agent: b.Agent, id: b.cfg.Self, run: b.run},
 	}
 	err := byPartition(ctx, b.run, pagers, func(item Item, objects []*listed) error {
 		return b.partition(ctx, item, objects)

@@ -124,7 +124,7 @@ func (k *checker) pass(ctx context.Context, v *sheepdog.View, todo []sheepdog.Pa
 		r := &run{group: g, view: v}
 		pagers := make([]*pager, len(k.ids))
 		for i, id := range k.ids {
-			pagers[i] = &pager{agent: k.Agent, replica: k.replica(id), run: r}
+			pagers[i] = &pager{agent: k.Agent, id: id, run: r}
 		}
 		err := byPartition(ctx, r, pagers, func(item Item, objects []*listed) error {
 			stood := valid(k.cfg.Views.View(), k.policy, item)

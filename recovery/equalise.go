@@ -22,14 +22,14 @@ type circle struct {
 	ids      []sheepdog.NodeID
 }
 
-// unreachableError says which replica did not answer.
-type unreachableError struct {
+// peerError says which replica an error is of.
+type peerError struct {
 	id  sheepdog.NodeID
 	err error
 }
 
-func (e *unreachableError) Error() string { return fmt.Sprintf("node %s: %v", e.id, e.err) }
-func (e *unreachableError) Unwrap() error { return e.err }
+func (e *peerError) Error() string { return fmt.Sprintf("node %s: %v", e.id, e.err) }
+func (e *peerError) Unwrap() error { return e.err }
 
 // each asks all replicas at once.
 func (c *circle) each(ctx context.Context, ask func(ctx context.Context, i int, r sheepdog.Replica) error) error {
@@ -37,7 +37,7 @@ func (c *circle) each(ctx context.Context, ask func(ctx context.Context, i int, 
 	for i, id := range c.ids {
 		g.Go(func() error {
 			if err := ask(ctx, i, c.replica(id)); err != nil {
-				return &unreachableError{id, err}
+				return &peerError{id, err}
 			}
 			return nil
 		})
@@ -67,7 +67,7 @@ func (c *circle) mend(ctx context.Context, at sheepdog.FetchRequest, j judgement
 	at.WithData = true
 	reply, err := c.fetch(ctx, c.replica(c.ids[j.source]), &at)
 	if err != nil {
-		return false, &unreachableError{c.ids[j.source], err}
+		return false, &peerError{c.ids[j.source], err}
 	}
 	if reply.Records[0] != rec || len(reply.Bad) > 0 {
 		return false, nil
@@ -75,7 +75,7 @@ func (c *circle) mend(ctx context.Context, at sheepdog.FetchRequest, j judgement
 	reply.Records[0].Stamp = j.stamp
 	for _, i := range j.wrong {
 		if err := c.writeAll(ctx, c.replica(c.ids[i]), repairs(&at, reply)); err != nil {
-			return false, &unreachableError{c.ids[i], err}
+			return false, &peerError{c.ids[i], err}
 		}
 	}
 	return true, nil

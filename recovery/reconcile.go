@@ -21,7 +21,7 @@ func (a *Agent) reconcile(ctx context.Context, r *run) error {
 	c := &circle{Agent: a, revision: r.view.Revision, policy: r.group.Policy, ids: r.group.Sources}
 	pagers := make([]*pager, len(c.ids))
 	for i, id := range c.ids {
-		pagers[i] = &pager{agent: a, replica: a.replica(id), run: r}
+		pagers[i] = &pager{agent: a, id: id, run: r}
 	}
 	var ready []Item
 	flush := func() error {
@@ -51,7 +51,7 @@ func (a *Agent) cancelled(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return nil
 	}
-	var gone *unreachableError
+	var gone *peerError
 	if errors.As(err, &gone) && errors.Is(err, sheepdog.ErrUnreachable) && gone.id != a.cfg.Self && a.cfg.Hooks.Suspect != nil {
 		a.cfg.Hooks.Suspect(gone.id, err)
 	}

@@ -21,12 +21,12 @@ const staleLooks = 64
 // pager reads the list of one replica for the partitions of a run, page by
 // page. Partitions that moved are left out from then on.
 type pager struct {
-	agent   *Agent
-	replica sheepdog.Replica
-	run     *run
-	after   sheepdog.ListEntry
-	buf     []sheepdog.ListEntry
-	ended   bool
+	agent *Agent
+	id    sheepdog.NodeID
+	run   *run
+	after sheepdog.ListEntry
+	buf   []sheepdog.ListEntry
+	ended bool
 }
 
 // head is the next entry; nil at the end.
@@ -51,17 +51,20 @@ func (p *pager) fill(ctx context.Context) error {
 			p.ended = true
 			return nil
 		}
-		reply, err := p.replica.List(ctx, req)
+		reply, err := p.agent.replica(p.id).List(ctx, req)
 		if errors.Is(err, sheepdog.ErrStale) {
 			if err := awaitNewer(ctx, p.agent.cfg.Views, v); err != nil {
 				return err
 			}
 			continue
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			err = p.take(reply)
 		}
-		return p.take(reply)
+		if err != nil {
+			return &peerError{p.id, fmt.Errorf("list: %w", err)}
+		}
+		return nil
 	}
 	return fmt.Errorf("list: %w: partitions keep moving", sheepdog.ErrStale)
 }
