@@ -92,12 +92,12 @@ func (c *Config) fill() error {
 	return nil
 }
 
-// zoneOf is the default zone: the bytes of an IPv4 address in network order, so
-// that several sheep of one host are one failure domain.
+// zoneOf is the default zone: the bytes of an IPv4 address, the first one lowest,
+// as the original has them. Several sheep of one host are one failure domain.
 func zoneOf(ip netip.Addr) uint32 {
 	b := ip.Unmap().AsSlice()
 	b = b[len(b)-4:]
-	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+	return uint32(b[3])<<24 | uint32(b[2])<<16 | uint32(b[1])<<8 | uint32(b[0])
 }
 
 // addr is what other nodes dial.

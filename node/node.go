@@ -33,10 +33,11 @@ type timing struct {
 	Detach time.Duration // hand-over when the last client of a VDI leaves
 	Drain  time.Duration // requests of NBD clients at stop
 	Flush  time.Duration // between flushes of a coordinator
+	Meet   time.Duration // the first look for other nodes
 }
 
 func defaultTiming() timing {
-	return timing{Leave: 4 * time.Second, Detach: 10 * time.Second, Drain: time.Second, Flush: 5 * time.Second}
+	return timing{Leave: 4 * time.Second, Detach: 10 * time.Second, Drain: time.Second, Flush: 5 * time.Second, Meet: 2 * time.Second}
 }
 
 // baseCache is the memory for data of frozen layers, in bytes.
@@ -80,15 +81,16 @@ var (
 	errShutdown = errors.New("cluster is shutting down")
 )
 
-// Start brings a node up. It returns when the node serves its API; joining goes
-// on. The caller must Close it.
+// Start brings a node up. It returns when the node serves its API and has tried
+// to reach the nodes that it was told of, so that a format sent to any of several
+// nodes started in a row finds them all. The caller must Close it.
 func Start(cfg Config) (*Node, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, timing: defaultTiming(), log: cfg.Logger, started: time.Now(), dir: directory.New(), streams: make(map[peer.Kind]net.Listener), wired: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancelCause(context.Background())
-	for _, step := range []func() error{n.openStore, n.listen, n.join, n.wire, n.serve} {
+	for _, step := range []func() error{n.openStore, n.listen, n.join, n.wire, n.serve, n.meet} {
 		if err := step(); err != nil {
 			n.stop(err)
 			n.closeAll()
@@ -232,6 +234,18 @@ func (n *Node) join() error {
 			n.log.Error("cluster did not stop cleanly", "err", err)
 		}
 	})
+	return nil
+}
+
+// meet waits, bounded, until gossip has tried the addresses it knows.
+func (n *Node) meet() error {
+	t := time.NewTimer(n.timing.Meet)
+	defer t.Stop()
+	select {
+	case <-n.cluster.Looked():
+	case <-t.C:
+	case <-n.ctx.Done():
+	}
 	return nil
 }
 
