@@ -45,6 +45,8 @@ type Cluster struct {
 	suspicions     chan suspicion
 	membershipKick chan struct{}
 	registerKick   chan struct{}
+	lookedOnce     sync.Once
+	lookedDone     chan struct{}
 
 	mu     sync.Mutex // over adoption, start of Raft and shutdown
 	closed bool       // no new calls
@@ -79,6 +81,7 @@ func newCluster(opts Options, st *storage) *Cluster {
 		suspicions:     make(chan suspicion, maxSuspicions),
 		membershipKick: make(chan struct{}, 1),
 		registerKick:   make(chan struct{}, 1),
+		lookedDone:     make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.fsm = &fsm{

@@ -539,29 +539,65 @@ func TestGateRunsOnTheLeaderAndAgainInANewEpoch(t *testing.T) {
 }
 
 func TestLeaseNeverOutlivesLeaseOver(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.formatted(5)
-		for round := range 6 {
-			victim := w.follower()
-			if round%2 == 1 {
-				victim = w.leader()
-			}
-			ref := victim.ref()
-			w.part([]*simNode{victim}, true)
-			w.eventually(10*time.Second, "removed and over", func() bool {
-				l := w.otherLeader(victim)
-				if l == nil {
-					return false
+	for _, change := range []string{"same leader", "leader hands over", "leader is cut off"} {
+		t.Run(change, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.formatted(5)
+				for round := range 3 {
+					w.leaseRound(change, time.Duration(round)*70*time.Millisecond)
 				}
-				err := l.LeaseOver(w.ctx(5*time.Second), ref)
-				return err == nil && !errors.Is(err, sheepdog.ErrBusy)
 			})
-			if left := victim.LeaseLeft(); left > 0 {
-				t.Errorf("round %d: lease is over for the leader, but has %v left at the node", round, left)
+		})
+	}
+}
+
+// leaseRound removes a living member by force, which is faster than any lease
+// runs out, and looks whether LeaseOver waits long enough all the same.
+func (w *world) leaseRound(change string, shift time.Duration) {
+	w.t.Helper()
+	time.Sleep(shift)
+	l, victim := w.leader(), w.follower()
+	remove := state.Change{Remove: []state.MemberRef{victim.ref()}, Confirmed: []state.MemberRef{l.ref()}}
+	if _, err := l.ProposeState(w.ctx(time.Second), state.Command{Change: &remove}); err != nil {
+		w.t.Fatal(err)
+	}
+	cut := []*simNode{victim} // or it would register again at once
+	switch change {
+	case "leader hands over":
+		l.handOver()
+	case "leader is cut off":
+		cut = append(cut, l)
+	}
+	for _, n := range cut {
+		w.part([]*simNode{n}, true)
+	}
+	left := victim.LeaseLeft()
+	if left < 200*time.Millisecond {
+		w.t.Fatalf("the removed node has only %v of its lease left: nothing is tested", left)
+	}
+	w.eventually(10*time.Second, "lease is over", func() bool {
+		for _, n := range w.up() {
+			if n == victim || slices.Contains(cut, n) {
+				continue
 			}
-			w.part([]*simNode{victim}, false)
-			w.settle()
+			if n.LeaseOver(w.ctx(5*time.Second), victim.ref()) == nil {
+				return true
+			}
 		}
+		return false
+	})
+	if left := victim.LeaseLeft(); left > 0 {
+		w.t.Errorf("%s: the lease is over for the leader, but has %v left at the node", change, left)
+	}
+	for _, n := range cut {
+		w.part([]*simNode{n}, false)
+	}
+	w.settle()
+}
+
+func TestLeaseOverOfAMemberOrAtAFollower(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
 		l := w.leader()
 		if err := l.LeaseOver(w.ctx(time.Second), w.follower().ref()); !errors.Is(err, sheepdog.ErrBusy) {
 			t.Errorf("lease of a member: %v", err)
@@ -572,13 +608,63 @@ func TestLeaseNeverOutlivesLeaseOver(t *testing.T) {
 	})
 }
 
-func (w *world) otherLeader(not *simNode) *simNode {
-	for _, n := range w.up() {
-		if n != not && n.office.Load() != nil {
-			return n
+func TestNodeReturnsAtAnotherAddress(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		n := w.follower()
+		n.kill()
+		w.eventually(3*time.Second, "removed", func() bool { l := w.leader(); return l != nil && len(l.members()) == 2 })
+		n.self.Addr = addrOf(33)
+		n.boot()
+		w.settle()
+		m, _ := w.leader().View().Member(n.self.ID)
+		if m.Addr != addrOf(33) {
+			t.Errorf("the view has %s", m.Addr)
+		}
+		w.propose(n.n, "from there")
+	})
+}
+
+func TestStrangerAtAMembersAddressIsNotTakenForIt(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		n := w.follower()
+		n.kill()
+		stranger := &simNode{world: w, n: 9, memory: NewMemory(), self: sheepdog.Member{ID: 9, Addr: n.self.Addr, Zone: 9, VNodes: 1}}
+		w.nodes[9] = stranger
+		stranger.boot()
+		w.settle2(3)
+		if got := w.leader().members(); !slices.Contains(got, 9) || slices.Contains(got, n.n) {
+			t.Errorf("members are %v", got)
+		}
+	})
+}
+
+func TestLargePromotionsAreSplit(t *testing.T) {
+	items := make([]state.PartitionSince, sheepdog.Partitions)
+	for i := range items {
+		items[i] = state.PartitionSince{Partition: sheepdog.Partition(i), Since: ^sheepdog.Revision(0)}
+	}
+	for _, cmd := range []state.Command{{Promote: &state.Promote{Policy: testConfig.Policy, Items: items}}, {Clean: &state.Clean{Policy: testConfig.Policy, Items: items}}} {
+		total := 0
+		for _, part := range splitCommand(cmd) {
+			body, err := part.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := (&entry{Type: entryState, Body: body}).encode(); err != nil {
+				t.Error(err)
+			}
+			if part.Promote != nil {
+				total += len(part.Promote.Items)
+			} else {
+				total += len(part.Clean.Items)
+			}
+		}
+		if total != len(items) {
+			t.Errorf("%d of %d partitions are named", total, len(items))
 		}
 	}
-	return nil
 }
 
 func TestFalseSuspicionRemovesNobody(t *testing.T) {

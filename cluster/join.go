@@ -23,6 +23,7 @@ func (c *Cluster) joinLoop() {
 		if err := c.gossip.join(targets); err != nil {
 			c.opts.Logger.Debug("found nobody in gossip", "addrs", targets, "err", err)
 		}
+		c.looked()
 		switch _, alone := c.joinTargets(); {
 		case !alone:
 			c.wait(nil, jitter(c.opts.Timing.Rejoin))
@@ -33,6 +34,13 @@ func (c *Cluster) joinLoop() {
 		}
 	}
 }
+
+// looked notes that every known address has been tried once.
+func (c *Cluster) looked() { c.lookedOnce.Do(func() { close(c.lookedDone) }) }
+
+// Looked is closed once the node has tried every address that it knew at its
+// start: those that are there know it now.
+func (c *Cluster) Looked() <-chan struct{} { return c.lookedDone }
 
 // joinTargets are addresses of nodes that gossip does not have alive.
 func (c *Cluster) joinTargets() (addrs []string, alone bool) {

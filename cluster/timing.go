@@ -17,8 +17,8 @@ type Timing struct {
 	CommitTimeout time.Duration // 5 ms
 
 	// Gossip.
-	Probe        time.Duration // 200 ms between probes of one node each
-	ProbeTimeout time.Duration // 100 ms
+	Probe        time.Duration // 150 ms between probes of one node each
+	ProbeTimeout time.Duration // 75 ms
 	Gossip       time.Duration // 50 ms between messages
 	PushPull     time.Duration // 5 s between full exchanges
 	Rejoin       time.Duration // 10 s between looks for members that gossip lost
@@ -33,7 +33,7 @@ type Timing struct {
 	Register    time.Duration // 150 ms between attempts to get into the view
 	Batch       time.Duration // 60 ms that joins and removals wait for each other
 	StartBatch  time.Duration // 500 ms, the same while the leader itself waits to join
-	Confirm     time.Duration // 300 ms for members to confirm that they live
+	Confirm     time.Duration // 250 ms for members to confirm that they live
 	Absent      time.Duration // 1 s until a member that gossip never saw counts as dead
 	Reconcile   time.Duration // 250 ms between looks at voters and members
 	Call        time.Duration // 1 s for a control request
@@ -51,8 +51,8 @@ func (t *Timing) fill() {
 	set(&t.Election, t.Heartbeat)
 	set(&t.LeaderLease, 250*time.Millisecond)
 	set(&t.CommitTimeout, 5*time.Millisecond)
-	set(&t.Probe, 200*time.Millisecond)
-	set(&t.ProbeTimeout, 100*time.Millisecond)
+	set(&t.Probe, 150*time.Millisecond)
+	set(&t.ProbeTimeout, 75*time.Millisecond)
 	set(&t.Gossip, 50*time.Millisecond)
 	set(&t.PushPull, 5*time.Second)
 	set(&t.Rejoin, 10*time.Second)
@@ -61,7 +61,7 @@ func (t *Timing) fill() {
 	set(&t.Register, 150*time.Millisecond)
 	set(&t.Batch, 60*time.Millisecond)
 	set(&t.StartBatch, 500*time.Millisecond)
-	set(&t.Confirm, 300*time.Millisecond)
+	set(&t.Confirm, 250*time.Millisecond)
 	set(&t.Absent, time.Second)
 	set(&t.Reconcile, 250*time.Millisecond)
 	set(&t.Call, time.Second)

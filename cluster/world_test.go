@@ -68,6 +68,7 @@ type world struct {
 	start time.Time
 	seeds []int
 	lives uint64
+	disks bool // nodes keep their log in directories
 	gate  func(ctx context.Context, n *simNode, kind string) error
 }
 
@@ -77,6 +78,7 @@ type simNode struct {
 	n       int
 	self    sheepdog.Member
 	memory  *Memory
+	dir     string // instead of memory
 	machine *logMachine
 	host    *simHost
 	gens    []uint64
@@ -115,6 +117,9 @@ func (w *world) add(n int, zone ...sheepdog.Zone) *simNode {
 	node := &simNode{world: w, n: n, memory: NewMemory(), self: sheepdog.Member{
 		ID: sheepdog.NodeID(n), Addr: addrOf(n), Zone: z, VNodes: 128,
 	}}
+	if w.disks {
+		node.dir = w.t.TempDir()
+	}
 	w.nodes[n] = node
 	node.boot()
 	return node
@@ -143,7 +148,7 @@ func (n *simNode) boot() {
 	}
 	c, err := Start(Options{
 		Self: n.self, Network: n.host, RaftConns: n.host.listeners[StreamRaft], GossipConns: n.host.listeners[StreamGossip],
-		Dial: n.host.dialStream, Caller: n.host, Memory: n.memory, Machine: n.machine,
+		Dial: n.host.dialStream, Caller: n.host, Memory: n.memory, Dir: n.dir, Machine: n.machine,
 		Seeds: func() (out []string) {
 			for _, s := range w.seeds {
 				out = append(out, addrOf(s))
