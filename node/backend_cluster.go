@@ -13,6 +13,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/api"
+	"sheepdog/cluster"
 	"sheepdog/cluster/state"
 )
 
@@ -61,7 +62,7 @@ func (b backend) Format(ctx context.Context, req *api.FormatRequest) (*api.Clust
 	if req.Copies.Parity > 0 {
 		return nil, fmt.Errorf("erasure coding is not supported yet; give a number of copies: %w", sheepdog.ErrInvalid)
 	}
-	if v := b.n.cluster.View(); v != nil {
+	if b.n.cluster.Status() != cluster.StatusUnformatted {
 		if err := b.n.ready(ctx); err != nil {
 			return nil, err
 		}
@@ -106,8 +107,8 @@ func (b backend) Shutdown(ctx context.Context) error {
 
 // SetRecovery lets data move after a change of membership, or pauses it.
 func (b backend) SetRecovery(ctx context.Context, enabled bool) error {
-	if b.n.cluster.View() == nil {
-		return sheepdog.ErrNotFormatted
+	if err := b.n.ready(ctx); err != nil {
+		return err
 	}
 	disabled := !enabled
 	_, err := b.n.cluster.ProposeState(ctx, state.Command{Configure: &state.Configure{RecoveryDisabled: &disabled}})
@@ -196,12 +197,13 @@ type progress struct {
 }
 
 // Recovery lists the members that the view has as targets that do not act yet,
-// or whose partitions are being compared.
+// or whose partitions are being compared. It waits for a quorum: until then
+// nobody knows.
 func (b backend) Recovery(ctx context.Context) ([]api.NodeRecovery, error) {
-	v := b.n.cluster.View()
-	if v == nil {
-		return nil, nil
+	if err := b.n.ready(ctx); err != nil {
+		return nil, err
 	}
+	v := b.n.cluster.View()
 	var out []api.NodeRecovery
 	for _, id := range recovering(v) {
 		if m, ok := v.Member(id); ok {

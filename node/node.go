@@ -354,9 +354,10 @@ func (n *Node) serveNBD() error {
 	return nil
 }
 
-// ready waits until this node has applied everything committed so far.
+// ready waits until this node has applied everything committed so far. A node
+// that was just started waits for a quorum.
 func (n *Node) ready(ctx context.Context) error {
-	if n.cluster.View() == nil {
+	if n.cluster.Status() == cluster.StatusUnformatted {
 		return sheepdog.ErrNotFormatted
 	}
 	return n.cluster.Barrier(ctx)

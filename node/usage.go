@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -48,27 +49,29 @@ func (n *Node) layerCounts(ctx context.Context) (map[sheepdog.LayerID]layerCount
 // ownLayers counts this node's share: an object counts at its first acting
 // replica.
 func (n *Node) ownLayers() (map[sheepdog.LayerID]layerCount, error) {
-	layers, err := n.engine.Layers()
+	stored, err := n.engine.Layers()
 	if err != nil {
 		return nil, err
 	}
-	v := n.cluster.View()
-	out := make(map[sheepdog.LayerID]layerCount, len(layers))
-	for id, family := range layers {
-		owner, ok := n.dir.Owner(id)
-		if !ok {
-			continue
+	owners := make(map[sheepdog.LayerID]sheepdog.FamilyID)
+	for id, family := range stored {
+		if owner, ok := n.dir.Owner(id); ok {
+			owners[owner] = family
 		}
+	}
+	v := n.cluster.View()
+	out := make(map[sheepdog.LayerID]layerCount, len(owners))
+	for owner, family := range owners {
 		f, ok := n.dir.Family(family)
 		if !ok {
 			continue
 		}
-		indexes, err := n.engine.LayerObjects(id)
+		indexes, err := n.layerObjects(owner)
 		if err != nil {
 			return nil, err
 		}
-		c := out[owner]
-		for _, i := range indexes {
+		var c layerCount
+		for i := range indexes {
 			if n.counts(v, f.Policy, sheepdog.ObjectID{Family: family, Index: i}) {
 				c.Objects++
 			}
@@ -76,6 +79,23 @@ func (n *Node) ownLayers() (map[sheepdog.LayerID]layerCount, error) {
 		out[owner] = c
 	}
 	return out, nil
+}
+
+// layerObjects is the indexes that a layer holds with what it absorbed. A merge
+// may be moving them upwards meanwhile: what is below is read first, so that
+// none is missed.
+func (n *Node) layerObjects(layer sheepdog.LayerID) (map[sheepdog.Index]bool, error) {
+	set := make(map[sheepdog.Index]bool)
+	for _, id := range slices.Backward(n.dir.Logical(layer)) {
+		indexes, err := n.engine.LayerObjects(id)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range indexes {
+			set[i] = true
+		}
+	}
+	return set, nil
 }
 
 // counts reports whether this node is the one at which the object is counted.

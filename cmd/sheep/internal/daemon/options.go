@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,7 @@ type options struct {
 	log, pidFile       string
 	vnodes             int
 	nbd                string
+	recoveryDelay      time.Duration
 
 	paths    string
 	obsolete []string // options given that no longer mean anything
@@ -32,22 +34,24 @@ type options struct {
 
 // Settings are options understood: what a node needs. Paths are absolute.
 type Settings struct {
-	Meta       string
-	Disks      []string
-	Port       int
-	Advertise  string  // never empty
-	Bind       string  // never empty
-	Zone       *uint32 // nil: from the address
-	Local      bool    // find the other sheep of this host
-	LocalFile  string  // where; empty: the default file
-	Seeds      []string
-	NoSync     bool
-	Gateway    bool
-	VNodes     int    // 0: automatic
-	NBDAddr    string // host:port; empty: none
-	foreground bool
-	pidFile    string
-	log        logSettings
+	Meta      string
+	Disks     []string
+	Port      int
+	Advertise string  // never empty
+	Bind      string  // never empty
+	Zone      *uint32 // nil: from the address
+	Local     bool    // find the other sheep of this host
+	LocalFile string  // where; empty: the default file
+	Seeds     []string
+	NoSync    bool
+	Gateway   bool
+	VNodes    int    // 0: automatic
+	NBDAddr   string // host:port; empty: none
+	// RecoveryDelay is the wait before data move in place of a lost node.
+	RecoveryDelay time.Duration
+	foreground    bool
+	pidFile       string
+	log           logSettings
 }
 
 // command declares the options; run gets them as they were given.
@@ -73,6 +77,7 @@ func command(o *options, version string, run func() error) *cobra.Command {
 	f.StringVarP(&o.log, "log", "l", "", "log: level=LEVEL,dir=DIR,format={default|server|json},dst={default|syslog|stdout}")
 	f.StringVarP(&o.pidFile, "pidfile", "P", "", "write the process id to this file")
 	f.IntVarP(&o.vnodes, "vnodes", "V", 0, "fixed weight of this node, 1 to 65535 (default: 128)")
+	f.DurationVar(&o.recoveryDelay, "recovery-delay", 5*time.Second, "how long data stay where they are after a node was lost, because it may come back")
 	f.StringVar(&o.nbd, "nbd", "", "address to serve NBD on, or none (default: 127.0.0.1, port 10809 plus the distance of -p from 7000)")
 	f.BoolP("version", "v", false, "print the version")
 	obsoleteFlags(cmd)
@@ -125,6 +130,10 @@ func (o *options) settings(fixed bool) (*Settings, error) {
 	if fixed && s.Gateway {
 		return nil, fmt.Errorf("Options '-g' and '-V' can not be both specified")
 	}
+	if o.recoveryDelay < 0 || o.recoveryDelay > maxRecoveryDelay {
+		return nil, fmt.Errorf("Invalid recovery delay '%v': want 0s to %v", o.recoveryDelay, maxRecoveryDelay)
+	}
+	s.RecoveryDelay = o.recoveryDelay
 	for _, parse := range []func(*Settings) error{o.parsePaths, o.parseAddresses, o.parseZone, o.parseCluster, o.parseNBD} {
 		if err := parse(s); err != nil {
 			return nil, err
@@ -235,6 +244,9 @@ func (o *options) parseCluster(s *Settings) error {
 	}
 	return fmt.Errorf("Invalid cluster driver '%s'\nSupported drivers:\n  local[:FILE]                      the sheep of this host\n  gossip:HOST:PORT[,HOST:PORT...]   any nodes of the cluster", o.cluster)
 }
+
+// maxRecoveryDelay bounds --recovery-delay.
+const maxRecoveryDelay = 24 * time.Hour
 
 // maxSeeds bounds how many nodes -c gossip names.
 const maxSeeds = 1024
