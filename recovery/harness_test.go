@@ -109,10 +109,10 @@ func (c *cluster) run(done func() bool, ids ...sheepdog.NodeID) {
 	}
 	defer wg.Wait()
 	defer cancel()
-	deadline := time.Now().Add(8 * time.Second)
+	deadline := time.Now().Add(20 * time.Second)
 	for !done() {
 		if time.Now().After(deadline) {
-			c.t.Error("recovery did not get there in 8 s")
+			c.t.Error("recovery did not get there in 20 s")
 			return
 		}
 		time.Sleep(time.Millisecond)

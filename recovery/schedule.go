@@ -1,8 +1,10 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +31,6 @@ type run struct {
 	backs   bool // a backfill, else a reconciliation
 	view    *sheepdog.View
 	cancel  context.CancelFunc
-	since   map[sheepdog.Partition]sheepdog.Revision
 	settled []Item
 	err     error
 }
@@ -124,19 +125,29 @@ func (r *run) stands(v *sheepdog.View) bool {
 
 // skip leaves out what is being worked on, what is done, and what waits.
 func (s *schedule) skip(now time.Time) func(Place, sheepdog.Revision) bool {
-	busy := make(map[Place]sheepdog.Revision)
-	for r := range s.runs {
-		for _, item := range r.group.Items {
-			busy[Place{r.group.Policy, item.Partition}] = item.Since
-		}
-	}
 	return func(at Place, since sheepdog.Revision) bool {
-		if busy[at] == since || s.settled[at] == since {
+		if s.settled[at] == since || s.busy(at, since) {
 			return true
 		}
 		until, held := s.held[at]
 		return held && until.After(now)
 	}
+}
+
+// busy reports whether a run works on a partition in this interval.
+func (s *schedule) busy(at Place, since sheepdog.Revision) bool {
+	for r := range s.runs {
+		if r.group.Policy != at.Policy {
+			continue
+		}
+		i, ok := slices.BinarySearchFunc(r.group.Items, at.Partition, func(item Item, p sheepdog.Partition) int {
+			return cmp.Compare(item.Partition, p)
+		})
+		if ok && r.group.Items[i].Since == since {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *schedule) start(ctx context.Context, v *sheepdog.View, groups []Group, backs bool) {
@@ -145,10 +156,7 @@ func (s *schedule) start(ctx context.Context, v *sheepdog.View, groups []Group, 
 			return
 		}
 		ctx, cancel := context.WithCancel(ctx)
-		r := &run{group: g, backs: backs, view: v, cancel: cancel, since: make(map[sheepdog.Partition]sheepdog.Revision, len(g.Items))}
-		for _, item := range g.Items {
-			r.since[item.Partition] = item.Since
-		}
+		r := &run{group: g, backs: backs, view: v, cancel: cancel}
 		s.runs[r] = struct{}{}
 		s.wg.Go(func() {
 			defer cancel()

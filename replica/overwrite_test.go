@@ -90,6 +90,29 @@ func TestTargetOverwritesWhatItHad(t *testing.T) {
 	})
 }
 
+// failing fails the first op of every batch.
+type failing struct{ sheepdog.Engine }
+
+func (e failing) Write(ops []sheepdog.Op, errs []error) {
+	e.Engine.Write(ops[1:], errs[1:])
+	errs[0] = sheepdog.ErrIO
+}
+
+// TestFailedFirstWrite: the op after it in the batch was prepared as if it had
+// replaced the block, so it may not count as accepted.
+func TestFailedFirstWrite(t *testing.T) {
+	b := newTarget(t)
+	b.server.cfg.Engine = failing{b.engine}
+	for i, err := range b.write(at(11, request(1)), at(11, request(2))) {
+		if err == nil {
+			t.Errorf("request %d was accepted", i)
+		}
+	}
+	b.server.cfg.Engine = b.engine
+	b.mustWrite(at(11, request(2)))
+	b.wantStamp(4, 3, 2)
+}
+
 // TestFirstWritersRace: of two writes of an untouched block that come at once
 // the newer must stay, whichever reaches the engine first.
 func TestFirstWritersRace(t *testing.T) {

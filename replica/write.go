@@ -247,7 +247,10 @@ func (s *Server) prepare(b *batch) (repairs []int) {
 	}
 	b.ready = keep
 	b.locked = lockTouched(b.locked)
-	seen := make(map[*touched]*blockSet, len(b.locked))
+	var seen map[*touched]*blockSet
+	if len(b.locked) > 0 {
+		seen = make(map[*touched]*blockSet, len(b.locked))
+	}
 	for _, t := range b.locked {
 		set := append(blockSet(nil), t.blocks...)
 		seen[t] = &set
@@ -276,7 +279,7 @@ func (s *Server) untrusted(r *sheepdog.WriteRequest, pl *sheepdog.Placement) *in
 // failure the later requests of the batch for the same untrusted replica fail
 // with it: they were prepared as if its blocks had been replaced.
 func (s *Server) record(b *batch) {
-	failed := make(map[*touched]error)
+	var failed map[*touched]error
 	for _, a := range b.ready {
 		r := b.reqs[a.i]
 		err := firstError(b.errs[a.first:a.last])
@@ -287,7 +290,7 @@ func (s *Server) record(b *batch) {
 			if err == nil {
 				a.set.blocks.add(blocks(r.Start, r.Count))
 			} else {
-				failed[a.set] = err
+				failed = noteFailure(failed, a.set, err)
 			}
 		}
 		if err != nil {
@@ -298,6 +301,14 @@ func (s *Server) record(b *batch) {
 		}
 		b.results = append(b.results, result{a.i, err})
 	}
+}
+
+func noteFailure(failed map[*touched]error, set *touched, err error) map[*touched]error {
+	if failed == nil {
+		failed = make(map[*touched]error)
+	}
+	failed[set] = err
+	return failed
 }
 
 func firstError(errs []error) error {
