@@ -150,16 +150,30 @@ func TestUnreachableSource(t *testing.T) {
 	c.sameAs(2, 3)
 }
 
+// TestRecoveryDisabled neither starts nor goes on, until it is enabled.
 func TestRecoveryDisabled(t *testing.T) {
-	v := twoPlusOne()
-	v.Config.RecoveryDisabled = true
-	c := newCluster(t, v, nil)
-	c.run(func() bool { return c.nodes[3].agent.Progress().Active() }, 3)
-	if c.commits != 0 {
-		t.Fatal("moved data although recovery is disabled")
+	on := twoPlusOne()
+	c := newCluster(t, on, nil)
+	off := replicatest.Next(on, func(v *sheepdog.View, _ sheepdog.Table) { v.Config.RecoveryDisabled = true })
+	agent := c.nodes[3].agent
+	goOn := make(chan struct{})
+	c.onCall = func(sheepdog.NodeID, string) { <-goOn }
+	s := newSchedule(agent)
+	if s.step(t.Context(), off, time.Now()); len(s.runs) != 0 || !agent.Progress().Active() {
+		t.Errorf("%d runs although recovery is disabled, progress %+v", len(s.runs), agent.Progress())
 	}
-	c.views.Publish(replicatest.Next(v, func(v *sheepdog.View, _ sheepdog.Table) { v.Config.RecoveryDisabled = false }))
-	c.run(c.complete, 3)
+	if s.step(t.Context(), on, time.Now()); len(s.runs) == 0 {
+		t.Error("nothing runs although recovery is enabled")
+	}
+	s.step(t.Context(), off, time.Now())
+	close(goOn)
+	for len(s.runs) > 0 {
+		s.finish(<-s.results, time.Now())
+	}
+	s.stop()
+	if c.commits != 0 {
+		t.Error("went on although recovery was disabled meanwhile")
+	}
 }
 
 // TestDelay: in place of a node that may come back nothing is moved at once.
