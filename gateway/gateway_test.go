@@ -402,7 +402,7 @@ func TestWinnersIgnoreBadBytes(t *testing.T) {
 	s := sheepdog.Stamp{Token: 1, Seq: 5}
 	rotten := &sheepdog.FetchReply{Records: []sheepdog.Record{{State: sheepdog.Data, Stamp: s}}, Data: make([]byte, sheepdog.BlockSize), Bad: []sheepdog.BlockNo{0}}
 	good := &sheepdog.FetchReply{Records: []sheepdog.Record{{State: sheepdog.Data, Stamp: s}}, Data: bytes.Repeat([]byte{3}, sheepdog.BlockSize)}
-	w := winners(run, []*sheepdog.FetchReply{rotten, good})
+	w := winners(run, []witness{{reply: rotten}, {reply: good}})
 	if len(w) != 1 || w[0].Data[0] != 3 {
 		t.Fatalf("got %d winners, want the good bytes", len(w))
 	}
@@ -424,6 +424,41 @@ func TestUnionJoinsAndSplitsRuns(t *testing.T) {
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("run %d is %v, want %v", i, got[i], want[i])
+		}
+	}
+}
+
+// Bug: takeover asked acting replicas only, so that a late write of the deposed
+// coordinator could still reach a target and be promoted with it.
+func TestTakeoverSealsTargets(t *testing.T) {
+	c := newCluster(1, 2, 3)
+	c.publish(1, sheepdog.Clean, ids(1, 2), ids(1, 2, 3))
+	obj := sheepdog.ObjectID{Family: 1, Index: 1}
+	old, unfinished, stale := sheepdog.Stamp{Token: 1, Seq: 1}, sheepdog.Stamp{Token: 1, Seq: 2}, sheepdog.Stamp{Token: 1, Seq: 9}
+	for id, n := range c.nodes {
+		n.put(0, old, 10)
+		n.put(1, old, 11)
+		if id == 3 {
+			n.put(0, unfinished, 99) // written in this interval
+			n.put(1, stale, 66)      // left from an earlier life: must not win
+			n.dirty = []sheepdog.DirtyBlocks{{Object: obj, Layer: 1, Count: 1, Stamp: unfinished}}
+		} else if id == 2 {
+			n.dirty = []sheepdog.DirtyBlocks{{Object: obj, Layer: 1, Count: 2, Stamp: old}}
+		}
+	}
+	if _, err := c.gateway().Takeover(t.Context(), sheepdog.Scope{Family: 1, Policy: three, Token: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if c.nodes[3].sealed != 2 {
+		t.Error("the target promised nothing")
+	}
+	for id := sheepdog.NodeID(1); id <= 2; id++ {
+		n := c.nodes[id]
+		if n.data[0][0] != 99 {
+			t.Errorf("node %d has %d in the block that the target had written", id, n.data[0][0])
+		}
+		if n.data[1][0] != 11 {
+			t.Errorf("node %d took over what the target had from an earlier life", id)
 		}
 	}
 }

@@ -260,10 +260,10 @@ const (
 )
 
 // control serves the methods above.
-func (n *Node) control(method string) ([]byte, error) {
+func (n *Node) control(ctx context.Context, method string, body []byte) ([]byte, error) {
 	switch method {
 	case methodLayers:
-		return n.handleLayers()
+		return n.handleLayers(ctx, body)
 	case methodCapacity:
 		u, err := n.engine.Usage()
 		if err != nil {

@@ -22,16 +22,16 @@ func (b backend) VDIs(ctx context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 	if err := b.n.ready(ctx); err != nil {
 		return nil, err
 	}
+	counts, err := b.n.layerCounts(ctx)
+	if err == nil {
+		err = b.n.ready(ctx) // a node may have counted layers that are new to this one
+	}
+	if err != nil {
+		return nil, err
+	}
 	entries := b.n.dir.List()
 	if q.Name != "" {
 		entries = b.n.dir.ListName(q.Name)
-	}
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	counts, err := b.n.layerCounts(ctx)
-	if err != nil {
-		return nil, err
 	}
 	out := make([]api.VDI, len(entries))
 	for i := range entries {

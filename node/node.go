@@ -369,7 +369,7 @@ func (n *Node) call(ctx context.Context, m sheepdog.Member, method string, body 
 	var reply []byte
 	var err error
 	if m.ID == n.self.ID {
-		reply, err = n.control(method)
+		reply, err = n.control(ctx, method, body)
 	} else {
 		reply, err = n.pool.Client(m).Call(ctx, method, body)
 	}

@@ -115,7 +115,7 @@ func (h handler) Control(ctx context.Context, _ sheepdog.NodeID, method string, 
 	if reply, err, ok := h.n.vdis.HandleControl(ctx, method, body); ok {
 		return reply, err
 	}
-	return h.n.control(method)
+	return h.n.control(ctx, method, body)
 }
 
 // gate runs on the Raft leader before a directory command is committed. A

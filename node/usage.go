@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -17,10 +19,22 @@ type layerCount struct {
 	Objects uint64 `json:"objects"` // each counted once, however many replicas
 }
 
-// layerCounts asks every node once for what its layers hold.
+// layersRequest is the body of methodLayers: the answer must be of a directory
+// at least as new as the caller's, or layers would be counted under the names
+// of others.
+type layersRequest struct {
+	Applied uint64 `json:"applied"`
+}
+
+// layerCounts asks every node once for what its layers hold. The objects of a
+// node that cannot be reached are missing; it is about to leave the view.
 func (n *Node) layerCounts(ctx context.Context) (map[sheepdog.LayerID]layerCount, error) {
 	var mu sync.Mutex
 	sum := make(map[sheepdog.LayerID]layerCount)
+	body, err := json.Marshal(layersRequest{Applied: n.dir.Applied()})
+	if err != nil {
+		return nil, err
+	}
 	eg, ctx := errgroup.WithContext(ctx)
 	for _, m := range n.cluster.View().Members {
 		if m.VNodes == 0 {
@@ -28,8 +42,12 @@ func (n *Node) layerCounts(ctx context.Context) (map[sheepdog.LayerID]layerCount
 		}
 		eg.Go(func() error {
 			var one map[sheepdog.LayerID]layerCount
-			if err := n.call(ctx, m, methodLayers, nil, &one); err != nil {
-				return nil // its objects are counted where else they act
+			err := n.call(ctx, m, methodLayers, body, &one)
+			if errors.Is(err, sheepdog.ErrUnreachable) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("count objects on node %s: %w", m.Addr, err)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -130,7 +148,24 @@ func (n *Node) objects(e *directory.Entry, counts map[sheepdog.LayerID]layerCoun
 }
 
 // handleLayers answers methodLayers.
-func (n *Node) handleLayers() ([]byte, error) {
+func (n *Node) handleLayers(ctx context.Context, body []byte) ([]byte, error) {
+	var req layersRequest
+	if err := json.Unmarshal(body, &req); err != nil {
+		return nil, fmt.Errorf("%s: %v: %w", methodLayers, err, sheepdog.ErrInvalid)
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for {
+		changed := n.dir.Changed()
+		if n.dir.Applied() >= req.Applied {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("directory is at %d, asked for %d: %w", n.dir.Applied(), req.Applied, sheepdog.ErrBehind)
+		}
+	}
 	counts, err := n.ownLayers()
 	if err != nil {
 		return nil, err

@@ -86,15 +86,23 @@ func (s *Server) dirtyBlocks(id sheepdog.FamilyID, f *family) ([]sheepdog.DirtyB
 	slices.SortFunc(keys, replicaKey.compare)
 	var out []sheepdog.DirtyBlocks
 	for _, key := range keys {
+		// Blocks of a layer that was absorbed belong to the one above it now; those
+		// of a layer that was dropped are nobody's.
+		owner, listed := s.cfg.Layers.Owner(key.layer)
+		if !listed {
+			f.runs -= len(f.dirty[key].runs)
+			delete(f.dirty, key)
+			continue
+		}
 		runs := f.dirty[key].runs
 		if f.dirty[key].coarse {
 			var err error
-			if runs, err = s.resolveCoarse(key, runs[0], f.cleared); err != nil {
+			if runs, err = s.resolveCoarse(replicaKey{key.object, owner}, runs[0], f.cleared); err != nil {
 				return nil, err
 			}
 		}
 		for _, r := range runs {
-			out = append(out, sheepdog.DirtyBlocks{Object: key.object, Layer: key.layer,
+			out = append(out, sheepdog.DirtyBlocks{Object: key.object, Layer: owner,
 				Start: sheepdog.BlockNo(r.from), Count: uint32(r.to - r.from), Stamp: r.stamp})
 		}
 	}
@@ -105,7 +113,7 @@ func (s *Server) dirtyBlocks(id sheepdog.FamilyID, f *family) ([]sheepdog.DirtyB
 // show to be newer than the last flush.
 func (s *Server) resolveCoarse(key replicaKey, all stampedRun, cleared sheepdog.Stamp) ([]stampedRun, error) {
 	recs := make([]sheepdog.Record, all.to-all.from)
-	err := s.cfg.Engine.Records(key.object, []sheepdog.LayerID{key.layer}, sheepdog.BlockNo(all.from), uint32(len(recs)), recs)
+	err := s.cfg.Engine.Records(key.object, s.cfg.Layers.Logical(key.layer), sheepdog.BlockNo(all.from), uint32(len(recs)), recs)
 	if err != nil {
 		return nil, err
 	}

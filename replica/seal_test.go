@@ -288,3 +288,18 @@ func TestCarry(t *testing.T) {
 		t.Errorf("active families %+v, %v", active, err)
 	}
 }
+
+// Bug: dirty marks kept the id of a layer that was absorbed or dropped since, so
+// that a takeover asked for a layer that is no more, and failed for ever.
+func TestDirtyMarksOfDeletedLayers(t *testing.T) {
+	b := newBench(t)
+	b.mustWrite(request(1))
+	b.layers.Add(top+1, fam, top)
+	b.layers.Absorb(top, top+1)
+	want := run(4, 2, 3, 1)
+	want.Layer = top + 1
+	b.wantDirty(b.seal(10, 3), want)
+	b.layers.Remove(top + 1)
+	b.layers.Remove(top)
+	b.wantDirty(b.seal(10, 3))
+}
