@@ -22,6 +22,7 @@ type logMachine struct {
 	mu      sync.Mutex
 	applied []string
 	resets  int
+	gens    []uint64 // generations that the node was told to adopt
 }
 
 func (m *logMachine) Apply(_ uint64, kind string, body []byte) ([]byte, error) {
@@ -54,6 +55,19 @@ func (m *logMachine) Reset() {
 	m.resets++
 }
 
+func (m *logMachine) adopt(generation uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gens = append(m.gens, generation)
+	return nil
+}
+
+func (m *logMachine) generations() []uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.gens)
+}
+
 func (m *logMachine) list() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -81,7 +95,6 @@ type simNode struct {
 	dir     string // instead of memory
 	machine *logMachine
 	host    *simHost
-	gens    []uint64
 }
 
 func newWorld(t *testing.T) *world {
@@ -163,7 +176,7 @@ func (n *simNode) boot() {
 		},
 		Timing:       Timing{CommitTimeout: 25 * time.Millisecond}, // 5 ms cost much time of the tests
 		Clock:        func() time.Duration { return time.Since(w.start) },
-		OnGeneration: func(g uint64) error { n.gens = append(n.gens, g); return nil },
+		OnGeneration: n.machine.adopt,
 		Logger:       slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("n", n.n),
 	})
 	if err != nil {

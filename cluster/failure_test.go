@@ -1,0 +1,418 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"sheepdog"
+)
+
+func TestKilledFollowerIsRemovedWithinAMoment(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(5)
+		victim := w.follower()
+		began := time.Now()
+		victim.kill()
+		w.eventually(5*time.Second, "removed", func() bool { return len(w.leader().members()) == 4 })
+		if took := time.Since(began); took > 500*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func (w *world) follower() *simNode {
+	for _, n := range w.up() {
+		if n.office.Load() == nil {
+			return n
+		}
+	}
+	return nil
+}
+
+func TestSilentFollowerIsRemovedInAboutASecond(t *testing.T) {
+	for _, count := range []int{3, 5, 7} {
+		t.Run(fmt.Sprint(count), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.formatted(count)
+				victim := w.follower()
+				w.net.silence(victim.self.Addr, true)
+				l := w.leader()
+				took := w.eventually(5*time.Second, "removed", func() bool { return len(l.members()) == count-1 })
+				if took > 1500*time.Millisecond {
+					t.Errorf("took %v", took)
+				}
+				w.eventually(time.Second, "no lease", func() bool { return !victim.LeaseValid() })
+				w.net.silence(victim.self.Addr, false)
+				w.settle()
+				if got := w.nodes[victim.n].self.Incarnation; !listed(w.leader().View(), victim.ref()) {
+					t.Errorf("came back under another incarnation than %v", got)
+				}
+			})
+		})
+	}
+}
+
+func TestKilledLeaderIsReplaced(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		old := w.leader()
+		old.kill()
+		w.eventually(3*time.Second, "removed by its successor", w.agreed)
+		w.propose(w.up()[0].n, "after")
+		old.boot()
+		w.settle()
+		if got := old.machine.list(); !slices.Equal(got, []string{"after"}) {
+			t.Errorf("the returned node applied %v", got)
+		}
+	})
+}
+
+func TestRestartedNodeFollowsAtOnceAfterALongOutage(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		victim := w.follower()
+		victim.kill()
+		time.Sleep(45 * time.Second)
+		epoch := w.leader().epoch()
+		victim.boot()
+		took := w.eventually(5*time.Second, "in the view", w.agreed)
+		if took > 1500*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		if e := w.leader().epoch(); e != epoch+1 {
+			t.Errorf("epoch went from %d to %d", epoch, e)
+		}
+	})
+}
+
+func TestQuickRestartMakesANewEpoch(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		victim := w.follower()
+		epoch := victim.epoch()
+		victim.kill()
+		victim.boot()
+		w.settle()
+		if e := w.leader().epoch(); e <= epoch {
+			t.Errorf("epoch went from %d to %d", epoch, e)
+		}
+	})
+}
+
+// part cuts the nodes off from all others, or joins them again.
+func (w *world) part(side []*simNode, on bool) {
+	for _, a := range side {
+		for _, b := range w.nodes {
+			if !slices.Contains(side, b) {
+				w.net.cut(a.self.Addr, b.self.Addr, on)
+			}
+		}
+	}
+}
+
+func TestWholeRestartJoinsInOneEpoch(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(5)
+		w.propose(1, "before")
+		epoch := w.nodes[1].epoch()
+		for _, n := range w.up() {
+			n.kill()
+		}
+		time.Sleep(20 * time.Second)
+		for i := 1; i <= 5; i++ {
+			w.nodes[i].boot()
+		}
+		w.settle()
+		for _, n := range w.up() {
+			if n.epoch() != epoch+1 {
+				t.Errorf("node %d: epoch went from %d to %d", n.n, epoch, n.epoch())
+			}
+			if got := n.machine.list(); !slices.Equal(got, []string{"before"}) {
+				t.Errorf("node %d applied %v", n.n, got)
+			}
+		}
+	})
+}
+
+func TestQuorumOfARestartServesWithoutTheRest(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(5)
+		for _, n := range w.up() {
+			n.kill()
+		}
+		w.nodes[1].boot()
+		w.nodes[2].boot()
+		time.Sleep(3 * time.Second)
+		if s := w.nodes[1].Status(); s != StatusWaiting {
+			t.Errorf("two of five: %q", s)
+		}
+		w.nodes[4].boot()
+		w.settle2(3)
+		w.nodes[3].boot()
+		w.nodes[5].boot()
+		w.settle()
+	})
+}
+
+// settle2 waits until count nodes agree, without asking for a number of voters.
+func (w *world) settle2(count int) {
+	w.t.Helper()
+	w.eventually(20*time.Second, fmt.Sprint(count, " nodes agree"), func() bool { return len(w.up()) == count && w.agreed() })
+}
+
+func TestLeaveDownToOneAndBack(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(5)
+		for left := 4; left >= 1; left-- {
+			n := w.leader()
+			epoch := n.epoch()
+			began := time.Now()
+			if err := n.Leave(w.ctx(5 * time.Second)); err != nil {
+				t.Fatalf("leave of node %d with %d left: %v", n.n, left, err)
+			}
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("leave took %v", took)
+			}
+			n.kill()
+			w.settle2(left)
+			if e := w.up()[0].epoch(); e != epoch+1 {
+				t.Errorf("epoch went from %d to %d with %d left", epoch, e, left)
+			}
+			w.eventually(3*time.Second, "vote is moved", func() bool { return len(w.voters()) == wantedVoters(left) })
+		}
+		last := w.up()[0]
+		w.propose(last.n, "alone")
+		epoch := last.epoch()
+		if err := last.Leave(w.ctx(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if last.epoch() != epoch {
+			t.Errorf("the last node added epoch %d", last.epoch())
+		}
+		last.kill()
+		for i := 1; i <= 5; i++ {
+			w.nodes[i].boot()
+		}
+		w.settle()
+		for _, n := range w.up() {
+			if got := n.machine.list(); !slices.Equal(got, []string{"alone"}) {
+				t.Errorf("node %d applied %v", n.n, got)
+			}
+		}
+	})
+}
+
+func TestVotersSpreadOverZones(t *testing.T) {
+	simulate(t, func(w *world) {
+		for n := 1; n <= 7; n++ {
+			w.add(n, sheepdog.Zone([]int{1, 1, 1, 1, 2, 3, 4}[n-1]))
+		}
+		w.eventually(5*time.Second, "gossip", func() bool { return len(w.nodes[1].Alive()) == 7 })
+		if err := w.nodes[1].Format(w.ctx(5*time.Second), testConfig); err != nil {
+			t.Fatal(err)
+		}
+		w.settle()
+		w.eventually(5*time.Second, "voters in all zones", func() bool {
+			zones := map[sheepdog.Zone]bool{}
+			for _, v := range w.voters() {
+				zones[w.nodes[v].self.Zone] = true
+			}
+			return len(zones) == 4 && len(w.voters()) == 5
+		})
+		dead := w.nodes[6]
+		dead.kill()
+		w.eventually(10*time.Second, "dead voter is replaced", func() bool {
+			v := w.voters()
+			return len(v) == 5 && !slices.Contains(v, 6)
+		})
+	})
+}
+
+func TestNodeReturnsAtAnotherAddress(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		n := w.follower()
+		n.kill()
+		w.eventually(3*time.Second, "removed", func() bool { l := w.leader(); return l != nil && len(l.members()) == 2 })
+		n.self.Addr = addrOf(33)
+		n.boot()
+		w.settle()
+		m, _ := w.leader().View().Member(n.self.ID)
+		if m.Addr != addrOf(33) {
+			t.Errorf("the view has %s", m.Addr)
+		}
+		w.propose(n.n, "from there")
+	})
+}
+
+func TestStrangerAtAMembersAddressIsNotTakenForIt(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		n := w.follower()
+		n.kill()
+		stranger := &simNode{world: w, n: 9, memory: NewMemory(), self: sheepdog.Member{ID: 9, Addr: n.self.Addr, Zone: 9, VNodes: 1}}
+		w.nodes[9] = stranger
+		stranger.boot()
+		w.settle2(3)
+		if got := w.leader().members(); !slices.Contains(got, 9) || slices.Contains(got, n.n) {
+			t.Errorf("members are %v", got)
+		}
+	})
+}
+
+func TestFalseSuspicionRemovesNobody(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		epoch := w.nodes[1].epoch()
+		for range 20 {
+			for _, a := range w.up() {
+				for _, b := range w.up() {
+					a.Suspect(b.self.ID, b.self.Incarnation)
+				}
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if e := w.nodes[1].epoch(); e != epoch {
+			t.Errorf("epoch went from %d to %d", epoch, e)
+		}
+	})
+}
+
+func TestMemberThatConfirmsIsNotRemoved(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		l, accused := w.leader(), w.follower()
+		epoch := l.epoch()
+		l.office.Load().pending.condemn(accused.ref())
+		l.kickMembership()
+		w.eventually(3*time.Second, "looked into", func() bool {
+			return l.office.Load().pending.collect(l.View(), nil).empty()
+		})
+		if e := l.epoch(); e != epoch {
+			t.Errorf("epoch went from %d to %d", epoch, e)
+		}
+	})
+}
+
+func TestLeaveWithoutQuorumIsGivenUp(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		w.nodes[2].kill()
+		w.nodes[3].kill()
+		began := time.Now()
+		if err := w.nodes[1].Leave(w.ctx(time.Minute)); !errors.Is(err, sheepdog.ErrNoQuorum) {
+			t.Errorf("leave: %v", err)
+		}
+		if took := time.Since(began); took > 2500*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestGreetingIsJudged(t *testing.T) {
+	greeting := func(version byte, cluster sheepdog.ClusterID, meant uint64) []byte {
+		b := append([]byte{version}, cluster[:]...)
+		b = binary.BigEndian.AppendUint64(b, meant)
+		return binary.BigEndian.AppendUint64(b, 9)
+	}
+	s := &raftStreams{self: sheepdog.Member{ID: 5}, cluster: sheepdog.ClusterID{1}}
+	for _, c := range []struct {
+		b    []byte
+		want byte
+	}{
+		{greeting(greetingVersion, s.cluster, 5), welcome},
+		{greeting(greetingVersion+1, s.cluster, 5), wrongVersion},
+		{greeting(greetingVersion, sheepdog.ClusterID{2}, 5), wrongCluster},
+		{greeting(greetingVersion, s.cluster, 6), wrongNode},
+	} {
+		got, err := s.judge(c.b)
+		if got != c.want || (err == nil) != (c.want == welcome) {
+			t.Errorf("greeting %x: %d, %v", c.b, got, err)
+		}
+	}
+}
+
+// TestRandomFailures lets nodes die, fall silent, return and be cut off while
+// everybody proposes, and looks whether the survivors agree in the end: every
+// command that was acknowledged is there once, in the same order everywhere.
+func TestRandomFailures(t *testing.T) {
+	for range 2 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			simulate(t, func(w *world) { w.chaos(rand.New(rand.NewPCG(seed, 0))) })
+		})
+	}
+}
+
+func (w *world) chaos(rng *rand.Rand) {
+	w.formatted(5)
+	var mu sync.Mutex
+	acked := map[string]bool{}
+	var wg sync.WaitGroup
+	for round := range 10 {
+		n := w.nodes[1+rng.IntN(5)]
+		if n.Cluster == nil {
+			n.boot()
+		}
+		c := n.Cluster
+		for i := range 5 {
+			wg.Go(func() {
+				body := fmt.Sprintf("%d.%d", round, i)
+				if _, err := c.Propose(w.ctx(4*time.Second), "do", []byte(body)); err == nil {
+					mu.Lock()
+					acked[body] = true
+					mu.Unlock()
+				}
+			})
+		}
+		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
+		victim := w.nodes[1+rng.IntN(5)]
+		switch kind := rng.IntN(3); {
+		case victim.Cluster == nil:
+			victim.boot()
+		case kind == 0:
+			victim.kill()
+		default:
+			w.part([]*simNode{victim}, true)
+			time.Sleep(time.Duration(rng.IntN(2000)) * time.Millisecond)
+			w.part([]*simNode{victim}, false)
+		}
+	}
+	wg.Wait()
+	for _, n := range w.nodes {
+		if n.Cluster == nil {
+			n.boot()
+		}
+	}
+	w.settle()
+	var first []string
+	for _, n := range w.up() {
+		if err := n.Barrier(w.ctx(5 * time.Second)); err != nil {
+			w.t.Fatal(err)
+		}
+		got := n.machine.list()
+		if first == nil {
+			first = got
+		}
+		if !slices.Equal(got, first) {
+			w.t.Errorf("node %d applied %v, others %v", n.n, got, first)
+		}
+	}
+	count := map[string]int{}
+	for _, body := range first {
+		if count[body]++; count[body] > 1 {
+			w.t.Errorf("%s was applied twice", body)
+		}
+	}
+	for body := range acked {
+		if count[body] == 0 {
+			w.t.Errorf("%s was acknowledged and is lost", body)
+		}
+	}
+}
