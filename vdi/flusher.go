@@ -2,7 +2,6 @@ package vdi
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 
 	"sheepdog"
@@ -14,15 +13,17 @@ type flusher struct {
 	upTo    atomic.Uint64 // writes of this token up to here are durable everywhere
 	started atomic.Uint64 // rounds begun
 
-	mu sync.Mutex // held by the round that runs
-	ok uint64     // the latest round that succeeded
+	running turn   // of the round that runs
+	ok      uint64 // the latest round that succeeded; its turn guards it
 }
 
 // do runs round unless one that began after the call succeeded already.
-func (f *flusher) do(round func() error) error {
+func (f *flusher) do(ctx context.Context, round func() error) error {
 	arrived := f.started.Load()
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	if err := f.running.take(ctx); err != nil {
+		return err
+	}
+	defer f.running.give()
 	if f.ok > arrived {
 		return nil
 	}
@@ -37,7 +38,7 @@ func (f *flusher) do(round func() error) error {
 // flush makes every write that was acknowledged before the call durable on all
 // acting replicas and targets. (rule 11)
 func (c *coordinator) flush() error {
-	return c.flushes.do(func() error {
+	return c.flushes.do(c.ctx, func() error {
 		c.mu.Lock()
 		parts := make([]sheepdog.Partition, 0, len(c.dirty))
 		for p := range c.dirty {

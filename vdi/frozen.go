@@ -23,8 +23,8 @@ type frozenReader struct {
 
 // frozenMap is the object map of a frozen layer and all below it in its family.
 type frozenMap struct {
-	mu  sync.Mutex // held while it loads
-	set *indexSet  // nil until loaded
+	loading turn
+	set     *indexSet // nil until loaded; the turn guards it
 }
 
 func newFrozenReader(dir *directory.Directory, objects Objects, cacheBytes int) *frozenReader {
@@ -158,8 +158,10 @@ func (r *frozenReader) objectMap(ctx context.Context, layer sheepdog.LayerID) (*
 		r.maps[layer] = m
 	}
 	r.mu.Unlock()
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	if err := m.loading.take(ctx); err != nil {
+		return nil, err
+	}
+	defer m.loading.give()
 	if m.set != nil {
 		return m.set, nil
 	}
