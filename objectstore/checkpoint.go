@@ -38,7 +38,7 @@ func (c checkpoint) change() change {
 
 func decodeCheckpoint(b []byte) (checkpoint, error) {
 	if b == nil {
-		return checkpoint{}, nil
+		return checkpoint{firstGen: 1}, nil
 	}
 	if len(b) > 0 && b[0] != checkpointVersion {
 		return checkpoint{}, &versionError{what: "checkpoint", found: uint32(b[0]), want: checkpointVersion}

@@ -165,13 +165,10 @@ func (v *varints) byte() byte {
 	return x
 }
 
-// header is what List tells of an object without reading its map. Torn marks
-// an object whose chunks are being committed in several steps: its digest must
-// be computed again from them.
+// header is what List tells of an object without reading its map.
 //
-//	version(1) torn(1) present(4) digest(8)
+//	version(1) zero(1) present(4) digest(8)
 type header struct {
-	torn    bool
 	present uint32
 	digest  uint64
 }
@@ -184,9 +181,6 @@ const (
 func (h header) encode() []byte {
 	b := make([]byte, 2, headerLen)
 	b[0] = headerVersion
-	if h.torn {
-		b[1] = 1
-	}
 	b = binary.LittleEndian.AppendUint32(b, h.present)
 	return binary.LittleEndian.AppendUint64(b, h.digest)
 }
@@ -195,12 +189,8 @@ func decodeHeader(b []byte) (header, error) {
 	if len(b) > 0 && b[0] != headerVersion {
 		return header{}, &versionError{what: "object header", found: uint32(b[0]), want: headerVersion}
 	}
-	if len(b) != headerLen || b[1] > 1 {
+	if len(b) != headerLen || b[1] != 0 {
 		return header{}, fmt.Errorf("object header of %d bytes is malformed", len(b))
 	}
-	return header{
-		torn:    b[1] == 1,
-		present: binary.LittleEndian.Uint32(b[2:]),
-		digest:  binary.LittleEndian.Uint64(b[6:]),
-	}, nil
+	return header{present: binary.LittleEndian.Uint32(b[2:]), digest: binary.LittleEndian.Uint64(b[6:])}, nil
 }

@@ -133,7 +133,7 @@ func (d *Disk) destageRound(piles []*pile) (int, error) {
 // or drop must be in the log before any part of it is committed.
 func (d *Disk) syncFor(saved []*savedPile) error {
 	upto := lsn(d.journal.applied.Load())
-	if err := d.volumes.sync(); err != nil {
+	if err := d.volumes.syncHealthy(); err != nil {
 		return err
 	}
 	for _, s := range saved {
@@ -251,7 +251,6 @@ func (d *Disk) publish(s *savedPile) {
 			d.publishChunk(p, so.o, &so.chunks[j])
 		}
 		so.o.stored = so.header.present > 0
-		so.o.torn = false
 		if so.o.dropped == so.dropped {
 			so.o.dropped = 0
 		}
@@ -310,7 +309,7 @@ func (p *pile) relocate(o *object, no uint32, m move) bool {
 // retire frees log segments that nothing points to any more, once the metadata
 // store says where the log begins.
 func (d *Disk) retire(last generation, upto lsn) error {
-	ck := checkpoint{firstGen: last + 1, lastLSN: lsn(d.journal.applied.Load())}
+	ck := checkpoint{firstGen: d.journal.begin(last), lastLSN: lsn(d.journal.applied.Load())}
 	changes := []change{ck.change()}
 	keep := d.tombstones[:0]
 	for _, t := range d.tombstones {

@@ -26,7 +26,7 @@ type journal struct {
 
 	// Owned by the holder of the commit role.
 	next   lsn        // of the next entry
-	gen    generation // the highest ever used
+	gen    generation // the highest ever used; also guarded by mu
 	prev   generation // of the sealed segment at the end of the log
 	logged lsn        // the last entry of prev that counts
 	at     uint32     // next free block of the active segment
@@ -147,9 +147,9 @@ func (j *journal) rotate(structural bool) error {
 		return j.fail(diskError("begin a log segment", err))
 	}
 	s.dirty.Store(true)
-	j.gen++
 	j.at = 1
 	j.mu.Lock()
+	j.gen++
 	s.gen, s.last = j.gen, 0
 	j.active = s
 	j.live[j.gen] = s
@@ -294,6 +294,20 @@ func (j *journal) sealed() (last generation, upto lsn) {
 		}
 	}
 	return last, upto
+}
+
+// begin is where the log begins once generations up to last are retired. What a
+// loss of power cut off is before it, and never counts again.
+func (j *journal) begin(last generation) generation {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	first := j.gen + 1
+	for g := range j.live {
+		if g > last {
+			first = min(first, g)
+		}
+	}
+	return first
 }
 
 // segments counts the live segments.

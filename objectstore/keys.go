@@ -17,6 +17,7 @@ import (
 //	c PARTITION(2) FAMILY(8) INDEX(4) LAYER(8) CHUNK(4)  chunk of a map
 //	l LAYER(8) FAMILY(8) INDEX(4)              empty; objects by layer
 //	t PARTITION(2) FAMILY(8) INDEX(4) LAYER(8) tombstone: LSN(8) of the last drop
+//	j, k                                       large commits, see kv.go
 const (
 	keyFact      = 'f'
 	keyMeta      = 'm'

@@ -142,7 +142,8 @@ func (d *Disk) commitSaved(saved []*savedPile) error {
 			}
 		}
 		if !d.meta.Fits(len(changes)+1, n+checkpointSize) {
-			if err := d.commitTorn(s, changes, last); err != nil {
+			ck := checkpoint{firstGen: d.firstGen, lastLSN: last}
+			if err := commitLarge(d.meta, append(changes, ck.change())); err != nil {
 				return metaError("commit", err)
 			}
 		} else {
@@ -156,27 +157,10 @@ func (d *Disk) commitSaved(saved []*savedPile) error {
 	return nil
 }
 
-// commitTorn commits a pile that is too large for one commit, in an order that
-// replay can go on from: targets of merges first, what goes away last. Until
-// the end its objects are marked as torn.
-func (d *Disk) commitTorn(s *savedPile, changes []change, last lsn) error {
-	ck := checkpoint{firstGen: d.firstGen, lastLSN: last}
-	begin := []change{ck.change()}
-	for i := range s.objects {
-		so := &s.objects[i]
-		h := so.header
-		h.torn = true
-		begin = append(begin, change{key: so.o.key.encode(keyObject), value: h.encode()})
-		if !so.stored {
-			begin = append(begin, change{key: layerKey(so.o.key), value: []byte{}})
-		}
-	}
-	return commitAll(d.meta, append(begin, changes...))
-}
-
-// changes lists what a snapshot changes, in the order that commitTorn needs.
+// changes lists what a snapshot changes. They must be committed at once: replay
+// relies on a merge being in the metadata store as a whole or not at all.
 func (s *savedPile) changes() []change {
-	var sets, tombs, deletes, headers []change
+	var out []change
 	for i := range s.objects {
 		so := &s.objects[i]
 		for j := range so.chunks {
@@ -184,21 +168,21 @@ func (s *savedPile) changes() []change {
 			key := chunkKey(so.o.key, c.no)
 			if c.copy.present == 0 {
 				if c.copy.stored {
-					deletes = append(deletes, change{key: key})
+					out = append(out, change{key: key})
 				}
 				continue
 			}
 			for _, m := range c.moves {
 				c.copy.slots[m.slot].at = m.to
 			}
-			sets = append(sets, change{key: key, value: c.copy.encode()})
+			out = append(out, change{key: key, value: c.copy.encode()})
 		}
-		headers = append(headers, so.headerChanges()...)
+		out = append(out, so.headerChanges()...)
 	}
 	for _, t := range s.tombstones() {
-		tombs = append(tombs, t.change())
+		out = append(out, t.change())
 	}
-	return slices.Concat(sets, tombs, deletes, headers)
+	return out
 }
 
 func (so *savedObject) headerChanges() []change {

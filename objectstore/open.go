@@ -57,6 +57,9 @@ func (d *Disk) open() error {
 	if d.meta, err = o.openMeta(filepath.Join(o.Meta, "meta"), o.NoSync, o.Logger); err != nil {
 		return err
 	}
+	if err := finishLarge(d.meta); err != nil {
+		return metaError("finish a commit", err)
+	}
 	ck, err := d.readCheckpoint()
 	if err != nil {
 		return err
@@ -89,7 +92,10 @@ func (d *Disk) recover(f format, ck checkpoint) error {
 	if err != nil {
 		return err
 	}
-	r := newReplayer(d)
+	if err := s.readClaims(); err != nil {
+		return err
+	}
+	r := newReplayer(d, s.claim)
 	if err := j.replay(s, r.apply); err != nil {
 		return err
 	}

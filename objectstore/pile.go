@@ -41,7 +41,6 @@ type object struct {
 	digest   uint64
 	dirty    bool
 	stored   bool // the metadata store has a header
-	torn     bool // as in header
 	dropped  lsn  // the last drop that the metadata store does not know; 0: none
 	floor    lsn  // entries up to here were dropped; set by replay
 }
@@ -237,25 +236,43 @@ func (p *pile) merge(from, to sheepdog.LayerID, at lsn, out *outcome) {
 	p.forget(src, at, out)
 }
 
-// mergeChunk moves what dst lacks. If dst took it in an earlier life, only the
-// places that it did not take are left to be freed with src.
+// mergeChunk moves what dst lacks.
 func (p *pile) mergeChunk(src, dst *object, no uint32, at lsn, out *outcome) {
 	s, d := src.chunks[no], p.chunk(dst, no)
-	taken := max(d.applied, dst.floor) >= at
 	for i := range s.slots {
-		from, have := s.slots[i], &d.slots[i]
-		block := sheepdog.BlockNo(no*chunkBlocks + uint32(i))
-		switch {
-		case from.state == sheepdog.Absent:
-		case taken && from.at == have.at:
-			s.slots[i].at = 0
-		case !taken && have.state == sheepdog.Absent:
-			s.slots[i].at = 0 // moved, not freed
-			p.replace(dst, d, block, from, out)
+		from := s.slots[i]
+		if from.state == sheepdog.Absent || d.slots[i].state != sheepdog.Absent {
+			continue
 		}
+		s.slots[i].at = 0 // moved, not freed
+		p.replace(dst, d, sheepdog.BlockNo(no*chunkBlocks+uint32(i)), from, out)
 	}
-	if !taken {
-		p.touch(dst, d, at, out)
+	p.touch(dst, d, at, out)
+}
+
+// pending calls visit for each block of a write that apply would put into the
+// map.
+func (p *pile) pending(e *entry, at lsn, visit func(i uint32, place place)) {
+	o := p.objects[e.key.Layer]
+	cur := runCursor{runs: e.runs}
+	for i := range e.count {
+		where := cur.next()
+		no := e.start + sheepdog.BlockNo(i)
+		var old slot
+		if o != nil {
+			if c := o.chunks[uint32(no)/chunkBlocks]; c != nil {
+				if c.applied >= at {
+					continue
+				}
+				old = c.slots[no%chunkBlocks]
+			}
+			if o.floor >= at {
+				continue
+			}
+		}
+		if e.force || old.stamp.Less(e.stamp) {
+			visit(i, where)
+		}
 	}
 }
 

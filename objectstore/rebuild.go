@@ -1,7 +1,9 @@
 package objectstore
 
 import (
+	"errors"
 	"fmt"
+	"hash/crc32"
 
 	"sheepdog"
 )
@@ -10,11 +12,11 @@ import (
 type replayer struct {
 	d          *Disk
 	tombstones map[objectKey]lsn
-	torn       map[*pile]bool
+	claim      lsn // entries up to here were durable
 }
 
-func newReplayer(d *Disk) *replayer {
-	r := &replayer{d: d, tombstones: make(map[objectKey]lsn), torn: make(map[*pile]bool)}
+func newReplayer(d *Disk, claim lsn) *replayer {
+	r := &replayer{d: d, tombstones: make(map[objectKey]lsn), claim: claim}
 	for _, t := range d.tombstones {
 		r.tombstones[t.key] = max(r.tombstones[t.key], t.at)
 	}
@@ -40,12 +42,38 @@ func (r *replayer) apply(e *entry, at lsn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r.prepare(p, e)
+	if err := r.finished(p, e, at); err != nil {
+		return err
+	}
 	p.apply(e, at, &out)
 	if out.dirtied && r.d.dirty.add(p) {
 		r.d.cache.pinAgain(p)
 	}
 	r.d.account(&out)
 	return nil
+}
+
+// finished reports errUnfinished for a large write that was not durable and
+// whose data are not all there. What of it an applied or newer write replaced
+// does not count: that space may be in use for something else by now.
+func (r *replayer) finished(p *pile, e *entry, at lsn) error {
+	if e.kind != entryExtent || at <= r.claim {
+		return nil
+	}
+	var err error
+	buf := make([]byte, blockSize)
+	p.pending(e, at, func(i uint32, where place) {
+		if err != nil {
+			return
+		}
+		if err = r.d.readRow(where, buf); err == nil && crc32.Checksum(buf, castagnoli) != e.crcs[i] {
+			err = errUnfinished
+		}
+	})
+	if errors.Is(err, sheepdog.ErrIO) {
+		return nil // of a disk that is missing: whoever reads the block hears of it
+	}
+	return err
 }
 
 // prepare makes the objects know of drops that were committed already.
@@ -55,22 +83,12 @@ func (r *replayer) prepare(p *pile, e *entry) {
 			p.object(layer).floor = at
 		}
 	}
-	for _, o := range p.objects {
-		if o.torn {
-			r.torn[p] = true
-		}
-	}
 }
 
 // rebuildSpace marks every block in use: those that the metadata store points
 // to, and those of dirty piles as memory has them. What dirty piles have
 // replaced stays in use until they are committed.
 func (r *replayer) rebuildSpace() error {
-	for p := range r.torn {
-		if err := r.mendTorn(p); err != nil {
-			return err
-		}
-	}
 	for _, v := range r.d.volumes.order {
 		v.space.clear()
 	}
@@ -86,37 +104,6 @@ func (r *replayer) rebuildSpace() error {
 		v.space.assumeSlack()
 		v.markDirty()
 	}
-	return nil
-}
-
-// mendTorn takes back what replay would free of a pile whose commit was cut
-// short, if another layer of it has it by now.
-func (r *replayer) mendTorn(p *pile) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	live := make(map[place]bool)
-	for _, o := range p.objects {
-		if err := r.d.loadAll(p, o); err != nil {
-			return err
-		}
-		for _, c := range o.chunks {
-			for i := 0; c != nil && i < len(c.slots); i++ {
-				live[c.slots[i].at] = true
-			}
-		}
-	}
-	var freed []run
-	for _, f := range p.freed {
-		for at := f.at; at < f.at+place(f.n); at++ {
-			if live[at] {
-				r.d.freedBlocks.Add(-1)
-				continue
-			}
-			live[at] = true
-			freed = appendPlace(freed, at)
-		}
-	}
-	p.freed = freed
 	return nil
 }
 

@@ -16,8 +16,10 @@ type logScan struct {
 	store    uint64
 	segLen   uint32
 	firstGen generation
-	segs     []scannedSegment
-	spare    []*segment
+	segs     []scannedSegment // ascending
+	// claim is the highest claim of durability in any record. What is bad up to
+	// it is rotten; what is bad after it was never finished.
+	claim lsn
 }
 
 type scannedSegment struct {
@@ -88,6 +90,25 @@ func (j *journal) completeSegment(f file) error {
 	return diskError("complete a log segment", err)
 }
 
+// readClaims finds the claim, in whatever is left of the log.
+func (s *logScan) readClaims() error {
+	for _, seg := range s.segs {
+		for at := uint32(1); at < s.segLen; {
+			r, err := s.readHead(seg, at)
+			if err != nil {
+				return err
+			}
+			if r == nil {
+				at++
+				continue
+			}
+			s.claim = max(s.claim, r.h.durable)
+			at += r.h.blocks()
+		}
+	}
+	return nil
+}
+
 // successor is the segment that follows generation g, or that begins the log if
 // g is 0.
 func (s *logScan) successor(g generation) (scannedSegment, bool) {
@@ -99,10 +120,15 @@ func (s *logScan) successor(g generation) (scannedSegment, bool) {
 	return scannedSegment{}, false
 }
 
+// errUnfinished is what an apply function returns for an entry whose data were
+// lost with the power before they were durable: the log ends before it.
+var errUnfinished = errors.New("data of the entry were lost")
+
 // replay calls apply for every entry of the log, in order, and leaves the
-// segments that it read live, and the journal ready to go on.
+// segments that it read live, and the journal ready to go on. It refuses a log
+// of which a part is gone that was durable: only rot or a disk that lies can do
+// that, and going on would serve old data as new.
 func (j *journal) replay(s *logScan, apply func(*entry, lsn) error) error {
-	durable := lsn(0)
 	seg, ok := s.successor(0)
 	if ok {
 		j.logged = seg.first - 1
@@ -113,18 +139,21 @@ func (j *journal) replay(s *logScan, apply func(*entry, lsn) error) error {
 		if more {
 			limit = next.segmentHeader.last
 		}
-		last, claim, err := s.replaySegment(seg, limit, apply)
+		last, err := s.replaySegment(seg, limit, apply)
 		if err != nil {
 			return fmt.Errorf("replay log segment %s: %w", segmentName(j.dir, seg.no), err)
 		}
-		durable = max(durable, claim)
-		j.adopt(seg, max(last, j.logged))
-		if more && last != limit && limit >= seg.first {
+		j.adopt(seg, last)
+		if more && last != limit {
 			break // the tail of the segment was lost, and what follows with it
 		}
 		seg, ok = next, more
 	}
-	return s.checkDurable(j, durable)
+	if s.claim > j.logged && len(s.segs) > 0 {
+		return fmt.Errorf("log in %s is damaged: entries %d to %d were durable and cannot be read; "+
+			"wipe this node's store and let it recover from the others: %w", j.dir, j.logged+1, s.claim, sheepdog.ErrChecksum)
+	}
+	return nil
 }
 
 const maxLSN = 1<<64 - 1
@@ -138,40 +167,45 @@ func (j *journal) adopt(s scannedSegment, last lsn) {
 	j.prev, j.logged = s.segment.gen, last
 }
 
-// replaySegment applies the records of a segment up to limit, and returns the
-// last entry and the highest claim of durability. It stops where a record is
-// missing or torn: the end of the log.
-func (s *logScan) replaySegment(seg scannedSegment, limit lsn, apply func(*entry, lsn) error) (last, claim lsn, err error) {
+// replaySegment applies the entries of a segment up to limit, and returns the
+// last one. It stops where a record is missing or unfinished: the end of the
+// log.
+func (s *logScan) replaySegment(seg scannedSegment, limit lsn, apply func(*entry, lsn) error) (last lsn, err error) {
 	last = seg.first - 1
 	for at := uint32(1); at < s.segLen && last < limit; {
-		r, err := s.readRecord(seg, at, last+1)
-		if err != nil || r == nil {
-			return last, claim, err
+		r, err := s.readHead(seg, at)
+		if err != nil || r == nil || r.h.first != last+1 {
+			return last, err
 		}
-		claim = max(claim, r.h.durable)
-		if r.torn && r.h.first > s.claimed(seg, at) {
-			return last, claim, nil
+		whole, err := s.dataGood(seg, at, r)
+		if err != nil || !whole && r.h.first > s.claim {
+			return last, err
 		}
 		for i := range r.entries {
-			if err := apply(&r.entries[i], r.h.first+lsn(i)); err != nil {
-				return last, claim, err
+			if last == limit {
+				return last, nil
 			}
+			if err := apply(&r.entries[i], last+1); err != nil {
+				if errors.Is(err, errUnfinished) {
+					err = nil
+				}
+				return last, err
+			}
+			last++
 		}
-		last = r.h.first + lsn(r.h.entries) - 1
 		at += r.h.blocks()
 	}
-	return last, claim, nil
+	return last, nil
 }
 
-// logRecord is a record of which the head is good.
+// logRecord is the head of a record.
 type logRecord struct {
 	h       recordHeader
 	entries []entry
-	torn    bool // some data do not match their checksum
 }
 
-// readRecord reads the record at a block; nil if the log ends there.
-func (s *logScan) readRecord(seg scannedSegment, at uint32, want lsn) (*logRecord, error) {
+// readHead reads the head of the record at a block; nil if there is none.
+func (s *logScan) readHead(seg scannedSegment, at uint32) (*logRecord, error) {
 	head := make([]byte, blockSize)
 	if err := readFull(seg.f, head, int64(at)*blockSize); err != nil {
 		return nil, diskError("read the log", err)
@@ -181,90 +215,41 @@ func (s *logScan) readRecord(seg scannedSegment, at uint32, want lsn) (*logRecor
 	if errors.As(err, &version) {
 		return nil, err
 	}
-	if err != nil || h.gen != seg.segmentHeader.gen || want != 0 && h.first != want {
+	if err != nil || h.gen != seg.segmentHeader.gen {
 		return nil, nil
 	}
-	all := make([]byte, int(h.blocks())*blockSize)
-	if err := readFull(seg.f, all, int64(at)*blockSize); err != nil {
-		return nil, diskError("read the log", err)
+	if h.headBlocks > 1 {
+		head = append(head, make([]byte, int(h.headBlocks-1)*blockSize)...)
+		if err := readFull(seg.f, head[blockSize:], int64(at+1)*blockSize); err != nil {
+			return nil, diskError("read the log", err)
+		}
 	}
-	data := int(h.headBlocks) * blockSize
-	entries, err := decodeRecord(all[:data], &h, at)
+	entries, err := decodeRecord(head, &h, at)
 	if err != nil {
 		return nil, nil
 	}
-	return &logRecord{h: h, entries: entries, torn: !goodData(entries, all[data:])}, nil
+	return &logRecord{h: h, entries: entries}, nil
 }
 
-func goodData(entries []entry, data []byte) bool {
-	for i := range entries {
-		if entries[i].kind != entryInline {
+// dataGood verifies the inline data of a record.
+func (s *logScan) dataGood(seg scannedSegment, at uint32, r *logRecord) (bool, error) {
+	if r.h.dataBlocks == 0 {
+		return true, nil
+	}
+	data := make([]byte, int(r.h.dataBlocks)*blockSize)
+	if err := readFull(seg.f, data, int64(at+r.h.headBlocks)*blockSize); err != nil {
+		return false, diskError("read the log", err)
+	}
+	for i := range r.entries {
+		if r.entries[i].kind != entryInline {
 			continue
 		}
-		for _, c := range entries[i].crcs {
+		for _, c := range r.entries[i].crcs {
 			if crc32.Checksum(data[:blockSize], castagnoli) != c {
-				return false
+				return false, nil
 			}
 			data = data[blockSize:]
 		}
 	}
-	return true
-}
-
-// claimed is the highest claim of durability in any record after a block of a
-// segment, in it or in later ones: what is at most that is rotten, not torn.
-func (s *logScan) claimed(seg scannedSegment, after uint32) lsn {
-	claim := lsn(0)
-	for _, c := range s.segs {
-		if c.segmentHeader.gen < seg.segmentHeader.gen {
-			continue
-		}
-		begin := uint32(1)
-		if c.segment == seg.segment {
-			begin = after + 1
-		}
-		for at := begin; at < s.segLen; at++ {
-			if r, err := s.readRecord(c, at, 0); err == nil && r != nil {
-				claim = max(claim, r.h.durable)
-				at += r.h.blocks() - 1
-			}
-		}
-	}
-	return claim
-}
-
-// checkDurable refuses a log of which a part is gone that was durable. Only rot
-// or a disk that lies can do that; going on would serve old data as new.
-func (s *logScan) checkDurable(j *journal, claim lsn) error {
-	if len(s.segs) == 0 {
-		return nil
-	}
-	end := scannedSegment{}
-	for _, c := range s.segs {
-		if c.segmentHeader.gen == j.prev {
-			end = c
-		}
-	}
-	if end.segment != nil && j.logged != maxLSN {
-		claim = max(claim, s.claimed(end, s.tail(end, j.logged)))
-	}
-	if claim > j.logged {
-		return fmt.Errorf("log in %s is damaged: entries %d to %d were durable and cannot be read; "+
-			"wipe this node's store and let it recover from the others: %w", j.dir, j.logged+1, claim, sheepdog.ErrChecksum)
-	}
-	return nil
-}
-
-// tail is the block after which records of a segment do not count.
-func (s *logScan) tail(seg scannedSegment, last lsn) uint32 {
-	at, want := uint32(1), seg.first
-	for at < s.segLen && want <= last {
-		r, err := s.readRecord(seg, at, want)
-		if err != nil || r == nil {
-			break
-		}
-		want = r.h.first + lsn(r.h.entries)
-		at += r.h.blocks()
-	}
-	return max(at, 1) - 1
+	return true, nil
 }

@@ -30,6 +30,7 @@ type volume struct {
 	fs     fileSystem
 	space  *space
 	failed atomic.Bool
+	lost   error // of a sync that failed; guarded by volumes.syncMu
 
 	mu    sync.RWMutex
 	files []*extentFile
@@ -216,8 +217,13 @@ func (v *volume) note(what string, err error) error {
 }
 
 // sync makes every write that returned before it durable. Calls do not overlap,
-// so that none returns while another still syncs what it needs.
+// so that none returns while another still syncs what it needs. After one failed
+// all do: the host forgets what it could not write, and a later sync would
+// claim it.
 func (v *volume) sync(noSync bool) error {
+	if v.lost != nil {
+		return v.lost
+	}
 	v.mu.RLock()
 	files := v.files
 	v.mu.RUnlock()
@@ -227,7 +233,8 @@ func (v *volume) sync(noSync bool) error {
 		}
 		if err := f.f.Sync(); err != nil {
 			v.failed.Store(true)
-			return diskError(fmt.Sprintf("sync disk %s", v.dir), err)
+			v.lost = diskError(fmt.Sprintf("sync disk %s", v.dir), err)
+			return v.lost
 		}
 	}
 	return nil

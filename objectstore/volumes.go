@@ -94,6 +94,28 @@ func (s *volumes) sync() error {
 	return errors.Join(errs...)
 }
 
+// syncHealthy is sync for a destage: disks that had failed before it are left
+// out, so that the others go on. Their blocks are errors of whoever reads them.
+func (s *volumes) syncHealthy() error {
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
+	var errs []error
+	healthy := 0
+	for _, v := range s.order {
+		if v.lost != nil {
+			continue
+		}
+		if err := v.sync(s.noSync); err != nil {
+			errs = append(errs, err)
+		}
+		healthy++
+	}
+	if healthy == 0 {
+		return s.order[0].lost
+	}
+	return errors.Join(errs...)
+}
+
 // free gives runs back that no map and no reader can reach any more.
 func (s *volumes) free(runs []run) {
 	for _, r := range runs {

@@ -126,38 +126,11 @@ func (d *Disk) loadObjects(p *pile) error {
 		}
 		o := p.object(k.Layer)
 		o.complete, o.stored = false, true
-		o.present, o.digest, o.torn = h.present, h.digest, h.torn
+		o.present, o.digest = h.present, h.digest
 		return true, nil
 	})
 	if err != nil {
 		return metaError("load objects", err)
-	}
-	for _, o := range p.objects {
-		if o.torn {
-			if err := d.recount(p, o); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// recount computes an object's sums from its map.
-func (d *Disk) recount(p *pile, o *object) error {
-	if err := d.loadAll(p, o); err != nil {
-		return err
-	}
-	o.present, o.digest = 0, 0
-	for no, c := range o.chunks {
-		if c == nil {
-			continue
-		}
-		o.present += uint32(c.present)
-		for i := range c.slots {
-			if c.slots[i].state != sheepdog.Absent {
-				o.digest ^= mixRecord(sheepdog.BlockNo(int(no)*chunkBlocks+i), c.slots[i].record())
-			}
-		}
 	}
 	return nil
 }
