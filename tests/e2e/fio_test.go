@@ -12,6 +12,7 @@ import (
 func fio(t *testing.T, uri string, args ...string) []byte {
 	args = append([]string{"--name=e2e", "--ioengine=nbd", "--uri=" + uri, "--bs=4k", "--size=48m", "--output-format=json", "--verify_fatal=1", "--max_latency=20s"}, args...)
 	cmd := exec.CommandContext(t.Context(), "fio", args...)
+	cmd.Dir = t.TempDir() // fio leaves its verify state where it runs
 	out, err := cmd.Output()
 	if err != nil {
 		t.Errorf("fio: %v\n%s", err, tail(out))
