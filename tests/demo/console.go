@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// console talks to the shell on a guest's serial line. Other programs write to
+// it as well, the kernel among them, so that nothing is believed but markers:
+// <<ID:...>> with an ID of this run, which no echo of a command contains.
+type console struct {
+	conn     net.Conn
+	ended    chan struct{} // closed when the reader has ended
+	patience time.Duration // of greet, with one question
+
+	mu    sync.Mutex
+	lines []line        // guarded by mu
+	err   error         // guarded by mu: why the reader ended
+	more  chan struct{} // guarded by mu: closed at the next change
+	turn  int           // number of the last command; used by one goroutine
+}
+
+// line is one line of the console and when it was complete.
+type line struct {
+	text string
+	at   time.Time
+}
+
+// maxLine bounds a line, in bytes; longer ones are cut.
+const maxLine = 16 << 10
+
+// newConsole reads from conn until it is closed.
+func newConsole(conn net.Conn) *console {
+	c := &console{conn: conn, ended: make(chan struct{}), more: make(chan struct{}), patience: 10 * time.Second}
+	go c.read()
+	return c
+}
+
+// close ends the reader and waits for it.
+func (c *console) close() {
+	c.conn.Close()
+	<-c.ended
+}
+
+func (c *console) read() {
+	defer close(c.ended)
+	var part []byte
+	buf := make([]byte, 4096)
+	for {
+		n, err := c.conn.Read(buf)
+		for _, b := range buf[:n] {
+			if b != '\n' && len(part) < maxLine {
+				part = append(part, b)
+				continue
+			}
+			c.add(string(part), nil)
+			part = part[:0]
+		}
+		if err != nil {
+			c.add(string(part), err)
+			return
+		}
+	}
+}
+
+func (c *console) add(text string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lines = append(c.lines, line{strings.TrimSuffix(text, "\r"), time.Now()})
+	c.err = err
+	close(c.more)
+	c.more = make(chan struct{})
+}
+
+// position is where a reader stands in the lines.
+type position int
+
+// here is the position after all lines so far.
+func (c *console) here() position {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return position(len(c.lines))
+}
+
+// errConsoleClosed is returned when the other side hung up.
+var errConsoleClosed = errors.New("the console was closed; has QEMU ended?")
+
+// next waits for the line at p and moves p behind it.
+func (c *console) next(ctx context.Context, p *position) (line, error) {
+	for {
+		c.mu.Lock()
+		lines, err, more := c.lines, c.err, c.more
+		c.mu.Unlock()
+		if int(*p) < len(lines) {
+			*p++
+			return lines[*p-1], nil
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				return line{}, fmt.Errorf("%w: %w", errConsoleClosed, err)
+			}
+			return line{}, errConsoleClosed
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return line{}, context.Cause(ctx)
+		}
+	}
+}
+
+// find waits for a line that matches, from p on, and returns its submatches.
+func (c *console) find(ctx context.Context, p *position, re *regexp.Regexp) ([]string, error) {
+	for {
+		l, err := c.next(ctx, p)
+		if err != nil {
+			return nil, fmt.Errorf("waiting for %s: %w", re, err)
+		}
+		if m := re.FindStringSubmatch(l.text); m != nil {
+			return m, nil
+		}
+	}
+}
+
+// send types one line.
+func (c *console) send(text string) error {
+	if err := c.conn.SetWriteDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return err
+	}
+	_, err := c.conn.Write([]byte(text + "\n"))
+	return err
+}
+
+// greet finds a shell behind the console and puts a quiet one in its place. The
+// login may still throw input away, so it is asked until it answers.
+func (c *console) greet(ctx context.Context) error {
+	for {
+		c.turn++
+		id := fmt.Sprintf("hello-%d", c.turn)
+		p := c.here()
+		// A word split by quotes: an echo of the line is not the marker.
+		if err := c.send(`exec bash --noprofile --norc --noediting`); err != nil {
+			return err
+		}
+		if err := c.send(fmt.Sprintf(`stty -echo; dmesg -n 1; PS1=; PS2=; echo "<""<%s>>"`, id)); err != nil {
+			return err
+		}
+		try, cancel := context.WithTimeout(ctx, c.patience)
+		_, err := c.find(try, &p, regexp.MustCompile("<<"+id+">>"))
+		cancel()
+		if err == nil || ctx.Err() != nil || errors.Is(err, errConsoleClosed) {
+			return err
+		}
+	}
+}
+
+// run has the shell run a command, which must not read from the console, and
+// returns its output with whatever else was printed meanwhile. It must exit
+// with 0.
+func (c *console) run(ctx context.Context, limit time.Duration, command string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	c.turn++
+	id := fmt.Sprintf("run-%d", c.turn)
+	p := c.here()
+	if err := c.send(fmt.Sprintf(`%s; printf '\n<''<%s:%%d>>\n' $?`, command, id)); err != nil {
+		return "", err
+	}
+	end := regexp.MustCompile("<<" + id + `:(\d+)>>`)
+	var out strings.Builder
+	for {
+		l, err := c.next(ctx, &p)
+		if err != nil {
+			return out.String(), fmt.Errorf("guest command %q: %w", command, err)
+		}
+		m := end.FindStringSubmatch(l.text)
+		if m == nil {
+			out.WriteString(l.text + "\n")
+			continue
+		}
+		if m[1] != "0" {
+			return out.String(), fmt.Errorf("guest command %q: exit %s: %s", command, m[1], tail([]byte(out.String()), 1000))
+		}
+		return out.String(), nil
+	}
+}

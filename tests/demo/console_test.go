@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// shell is the other end of a console: for every line typed it echoes the line
+// and then prints what answer says.
+func shell(t *testing.T, answer func(typed string) string) *console {
+	t.Helper()
+	near, far := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		in := bufio.NewScanner(far)
+		for in.Scan() {
+			if _, err := fmt.Fprintf(far, "root@guest:~# %s\r\n%s", in.Text(), answer(in.Text())); err != nil {
+				return
+			}
+		}
+	}()
+	c := newConsole(near)
+	t.Cleanup(func() {
+		c.close()
+		far.Close()
+		<-done
+	})
+	return c
+}
+
+// runID is the marker that a typed command asks for.
+var runID = regexp.MustCompile(`<''<(run-\d+):`)
+
+func TestRunBelievesOnlyTheMarker(t *testing.T) {
+	c := shell(t, func(typed string) string {
+		id := runID.FindStringSubmatch(typed)[1]
+		return "out\r\n[  12.3] a kernel message\r\n[  12.4] another, without an end <<" + id + ":0>>\r\n"
+	})
+	out, err := c.run(t.Context(), 5*time.Second, "true")
+	if err != nil || !strings.Contains(out, "out\n[  12.3] a kernel message\n") {
+		t.Errorf("%v, %q", err, out)
+	}
+}
+
+func TestRunFailsWithTheCommand(t *testing.T) {
+	c := shell(t, func(typed string) string {
+		return "no such file\r\n<<" + runID.FindStringSubmatch(typed)[1] + ":7>>\r\n"
+	})
+	if _, err := c.run(t.Context(), 5*time.Second, "false"); err == nil || !strings.Contains(err.Error(), "exit 7") || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRunDoesNotTakeTheEchoForAnAnswer(t *testing.T) {
+	c := shell(t, func(string) string { return "" })
+	if _, err := c.run(t.Context(), 200*time.Millisecond, "true"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestConsoleThatCloses(t *testing.T) {
+	near, far := net.Pipe()
+	c := newConsole(near)
+	defer c.close()
+	far.Close()
+	var p position
+	if _, err := c.find(t.Context(), &p, ready); !errors.Is(err, errConsoleClosed) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestGreetAsksUntilAShellAnswers(t *testing.T) {
+	lost := 2 // lines that the login throws away
+	c := shell(t, func(typed string) string {
+		if lost--; lost >= 0 || !strings.Contains(typed, "hello") {
+			return ""
+		}
+		return strings.NewReplacer(`""`, "", `"`, "").Replace(typed[strings.Index(typed, `echo`)+5:]) + "\r\n"
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	c.patience = 50 * time.Millisecond
+	if err := c.greet(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// loop is a guest's writer as the console shows it; the second answer is to
+// "stop".
+func loop(t *testing.T, reports string) *writer {
+	c := shell(t, func(typed string) string {
+		if typed == "stop" {
+			return "<<stopped:100>>\r\n"
+		}
+		return reports
+	})
+	return &writer{con: c, files: make(files)}
+}
+
+func report64(n int) string {
+	return fmt.Sprintf("\r\n<<wrote:%d:%032x>>\r\n", n, n)
+}
+
+func TestWriterRecordsWhatWasSynced(t *testing.T) {
+	var reports strings.Builder
+	for n := range filesBefore + filesAfter {
+		reports.WriteString(report64(n))
+	}
+	reports.WriteString("[ 1.0] noise <<wrote:99:[ 1.1] torn\r\n")
+	w := loop(t, reports.String())
+	ran := false
+	// The reports after the disturbance come only when it has begun.
+	_, err := w.during(t.Context(), func() error {
+		ran = true
+		return w.con.send("more")
+	})
+	if err != nil || !ran {
+		t.Fatal(ran, err)
+	}
+	if len(w.files) != filesBefore+filesAfter || w.files[3] != fmt.Sprintf("%032x", 3) || w.next != 100 {
+		t.Errorf("%d files, next %d: %v", len(w.files), w.next, w.files)
+	}
+}
+
+func TestWriterFailsWithTheFirstFailedWrite(t *testing.T) {
+	w := loop(t, report64(0)+"<<failed:1>>\r\n")
+	_, err := w.during(t.Context(), func() error { t.Error("disturbed"); return nil })
+	if err == nil || !strings.Contains(err.Error(), "could not write file 1") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestVerifyFindsWhatIsMissingOrDiffers(t *testing.T) {
+	sum := func(n int) string { return fmt.Sprintf("%032x", n) }
+	for name, found := range map[string]string{
+		"":        sum(1) + "  /root/work/1\r\n" + sum(2) + "  /root/work/2\r\n",
+		"missing": sum(1) + "  /root/work/1\r\n",
+		"differs": sum(1) + "  /root/work/1\r\n" + sum(3) + "  /root/work/2\r\n",
+	} {
+		c := shell(t, func(typed string) string {
+			return found + "<<" + runID.FindStringSubmatch(typed)[1] + ":0>>\r\n"
+		})
+		w := &writer{con: c, files: files{1: sum(1), 2: sum(2)}}
+		if err := w.verify(t.Context()); (err != nil) != (name != "") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestPausesAreSplitAtTheDisturbance(t *testing.T) {
+	at := time.Unix(1000, 0)
+	var p pauses
+	last := time.Time{}
+	for _, ms := range []int{-300, -200, 400, 450} {
+		now := at.Add(time.Duration(ms) * time.Millisecond)
+		p.note(last, now, at)
+		last = now
+	}
+	if p.before != 100*time.Millisecond || p.after != 600*time.Millisecond {
+		t.Errorf("before %v, after %v", p.before, p.after)
+	}
+}
+
+func TestReportTimesAndTables(t *testing.T) {
+	var out strings.Builder
+	r := &report{out: &out}
+	err := r.step("first", func(s *row) error {
+		s.took, s.verified = 1500*time.Millisecond, "all"
+		r.add("part", 12*time.Millisecond, "")
+		return nil
+	})
+	bad := errors.New("bad")
+	if failed := r.step("second", func(*row) error { return bad }); err != nil || !errors.Is(failed, bad) || !strings.Contains(failed.Error(), "second") {
+		t.Errorf("%v, %v", err, failed)
+	}
+	out.Reset()
+	r.print(&out)
+	if !strings.Contains(out.String(), "first        1.5 s  all\n  part       12 ms") {
+		t.Errorf("table:\n%s", out.String())
+	}
+}
