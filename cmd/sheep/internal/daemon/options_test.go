@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -40,11 +41,15 @@ func TestSettings(t *testing.T) {
 		{"/m -y ::1 --nbd [::]:1 -z 4294967295", Settings{Port: 7000, Zone: zone(4294967295), Advertise: "::1", Bind: "::1", Local: true, NBDAddr: "[::]:1"}},
 		{"/m -c gossip:a:7000,[::1]:7001 -V 64 --nbd 0.0.0.0", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Seeds: []string{"a:7000", "[::1]:7001"}, VNodes: 64, NBDAddr: "0.0.0.0:10809"}},
 		{"/m -p 65000 --nbd none --foreground", Settings{Port: 65000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, foreground: true}},
+		{"/m --nbd none --recovery-delay 1m", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, RecoveryDelay: time.Minute}},
 	} {
 		got, err := parse(t, strings.Fields(tt.args)...)
 		if err != nil {
 			t.Errorf("%s: %v", tt.args, err)
 			continue
+		}
+		if tt.want.RecoveryDelay == 0 {
+			tt.want.RecoveryDelay = 5 * time.Second
 		}
 		tt.want.Meta, tt.want.log = "/m", logSettings{path: "/m/sheep.log", dst: "default"}
 		if !reflect.DeepEqual(*got, tt.want) {
