@@ -32,6 +32,11 @@ type Backend interface {
 	NodeBackend
 	VDIBackend
 	DataBackend
+	AttributeBackend
+	LockBackend
+	ObjectBackend
+	CopyBackend
+	MaintainBackend
 }
 
 // ClusterBackend answers for the cluster as a whole.
@@ -84,6 +89,8 @@ type VDIBackend interface {
 	// RollbackVDI replaces the working VDI by a new one on the snapshot.
 	RollbackVDI(ctx context.Context, req *RollbackRequest) (*VDI, error)
 	ResizeVDI(ctx context.Context, req *ResizeRequest) (*VDI, error)
+	// RenameVDI gives a VDI and its snapshots another name; ids stay.
+	RenameVDI(ctx context.Context, req *RenameRequest) error
 }
 
 // DataBackend moves the bytes of VDIs.

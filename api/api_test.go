@@ -474,3 +474,15 @@ func TestQueryEscapingIsPlainHTTP(t *testing.T) {
 		t.Fatalf("read %q", got)
 	}
 }
+
+// A node that was not formatted, or that waits for a quorum after a restart, has
+// no configuration to tell; the answer was not understood.
+func TestClusterWithoutAConfiguration(t *testing.T) {
+	b := apitest.New(1)
+	b.Info = api.Cluster{State: api.StateUnformatted}
+	c, _ := serve(t, b, api.Options{})
+	cl, err := c.Cluster(t.Context())
+	if must(t, cl, err); cl.State != api.StateUnformatted || cl.Config.Policy.Copies != 0 {
+		t.Fatalf("cluster: %+v", cl)
+	}
+}

@@ -146,6 +146,9 @@ func (c *Client) VDIs(ctx context.Context, q *VDIQuery) ([]VDI, error) {
 	if q.Physical {
 		v.Set("physical", "true")
 	}
+	if q.Object != nil {
+		v.Set("object", q.Object.String())
+	}
 	out, err := get[VDIList](ctx, c, "/v1/vdis", v)
 	if err != nil {
 		return nil, err

@@ -1,8 +1,6 @@
 package api
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -134,35 +132,24 @@ func (c *Client) Check(ctx context.Context, r *CheckRequest, visit func(*CheckEv
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}
-	req, err := c.request(ctx, http.MethodPost, "/v1/check", nil, bytes.NewReader(data))
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.send(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(make([]byte, 0, 64<<10), maxEventLine)
-	for lines.Scan() {
+	var sum *CheckSummary
+	err = c.lines(ctx, "/v1/check", data, func(line []byte) error {
 		var e CheckEvent
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return nil, fmt.Errorf("check event of %s is not understood: %w", c.addr, err)
+		if err := json.Unmarshal(line, &e); err != nil {
+			return fmt.Errorf("check event of %s is not understood: %w", c.addr, err)
 		}
 		switch {
 		case e.Error != nil:
 			e.Error.Status = statusOf(e.Error.Code)
-			return nil, e.Error
+			return e.Error
 		case e.Summary != nil:
-			return e.Summary, nil
+			sum = e.Summary
+			return errLastLine
 		}
-		if err := visit(&e); err != nil {
-			return nil, err
-		}
+		return visit(&e)
+	})
+	if err == nil && sum == nil {
+		err = fmt.Errorf("%w: %s stopped before the check was complete", sheepdog.ErrUnreachable, c.addr)
 	}
-	if err := lines.Err(); err != nil {
-		return nil, c.streamError(ctx, 0, err)
-	}
-	return nil, fmt.Errorf("%w: %s stopped before the check was complete", sheepdog.ErrUnreachable, c.addr)
+	return sum, err
 }

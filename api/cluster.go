@@ -45,7 +45,7 @@ type Cluster struct {
 	ID       sheepdog.ClusterID `json:"id"` // zeros before format
 	Epoch    sheepdog.Epoch     `json:"epoch"`
 	Revision sheepdog.Revision  `json:"revision"`
-	Config   sheepdog.Config    `json:"config"`
+	Config   sheepdog.Config    `json:"config,omitzero"` // none before format, nor while waiting after a restart
 	// History has one entry per epoch, newest first, possibly without the oldest.
 	History []EpochRecord `json:"history"`
 	// Warnings are for operators: nodes started with --nosync, full disks,

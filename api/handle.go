@@ -122,13 +122,19 @@ func (s *Server) killNode(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) listVDIs(w http.ResponseWriter, r *http.Request) error {
-	q, err := params(r, "name", "physical")
+	q, err := params(r, "name", "physical", "object")
 	if err != nil {
 		return err
 	}
 	query := &VDIQuery{Name: q.Get("name")}
 	if query.Physical, err = boolean(q, "physical"); err != nil {
 		return err
+	}
+	if q.Has("object") {
+		query.Object = &ObjectID{}
+		if err := query.Object.UnmarshalText([]byte(q.Get("object"))); err != nil {
+			return invalid(err.Error())
+		}
 	}
 	vdis, err := s.backend.VDIs(r.Context(), query)
 	if err != nil {

@@ -53,6 +53,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/vdis/data", s.readVDI, false},
 		{"PUT", "/v1/vdis/data", s.writeVDI, false},
 	}
+	list = append(list, s.moreRoutes()...)
 	if s.opts.Metrics != nil {
 		list = append(list, route{"GET", "/metrics", func(w http.ResponseWriter, r *http.Request) error {
 			s.opts.Metrics.ServeHTTP(w, r)
@@ -60,6 +61,41 @@ func (s *Server) routes() []route {
 		}, true})
 	}
 	return list
+}
+
+// moreRoutes are those beyond the life of VDIs.
+func (s *Server) moreRoutes() []route {
+	b := s.backend
+	return []route{
+		{"GET", "/v1/vdis/attributes", s.attributes, false},
+		{"GET", "/v1/vdis/attribute", s.attribute, false},
+		{"PUT", "/v1/vdis/attribute", answer(s, body, func(ctx context.Context, req *SetAttributeRequest) (any, error) {
+			return nil, b.SetAttribute(ctx, req)
+		}), false},
+		{"POST", "/v1/vdis/rename", answer(s, body, func(ctx context.Context, req *RenameRequest) (any, error) { return nil, b.RenameVDI(ctx, req) }), false},
+		{"POST", "/v1/vdis/copy", s.copyVDI, false},
+		{"GET", "/v1/vdis/object", s.byQuery(func(b Backend) endpoint { return object(b.LocateObject, (*ObjectLocation).finish) }), false},
+		{"GET", "/v1/vdis/objects", s.byQuery(func(b Backend) endpoint { return object(b.MapObjects, (*ObjectMap).finish) }), false},
+		{"GET", "/v1/vdis/track", s.byQuery(func(b Backend) endpoint { return object(b.TrackObject, (*ObjectTrack).finish) }), false},
+		{"GET", "/v1/vdis/changes", s.changes, false},
+		{"GET", "/v1/locks", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return s.locks(ctx) }), false},
+		{"POST", "/v1/locks/release", answer(s, body, func(ctx context.Context, req *UnlockRequest) (any, error) { return nil, b.Unlock(ctx, req) }), false},
+		{"PUT", "/v1/cluster/copies", answer(s, body, func(ctx context.Context, req *CopiesRequest) (any, error) { return nil, b.SetCopies(ctx, req) }), false},
+		{"POST", "/v1/cluster/reweight", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return nil, b.Reweight(ctx) }), false},
+		{"GET", "/v1/nodes/disks", s.disks, false},
+		{"PUT", "/v1/nodes/self/vnodes", answer(s, body, func(ctx context.Context, req *VNodesRequest) (any, error) { return nil, b.SetVNodes(ctx, req) }), false},
+		{"GET", "/v1/nodes/self/throttle", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return throttle(b.Throttle(ctx)) }), false},
+		{"PUT", "/v1/nodes/self/throttle", answer(s, body, func(ctx context.Context, req *Throttle) (any, error) { return nil, b.SetThrottle(ctx, req) }), false},
+		{"GET", "/v1/nodes/self/log", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return logLevel(b.LogLevel(ctx)) }), false},
+		{"PUT", "/v1/nodes/self/log", answer(s, body, func(ctx context.Context, req *LogLevel) (any, error) { return nil, b.SetLogLevel(ctx, req) }), false},
+		{"GET", "/v1/nodes/self/stats", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return stats(b.Stats(ctx)) }), false},
+	}
+}
+
+// byQuery defers the look at the backend to the first request: the routes are
+// listed without one.
+func (s *Server) byQuery(make func(Backend) endpoint) endpoint {
+	return func(w http.ResponseWriter, r *http.Request) error { return make(s.backend)(w, r) }
 }
 
 // nothing is the request of routes without a body.

@@ -124,7 +124,17 @@ func (r *CreateRequest) check() error {
 	return firstError(CheckName(r.Name), CheckSize(r.SizeBytes), checkShift(r.BlockSizeShift), checkIndexes(r.SizeBytes, r.BlockSizeShift))
 }
 
+func checkDescription(s string) error {
+	if len(s) > MaxDescription || !utf8.ValidString(s) {
+		return invalidf("description of %d bytes: want at most %d bytes of UTF-8", len(s), MaxDescription)
+	}
+	return nil
+}
+
 func (r *SnapshotRequest) check() error {
+	if err := checkDescription(r.Description); err != nil {
+		return err
+	}
 	if r.Tag == "" {
 		return CheckName(r.Name)
 	}
@@ -132,6 +142,11 @@ func (r *SnapshotRequest) check() error {
 }
 
 func (r *CloneRequest) check() error {
+	if r.SizeBytes != 0 {
+		if err := CheckSize(r.SizeBytes); err != nil {
+			return err
+		}
+	}
 	return firstError(CheckName(r.Source), checkSelector(r.Snapshot, true), CheckName(r.Name))
 }
 
@@ -140,12 +155,19 @@ func (r *DeleteRequest) check() error {
 }
 
 func (r *RollbackRequest) check() error {
+	if r.SaveTag != "" {
+		if err := CheckTag(r.SaveTag); err != nil {
+			return err
+		}
+	}
 	return firstError(CheckName(r.Name), checkSelector(r.Snapshot, true))
 }
 
 func (r *ResizeRequest) check() error {
 	return firstError(CheckName(r.Name), CheckSize(r.SizeBytes))
 }
+
+func (r *RenameRequest) check() error { return firstError(CheckName(r.Name), CheckName(r.NewName)) }
 
 func (r *ReadRequest) check() error {
 	return firstError(CheckName(r.Name), checkSelector(r.Snapshot, false))

@@ -33,6 +33,8 @@ type VDI struct {
 	Snapshot   bool   `json:"snapshot"`
 	SnapshotID uint32 `json:"snapshotID"` // 0 for a working VDI
 	Tag        string `json:"tag,omitempty"`
+	// Description is what people said of a snapshot when they took it.
+	Description string `json:"description,omitempty"`
 	// Clone: a working VDI that lies directly on a snapshot of another name.
 	Clone bool `json:"clone"`
 	// ParentID is the snapshot that this one lies on, of the same or (for a
@@ -63,8 +65,9 @@ func (v *VDI) complete() {
 
 // VDIQuery selects what VDIs lists.
 type VDIQuery struct {
-	Name     string // empty: all
-	Physical bool   // fill PhysicalBytes, which asks every node
+	Name     string    // empty: all
+	Physical bool      // fill PhysicalBytes, which asks every node
+	Object   *ObjectID // only those that read this object; nil: all
 }
 
 // VDIList is the answer of GET /v1/vdis, in ascending order of ids.
@@ -88,10 +91,15 @@ type CreateRequest struct {
 	Preallocate    bool             `json:"preallocate,omitempty"`
 }
 
+// MaxDescription is the length of a snapshot's description in bytes.
+const MaxDescription = 4096
+
 // SnapshotRequest freezes the working VDI.
 type SnapshotRequest struct {
 	Name string `json:"name"`
 	Tag  string `json:"tag,omitempty"` // optional; unique per name, not a number
+	// Description is free text of at most MaxDescription bytes.
+	Description string `json:"description,omitempty"`
 	// OnlyIfChanged makes no snapshot if nothing was written since the last one.
 	OnlyIfChanged bool `json:"onlyIfChanged,omitempty"`
 }
@@ -136,6 +144,8 @@ type CloneRequest struct {
 	Source   string   `json:"source"`
 	Snapshot Selector `json:"snapshot"` // required
 	Name     string   `json:"name"`     // of the new VDI
+	// SizeBytes is that of the new VDI, at least that of the snapshot; 0: the same.
+	SizeBytes uint64 `json:"sizeBytes,omitempty"`
 	// Preallocate copies shared objects and allocates the others.
 	Preallocate bool `json:"preallocate,omitempty"`
 	// NoShare copies all data, so that the result has no parent.
@@ -152,12 +162,21 @@ type DeleteRequest struct {
 type RollbackRequest struct {
 	Name     string   `json:"name"`
 	Snapshot Selector `json:"snapshot"` // required
+	// SaveTag takes a snapshot with this tag first, of what is thrown away; empty:
+	// none.
+	SaveTag string `json:"saveTag,omitempty"`
 }
 
 // ResizeRequest grows the working VDI.
 type ResizeRequest struct {
 	Name      string `json:"name"`
 	SizeBytes uint64 `json:"sizeBytes"`
+}
+
+// RenameRequest gives a VDI and its snapshots another name.
+type RenameRequest struct {
+	Name    string `json:"name"`
+	NewName string `json:"newName"`
 }
 
 // ToEnd as a length means up to the end of the VDI.

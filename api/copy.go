@@ -1,0 +1,97 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"sheepdog"
+)
+
+// CopyBackend moves all data of a VDI, which takes time in proportion to them.
+type CopyBackend interface {
+	// CopyVDI makes a VDI of a snapshot's data that shares nothing with it. It
+	// calls report now and then; an error of report ends it and is returned.
+	// After a failure there is no new VDI.
+	CopyVDI(ctx context.Context, req *CloneRequest, report func(CopyProgress) error) (*VDI, error)
+}
+
+// CopyProgress counts bytes.
+type CopyProgress struct {
+	DoneBytes  uint64 `json:"doneBytes"`
+	TotalBytes uint64 `json:"totalBytes"`
+}
+
+// CopyEvent is one line of the stream that POST /v1/vdis/copy answers: exactly
+// one member is present. The last line has vdi or error; a stream without one
+// was cut off.
+type CopyEvent struct {
+	Progress *CopyProgress `json:"progress,omitempty"`
+	VDI      *VDI          `json:"vdi,omitempty"`
+	Error    *Error        `json:"error,omitempty"`
+}
+
+// copyVDI streams the progress of a copy as one JSON document per line.
+func (s *Server) copyVDI(w http.ResponseWriter, r *http.Request) error {
+	req := &CloneRequest{}
+	if err := body(s, w, r, req); err != nil {
+		return err
+	}
+	out := &stallWriter{w: w, rc: http.NewResponseController(w), limit: s.opts.StallTimeout}
+	send := func(e *CopyEvent) error {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		line, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(append(line, '\n')); err != nil {
+			return err
+		}
+		return out.rc.Flush()
+	}
+	v, err := s.backend.CopyVDI(r.Context(), req, func(p CopyProgress) error { return send(&CopyEvent{Progress: &p}) })
+	if err == nil {
+		v.complete()
+		return send(&CopyEvent{VDI: v})
+	}
+	if out.sent == 0 || out.failed {
+		return err
+	}
+	return send(&CopyEvent{Error: describe(err)})
+}
+
+// CopyVDI makes a VDI of a snapshot's data that shares nothing with it; progress
+// is called now and then.
+func (c *Client) CopyVDI(ctx context.Context, r *CloneRequest, progress func(CopyProgress)) (*VDI, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	var made *VDI
+	err = c.lines(ctx, "/v1/vdis/copy", data, func(line []byte) error {
+		var e CopyEvent
+		if err := json.Unmarshal(line, &e); err != nil {
+			return fmt.Errorf("copy event of %s is not understood: %w", c.addr, err)
+		}
+		switch {
+		case e.Error != nil:
+			e.Error.Status = statusOf(e.Error.Code)
+			return e.Error
+		case e.VDI != nil:
+			made = e.VDI
+			return errLastLine
+		case e.Progress != nil:
+			progress(*e.Progress)
+		}
+		return nil
+	})
+	if err == nil && made == nil {
+		err = fmt.Errorf("%w: %s stopped before the copy was complete", sheepdog.ErrUnreachable, c.addr)
+	}
+	return made, err
+}
+
+// errLastLine ends a stream of events from within.
+var errLastLine = errors.New("last line")
