@@ -3,6 +3,7 @@ package objectstore
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -12,6 +13,9 @@ import (
 	"sheepdog"
 	"sheepdog/objectstore/storetest"
 )
+
+// crashes multiplies the rounds of the crash tests.
+var crashes = flag.Int("crashes", 1, "how much to crash: 10 takes a minute")
 
 // crashRig runs a store on simulated files, and knows what it may hold.
 type crashRig struct {
@@ -376,7 +380,7 @@ func (g *crashRig) checkSpace(when string) {
 // TestPowerLoss cuts the power at a random operation, loses a random part of
 // what was not synced, and looks for flushed data.
 func TestPowerLoss(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(6 * *crashes) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			g := newCrashRig(t, seed)
@@ -418,7 +422,7 @@ func (g *crashRig) runUntilDead(n int) {
 // TestProcessDeath kills the process at a random operation or commit: whatever
 // was acknowledged is there.
 func TestProcessDeath(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(4 * *crashes) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			g := newCrashRig(t, 1000+seed)

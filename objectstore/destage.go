@@ -28,6 +28,7 @@ type savedPile struct {
 	freed   []run
 	objects []savedObject
 	merged  bool // has drops or merges: the log must be durable first
+	last    lsn  // the newest entry in it; its record may still be being applied
 	chunks  int
 }
 
@@ -132,16 +133,24 @@ func (d *Disk) destageRound(piles []*pile) (int, error) {
 // syncFor makes durable what the metadata store is about to point to. A merge
 // or drop must be in the log before any part of it is committed.
 func (d *Disk) syncFor(saved []*savedPile) error {
-	upto := lsn(d.journal.applied.Load())
 	if err := d.volumes.syncHealthy(); err != nil {
 		return err
 	}
 	for _, s := range saved {
 		if s.merged {
-			return d.journal.sync(upto)
+			return d.journal.sync(lastOf(saved))
 		}
 	}
 	return nil
+}
+
+// lastOf is the newest entry in snapshots.
+func lastOf(saved []*savedPile) lsn {
+	last := lsn(0)
+	for _, s := range saved {
+		last = max(last, s.last)
+	}
+	return last
 }
 
 // save takes a snapshot of what is dirty and makes the pile clean.
@@ -160,6 +169,7 @@ func (p *pile) save() (s *savedPile, logged int) {
 				continue
 			}
 			c.dirty = false
+			s.last = max(s.last, c.applied)
 			so.chunks = append(so.chunks, savedChunk{c: c, no: no, copy: *c})
 			s.chunks++
 			logged += so.chunks[len(so.chunks)-1].findMoves()
@@ -167,6 +177,7 @@ func (p *pile) save() (s *savedPile, logged int) {
 		slices.SortFunc(so.chunks, func(a, b savedChunk) int { return cmp.Compare(a.no, b.no) })
 		o.dirty = false
 		s.merged = s.merged || o.dropped != 0
+		s.last = max(s.last, o.dropped)
 		s.objects = append(s.objects, so)
 	}
 	slices.SortFunc(s.objects, func(a, b savedObject) int { return a.o.key.compare(b.o.key) })
@@ -309,20 +320,18 @@ func (p *pile) relocate(o *object, no uint32, m move) bool {
 // retire frees log segments that nothing points to any more, once the metadata
 // store says where the log begins.
 func (d *Disk) retire(last generation, upto lsn) error {
-	ck := checkpoint{firstGen: d.journal.begin(last), lastLSN: lsn(d.journal.applied.Load())}
-	changes := []change{ck.change()}
-	keep := d.tombstones[:0]
-	for _, t := range d.tombstones {
-		if t.at > upto {
-			keep = append(keep, t)
-			continue
+	d.checkpoint.firstGen = d.journal.beginning(last)
+	d.checkpoint.lastLSN = max(d.checkpoint.lastLSN, upto)
+	changes := []change{d.checkpoint.change()}
+	for key, at := range d.tombstones {
+		if at <= upto {
+			changes = append(changes, change{key: key.encode(keyTombstone)})
+			delete(d.tombstones, key)
 		}
-		changes = append(changes, change{key: t.key.encode(keyTombstone)})
 	}
 	if err := commitAll(d.meta, changes); err != nil {
 		return d.journal.fail(metaError("retire the log", err))
 	}
-	d.tombstones, d.firstGen = keep, ck.firstGen
 	d.guard.wait()
 	d.journal.retire(last)
 	return nil

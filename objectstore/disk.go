@@ -32,9 +32,9 @@ type Disk struct {
 	maxDirtyBytes int64
 	freedBlocks   atomic.Int64 // that wait for a destage
 
-	destageMu  sync.Mutex // one destage at a time; guards the two below
-	tombstones []tombstone
-	firstGen   generation // where the log begins, as the metadata store has it
+	destageMu  sync.Mutex        // one destage at a time; guards what the metadata store has:
+	tombstones map[objectKey]lsn // the last drop of objects that the log may have entries of
+	checkpoint checkpoint
 	kicks      chan struct{}
 	wholly     atomic.Bool // the next destage takes everything
 

@@ -143,10 +143,9 @@ func (j *journal) rotate(structural bool) error {
 		return err
 	}
 	h := segmentHeader{store: j.store, gen: j.gen + 1, first: j.next, prev: j.prev, last: j.logged}
-	if _, err := s.f.WriteAt(h.encode(), 0); err != nil {
+	if err := j.begin(s, &h); err != nil {
 		return j.fail(diskError("begin a log segment", err))
 	}
-	s.dirty.Store(true)
 	j.at = 1
 	j.mu.Lock()
 	j.gen++
@@ -159,6 +158,16 @@ func (j *journal) rotate(structural bool) error {
 		j.kick()
 	}
 	return nil
+}
+
+// begin puts the header of a new lap into a segment. It is durable before the
+// first record: a start after a loss of power must never give a generation out
+// again, or records of both lives could be taken for one log.
+func (j *journal) begin(s *segment, h *segmentHeader) error {
+	if _, err := s.f.WriteAt(h.encode(), 0); err != nil || j.noSync {
+		return err
+	}
+	return s.f.Sync()
 }
 
 // seal ends the active segment, so that a destage can free it. Commit role.
@@ -296,9 +305,9 @@ func (j *journal) sealed() (last generation, upto lsn) {
 	return last, upto
 }
 
-// begin is where the log begins once generations up to last are retired. What a
+// beginning is where the log begins once generations up to last are retired. What a
 // loss of power cut off is before it, and never counts again.
-func (j *journal) begin(last generation) generation {
+func (j *journal) beginning(last generation) generation {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	first := j.gen + 1

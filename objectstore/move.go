@@ -118,15 +118,14 @@ func (d *Disk) readLogged(part []moveRef, buf []byte) error {
 // commitSaved puts snapshots into the metadata store: a pile in one commit,
 // with its neighbours as far as they fit.
 func (d *Disk) commitSaved(saved []*savedPile) error {
-	last := lsn(d.journal.applied.Load())
+	d.checkpoint.lastLSN = max(d.checkpoint.lastLSN, lsn(d.journal.applied.Load()), lastOf(saved))
 	var batch []change
 	size := 0
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
-		ck := checkpoint{firstGen: d.firstGen, lastLSN: last}
-		err := d.meta.Commit(append(batch, ck.change()))
+		err := d.meta.Commit(append(batch, d.checkpoint.change()))
 		batch, size = nil, 0
 		return err
 	}
@@ -142,14 +141,15 @@ func (d *Disk) commitSaved(saved []*savedPile) error {
 			}
 		}
 		if !d.meta.Fits(len(changes)+1, n+checkpointSize) {
-			ck := checkpoint{firstGen: d.firstGen, lastLSN: last}
-			if err := commitLarge(d.meta, append(changes, ck.change())); err != nil {
+			if err := commitLarge(d.meta, append(changes, d.checkpoint.change())); err != nil {
 				return metaError("commit", err)
 			}
 		} else {
 			batch, size = append(batch, changes...), size+n
 		}
-		d.tombstones = append(d.tombstones, s.tombstones()...)
+		for _, t := range s.tombstones() {
+			d.tombstones[t.key] = t.at
+		}
 	}
 	if err := flush(); err != nil {
 		return metaError("commit", err)

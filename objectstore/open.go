@@ -25,6 +25,7 @@ func Open(opts Options) (*Disk, error) {
 		cache:         newCache(opts.MapCacheBytes),
 		maxDirtyBytes: opts.MapCacheBytes,
 		kicks:         make(chan struct{}, 1),
+		tombstones:    make(map[objectKey]lsn),
 		dirty:         dirtySet{piles: make(map[*pile]struct{})},
 		volumes:       volumes{byID: make(map[diskID]*volume), noSync: opts.NoSync},
 		metaQuota:     quota{fs: opts.files, dir: opts.Meta, reserve: uint64(opts.ReserveBytes)},
@@ -84,7 +85,7 @@ func (d *Disk) recover(f format, ck checkpoint) error {
 	j.fs, j.dir, j.store, j.noSync, j.kick = d.opts.files, d.opts.Meta, f.store, d.opts.NoSync, d.kick
 	j.segLen = f.segmentBlocks
 	j.maxSegs = max(int(d.opts.LogBytes/int64(f.segmentBlocks)/blockSize), 4)
-	d.firstGen = ck.firstGen
+	d.checkpoint = ck
 	if err := d.readTombstones(); err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func (d *Disk) recover(f format, ck checkpoint) error {
 func (d *Disk) readTombstones() error {
 	err := d.meta.Scan(scan{prefix: []byte{keyTombstone}}, func(key, value []byte) (bool, error) {
 		t, err := decodeTombstone(key, value)
-		d.tombstones = append(d.tombstones, t)
+		d.tombstones[t.key] = t.at
 		return err == nil, err
 	})
 	if err != nil {

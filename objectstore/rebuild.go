@@ -10,17 +10,12 @@ import (
 
 // replayer applies the log at start and then finds the space in use.
 type replayer struct {
-	d          *Disk
-	tombstones map[objectKey]lsn
-	claim      lsn // entries up to here were durable
+	d     *Disk
+	claim lsn // entries up to here were durable
 }
 
 func newReplayer(d *Disk, claim lsn) *replayer {
-	r := &replayer{d: d, tombstones: make(map[objectKey]lsn), claim: claim}
-	for _, t := range d.tombstones {
-		r.tombstones[t.key] = max(r.tombstones[t.key], t.at)
-	}
-	return r
+	return &replayer{d: d, claim: claim}
 }
 
 // apply applies one entry of the log, as commit did in an earlier life.
@@ -79,7 +74,7 @@ func (r *replayer) finished(p *pile, e *entry, at lsn) error {
 // prepare makes the objects know of drops that were committed already.
 func (r *replayer) prepare(p *pile, e *entry) {
 	for _, layer := range []sheepdog.LayerID{e.key.Layer, e.to} {
-		if at := r.tombstones[objectKey{p.id, layer}]; at > 0 {
+		if at := r.d.tombstones[objectKey{p.id, layer}]; at > 0 {
 			p.object(layer).floor = at
 		}
 	}
