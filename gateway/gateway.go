@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sheepdog"
@@ -45,6 +46,7 @@ type Gateway struct {
 	timing  Timing
 	log     *slog.Logger
 	fans    sync.Pool // of *fan
+	rolled  atomic.Pointer[roll]
 }
 
 // New makes a gateway for the node self. suspect must not block.

@@ -16,12 +16,12 @@ const listPage = 16384
 // hold. It misses nothing that was acknowledged before the call.
 func (g *Gateway) LayerIndexes(ctx context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error {
 	err := g.retry(ctx, func(v *sheepdog.View) error {
-		members, err := everywhere(v, s.Policy, acting)
-		if err != nil {
-			return err
+		roll := g.roll(v, s.Policy)
+		if roll.err != nil {
+			return roll.err
 		}
 		var mu sync.Mutex
-		return g.each(ctx, members, "list", func(ctx context.Context, _ sheepdog.Member, r sheepdog.Replica) error {
+		return g.each(ctx, roll.acting, "list", func(ctx context.Context, _ sheepdog.Member, r sheepdog.Replica) error {
 			return listLayer(ctx, r, v, s, layer, func(e sheepdog.ListEntry) {
 				mu.Lock()
 				visit(e.Object.Index)

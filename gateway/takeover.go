@@ -59,14 +59,14 @@ func (s *sealed) all() []sheepdog.DirtyBlocks {
 // promise too: a late write of the coordinator before must not reach one that is
 // about to be promoted.
 func (g *Gateway) seal(ctx context.Context, v *sheepdog.View, s sheepdog.Scope) (*sealed, error) {
-	writers, err := everywhere(v, s.Policy, (*sheepdog.Placement).Writers)
-	if err != nil {
-		return nil, err
+	roll := g.roll(v, s.Policy)
+	if roll.err != nil {
+		return nil, roll.err
 	}
 	var mu sync.Mutex
 	all := &sealed{dirty: make(map[sheepdog.NodeID][]sheepdog.DirtyBlocks)}
 	req := &sheepdog.SealRequest{Fence: sheepdog.Fence{Revision: v.Revision, Token: s.Token}, Family: s.Family}
-	err = g.each(ctx, writers, "seal", func(ctx context.Context, m sheepdog.Member, r sheepdog.Replica) error {
+	err := g.each(ctx, roll.writers, "seal", func(ctx context.Context, m sheepdog.Member, r sheepdog.Replica) error {
 		reply, err := r.Seal(ctx, req)
 		if err != nil {
 			return err
@@ -79,37 +79,6 @@ func (g *Gateway) seal(ctx context.Context, v *sheepdog.View, s sheepdog.Scope) 
 	})
 	return all, err
 }
-
-// everywhere lists the members that pick chooses in some partition; an error if
-// a partition cannot serve yet, for its content would be missed.
-func everywhere(v *sheepdog.View, policy sheepdog.Policy, pick func(*sheepdog.Placement) []sheepdog.NodeID) ([]sheepdog.Member, error) {
-	t, ok := v.Tables[policy]
-	if !ok {
-		return nil, fmt.Errorf("%w: no table for policy %s in revision %d", errWaiting, policy, v.Revision)
-	}
-	seen := make(map[sheepdog.NodeID]bool)
-	var out []sheepdog.Member
-	var last *sheepdog.Placement // rows are shared: neighbours are often the same
-	for part, p := range t {
-		if p == last {
-			continue
-		}
-		last = p
-		if _, missing := v.ActingMembers(p); missing > 0 || p.State != sheepdog.Clean {
-			return nil, fmt.Errorf("%w: partition %d has %d acting replicas missing", errWaiting, part, missing)
-		}
-		for _, id := range pick(p) {
-			if m, ok := v.Member(id); ok && !seen[id] {
-				seen[id] = true
-				out = append(out, m)
-			}
-		}
-	}
-	return out, nil
-}
-
-// acting is a choice for everywhere.
-func acting(p *sheepdog.Placement) []sheepdog.NodeID { return p.Acting }
 
 // reconcile makes every dirty block equal and returns the partitions it wrote.
 func (g *Gateway) reconcile(ctx context.Context, v *sheepdog.View, s sheepdog.Scope, sealed *sealed) ([]sheepdog.Partition, error) {
