@@ -29,6 +29,8 @@ type crashRig struct {
 	// may is what each block may hold: the last durable value first, then the
 	// values since. A nil value means absent.
 	may map[rigBlock][][]byte
+	// unsure are blocks of writes that failed: they may or may not have been done.
+	unsure map[rigBlock]bool
 	// trace is what was done, for when it goes wrong.
 	trace []rigStep
 }
@@ -69,7 +71,7 @@ const (
 )
 
 func newCrashRig(t *testing.T, seed uint64) *crashRig {
-	g := &crashRig{t: t, r: rand.New(rand.NewPCG(seed, 1)), files: newSimFiles(), meta: newFakeMeta(), may: make(map[rigBlock][][]byte)}
+	g := &crashRig{t: t, r: rand.New(rand.NewPCG(seed, 1)), files: newSimFiles(), meta: newFakeMeta(), may: make(map[rigBlock][][]byte), unsure: make(map[rigBlock]bool)}
 	g.opts = Options{Meta: t.TempDir(), LogBytes: 1 << 20, MapCacheBytes: 1 << 20, ExtentFileBytes: 4 << 20, ReserveBytes: 1 << 20,
 		Logger: quiet(), files: g.files, openMeta: g.meta.open, DestageEvery: time.Hour}
 	g.open()
@@ -190,6 +192,8 @@ func (g *crashRig) note(op *sheepdog.Op, stamps map[rigBlock]rigStamp, err error
 		}
 		if err == nil {
 			stamps[b] = rigStamp{op.Stamp}
+		} else {
+			g.unsure[b] = true
 		}
 		g.add(b, v)
 	}
@@ -214,7 +218,9 @@ func (g *crashRig) flush() error {
 
 func (g *crashRig) settle() {
 	for b, vs := range g.may {
-		g.may[b] = vs[len(vs)-1:]
+		if !g.unsure[b] {
+			g.may[b] = vs[len(vs)-1:]
+		}
 	}
 }
 
@@ -238,7 +244,10 @@ func (g *crashRig) changeAll(do func() error, to func(rigBlock) *rigBlock) error
 
 func (g *crashRig) merge() error {
 	from := sheepdog.LayerID(1 + g.r.IntN(rigLayers))
-	into := from%rigLayers + 1
+	return g.mergeLayers(from, from%rigLayers+1)
+}
+
+func (g *crashRig) mergeLayers(from, into sheepdog.LayerID) error {
 	err := g.d.Merge(from, into)
 	g.tell(fmt.Sprintf("merge %d into %d: %v", from, into, err), func(b rigBlock) bool { return b.layer == from || b.layer == into })
 	if err == nil {
@@ -309,6 +318,7 @@ func (g *crashRig) verifyBlock(when string, b rigBlock, st sheepdog.BlockState, 
 	for _, m := range g.may[b] {
 		if (m == nil) == (v == nil) && bytes.Equal(m, v) {
 			g.may[b] = [][]byte{v}
+			delete(g.unsure, b)
 			return
 		}
 	}
