@@ -79,8 +79,8 @@ func LogLevels() []string {
 	return []string{"emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"}
 }
 
-// LogLevel is how much a node logs: a name of LogLevels. A node tells four levels
-// apart: err (and what is above), warning, info (and notice), debug.
+// LogLevel is how much a node logs: a name of LogLevels. Its own messages are of
+// the levels err, warning, info and debug.
 type LogLevel struct {
 	Version int    `json:"version,omitempty"`
 	Level   string `json:"level"`

@@ -66,7 +66,10 @@ func TestOpenAPISchemas(t *testing.T) {
 	types := []any{Error{}, Status{}, NBDEndpoints{}, Cluster{}, EpochRecord{}, EpochMember{}, FormatRequest{},
 		RecoverySetting{}, Node{}, NodeList{}, Capacities{}, NodeCapacity{}, NodeRecovery{}, RecoveryList{}, VDI{}, VDIList{},
 		VDIReply{}, CreateRequest{}, SnapshotRequest{}, SnapshotResult{}, CloneRequest{}, RollbackRequest{}, ResizeRequest{},
-		WriteReply{}, CheckRequest{}, CheckEvent{}, CheckVDI{}, Finding{}, CheckProgress{}, CheckSummary{}, Cluster{}.Config}
+		WriteReply{}, CheckRequest{}, CheckEvent{}, CheckVDI{}, Finding{}, CheckProgress{}, CheckSummary{}, Cluster{}.Config,
+		Attribute{}, AttributeList{}, SetAttributeRequest{}, RenameRequest{}, CopyEvent{}, CopyProgress{}, ObjectLocation{}, ObjectNode{},
+		ObjectMap{}, MappedObject{}, ObjectTrack{}, ObjectEpoch{}, ChangeList{}, LockList{}, Lock{}, UnlockRequest{}, CopiesRequest{},
+		VNodesRequest{}, Throttle{}, LogLevel{}, Stats{}, RequestStats{}, DiskList{}, NodeDisks{}, Disk{}}
 	for _, v := range types {
 		typ := reflect.TypeOf(v)
 		want := jsonMembers(typ)
@@ -132,7 +135,9 @@ func FuzzRequests(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	kinds := []reflect.Type{reflect.TypeFor[FormatRequest](), reflect.TypeFor[RecoverySetting](), reflect.TypeFor[CheckRequest](), reflect.TypeFor[CreateRequest](),
-		reflect.TypeFor[SnapshotRequest](), reflect.TypeFor[CloneRequest](), reflect.TypeFor[RollbackRequest](), reflect.TypeFor[ResizeRequest]()}
+		reflect.TypeFor[SnapshotRequest](), reflect.TypeFor[CloneRequest](), reflect.TypeFor[RollbackRequest](), reflect.TypeFor[ResizeRequest](),
+		reflect.TypeFor[SetAttributeRequest](), reflect.TypeFor[RenameRequest](), reflect.TypeFor[UnlockRequest](), reflect.TypeFor[CopiesRequest](),
+		reflect.TypeFor[VNodesRequest](), reflect.TypeFor[Throttle](), reflect.TypeFor[LogLevel]()}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, kind := range kinds {
 			req := reflect.New(kind).Interface()

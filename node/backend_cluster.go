@@ -281,5 +281,8 @@ func (n *Node) control(ctx context.Context, method string, body []byte) ([]byte,
 		n.stop(errShutdown)
 		return nil, nil
 	}
+	if serve := n.inquiries()[method]; serve != nil {
+		return serve(body)
+	}
 	return nil, fmt.Errorf("control method %q: %w; is the other node newer than this one?", method, sheepdog.ErrInvalid)
 }

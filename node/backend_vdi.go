@@ -33,6 +33,11 @@ func (b backend) VDIs(ctx context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 	if q.Name != "" {
 		entries = b.n.dir.ListName(q.Name)
 	}
+	if q.Object != nil {
+		if entries, err = b.n.readers(ctx, entries, *q.Object); err != nil {
+			return nil, err
+		}
+	}
 	out := make([]api.VDI, len(entries))
 	for i := range entries {
 		out[i] = b.describe(&entries[i], counts)
@@ -42,7 +47,7 @@ func (b backend) VDIs(ctx context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 
 // describe tells of one VDI or snapshot. counts may be nil.
 func (b backend) describe(e *directory.Entry, counts map[sheepdog.LayerID]layerCount) api.VDI {
-	v := api.VDI{Name: e.Name, ID: api.VID(e.VID), Snapshot: e.SnapID != 0, SnapshotID: e.SnapID, Tag: e.Tag,
+	v := api.VDI{Name: e.Name, ID: api.VID(e.VID), Snapshot: e.SnapID != 0, SnapshotID: e.SnapID, Tag: e.Tag, Description: e.Description,
 		Clone: e.IsClone, SizeBytes: e.Size, Created: e.Created, Copies: e.Policy, BlockSizeShift: e.BlockSizeShift}
 	if p, ok := b.n.dir.ByVID(e.Parent); ok && p.Index == e.ParentIndex {
 		v.ParentID = api.VID(e.Parent)
@@ -136,7 +141,7 @@ func (b backend) SnapshotVDI(ctx context.Context, req *api.SnapshotRequest) (*ap
 	if err := b.n.room(); err != nil {
 		return nil, err
 	}
-	snapped, err := b.n.vdis.Snapshot(ctx, directory.Snapshot{Name: req.Name, Tag: req.Tag})
+	snapped, err := b.n.vdis.Snapshot(ctx, directory.Snapshot{Name: req.Name, Tag: req.Tag, Description: req.Description})
 	if err != nil {
 		return nil, err
 	}
@@ -169,12 +174,12 @@ func (b backend) CloneVDI(ctx context.Context, req *api.CloneRequest) (*api.VDI,
 		return nil, err
 	}
 	if req.NoShare || req.Preallocate {
-		return nil, fmt.Errorf("clones that copy their base are not supported yet; clone without --no-share and --prealloc: %w", sheepdog.ErrInvalid)
+		return b.CopyVDI(ctx, req, func(api.CopyProgress) error { return nil })
 	}
 	if err := b.n.room(); err != nil {
 		return nil, err
 	}
-	if _, err := b.n.vdis.Clone(ctx, directory.Clone{Source: req.Source, Snapshot: string(req.Snapshot), Name: req.Name}); err != nil {
+	if _, err := b.n.vdis.Clone(ctx, directory.Clone{Source: req.Source, Snapshot: string(req.Snapshot), Name: req.Name, Size: req.SizeBytes}); err != nil {
 		return nil, err
 	}
 	return b.lookup(req.Name)
@@ -196,6 +201,11 @@ func (b backend) DeleteVDI(ctx context.Context, req *api.DeleteRequest) error {
 func (b backend) RollbackVDI(ctx context.Context, req *api.RollbackRequest) (*api.VDI, error) {
 	if err := b.n.ready(ctx); err != nil {
 		return nil, err
+	}
+	if req.SaveTag != "" {
+		if err := b.saved(ctx, req); err != nil {
+			return nil, err
+		}
 	}
 	recycle := b.n.cluster.View().Config.RecycleVIDs
 	if _, err := b.n.vdis.Rollback(ctx, directory.Rollback{Name: req.Name, Snapshot: string(req.Snapshot), RecycleVIDs: recycle}); err != nil {
@@ -236,14 +246,17 @@ func (b backend) ReadVDI(ctx context.Context, req *api.ReadRequest, w io.Writer)
 		}
 		left = uint64(req.Length)
 	}
-	return copyOut(ctx, v, req.Offset, left, w)
+	return b.n.stats.client.copyOut(ctx, v, req.Offset, left, w)
 }
 
-func copyOut(ctx context.Context, v *vdi.Volume, off, left uint64, w io.Writer) error {
+func (c *counters) copyOut(ctx context.Context, v *vdi.Volume, off, left uint64, w io.Writer) error {
 	buf := make([]byte, min(left, copyChunk))
 	for left > 0 {
 		p := buf[:min(left, copyChunk)]
-		if err := v.ReadAt(ctx, p, off); err != nil {
+		c.begin(&c.read)
+		err := v.ReadAt(ctx, p, off)
+		c.end(err, &c.readBytes, uint64(len(p)))
+		if err != nil {
 			return err
 		}
 		if _, err := w.Write(p); err != nil {
@@ -264,14 +277,14 @@ func (b backend) WriteVDI(ctx context.Context, req *api.WriteRequest, r io.Reade
 	if size := v.Size(); req.Offset > size || req.Length > 0 && uint64(req.Length) > size-req.Offset {
 		return 0, fmt.Errorf("write of %d bytes at %d is beyond the end of the VDI at %d: %w", max(req.Length, 0), req.Offset, size, sheepdog.ErrInvalid)
 	}
-	n, err := copyIn(ctx, v, req.Offset, r)
+	n, err := b.n.stats.client.copyIn(ctx, v, req.Offset, r)
 	if err != nil {
 		return n, err
 	}
 	return n, v.Flush(ctx)
 }
 
-func copyIn(ctx context.Context, v *vdi.Volume, off uint64, r io.Reader) (done int64, err error) {
+func (c *counters) copyIn(ctx context.Context, v *vdi.Volume, off uint64, r io.Reader) (done int64, err error) {
 	buf := make([]byte, copyChunk)
 	for {
 		n, rerr := io.ReadFull(r, buf)
@@ -280,7 +293,10 @@ func copyIn(ctx context.Context, v *vdi.Volume, off uint64, r io.Reader) (done i
 			if uint64(n) > v.Size()-at {
 				return done, fmt.Errorf("more data than the VDI has room for: its end is at %d: %w", v.Size(), sheepdog.ErrInvalid)
 			}
-			if err := v.WriteAt(ctx, buf[:n], at); err != nil {
+			c.begin(&c.write)
+			err := v.WriteAt(ctx, buf[:n], at)
+			c.end(err, &c.writtenBytes, uint64(n))
+			if err != nil {
 				return done, err
 			}
 			done += int64(n)

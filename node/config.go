@@ -35,6 +35,7 @@ type Config struct {
 	NBDAddr   string   // host:port to serve NBD on; empty: only the unix socket
 	Version   string   // of the program, for status and gossip
 	Logger    *slog.Logger
+	LogLevel  *slog.LevelVar // of Logger, for `dog node log level`; nil: it cannot be changed
 
 	// RecoveryDelay is how long data are left where they are after a node was
 	// lost, because it may come back; 0: the default of package recovery.

@@ -27,7 +27,13 @@ func (e exports) Open(ctx context.Context, name string, _ nbd.Info) (nbd.Device,
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", nbd.ErrUnknownExport, err)
 	}
-	return &device{v: v, detach: e.n.timing.Detach}, nil
+	if e.n.cluster.View().Config.Locking {
+		if err := v.Claim(ctx); err != nil {
+			v.Close(context.WithoutCancel(ctx))
+			return nil, fmt.Errorf("%w: %w", nbd.ErrPolicy, err)
+		}
+	}
+	return &device{v: v, detach: e.n.timing.Detach, stats: &e.n.stats.client}, nil
 }
 
 // List names the VDIs, then the snapshots by number.
@@ -50,6 +56,7 @@ func (e exports) List(ctx context.Context) ([]string, error) {
 type device struct {
 	v      *vdi.Volume
 	detach time.Duration // bound of the hand-over when the last client leaves
+	stats  *counters
 }
 
 const sector = 512
@@ -59,14 +66,33 @@ func (d *device) ReadOnly() bool         { return d.v.ReadOnly() }
 func (d *device) PreferredBlock() uint32 { return sheepdog.BlockSize }
 
 func (d *device) ReadAt(ctx context.Context, p []byte, off uint64) error {
-	return errno(d.v.ReadAt(ctx, p, off))
+	d.stats.begin(&d.stats.read)
+	err := d.v.ReadAt(ctx, p, off)
+	d.stats.end(err, &d.stats.readBytes, uint64(len(p)))
+	return errno(err)
 }
 
 func (d *device) WriteAt(ctx context.Context, p []byte, off uint64, fua bool) error {
-	return d.then(ctx, d.v.WriteAt(ctx, p, off), fua)
+	d.stats.begin(&d.stats.write)
+	err := d.v.WriteAt(ctx, p, off)
+	d.stats.end(err, &d.stats.writtenBytes, uint64(len(p)))
+	return d.then(ctx, err, fua)
 }
 
-func (d *device) Flush(ctx context.Context) error { return errno(d.v.Flush(ctx)) }
+func (d *device) Flush(ctx context.Context) error {
+	d.stats.begin(&d.stats.flush)
+	err := d.v.Flush(ctx)
+	d.stats.end(err, nil, 0)
+	return errno(err)
+}
+
+// zero counts as the removal of data.
+func (d *device) zero(ctx context.Context, off, n uint64) error {
+	d.stats.begin(&d.stats.remove)
+	err := d.v.ZeroAt(ctx, off, n)
+	d.stats.end(err, nil, 0)
+	return err
+}
 
 // Trim gives back the whole blocks within the range; the edges stay.
 func (d *device) Trim(ctx context.Context, off, n uint64, fua bool) error {
@@ -75,12 +101,12 @@ func (d *device) Trim(ctx context.Context, off, n uint64, fua bool) error {
 	if from >= to {
 		return nil
 	}
-	return d.then(ctx, d.v.ZeroAt(ctx, from, to-from), fua)
+	return d.then(ctx, d.zero(ctx, from, to-from), fua)
 }
 
 // WriteZeroes is always fast: whole blocks are zeroed by their records alone.
 func (d *device) WriteZeroes(ctx context.Context, off, n uint64, flags nbd.ZeroFlags) error {
-	return d.then(ctx, d.v.ZeroAt(ctx, off, n), flags&nbd.ZeroFUA != 0)
+	return d.then(ctx, d.zero(ctx, off, n), flags&nbd.ZeroFUA != 0)
 }
 
 // then flushes after a write that must be durable.

@@ -64,6 +64,7 @@ type Node struct {
 	vdis     *vdi.Manager
 	nbd      *nbd.Server
 	merges   merges
+	stats    stats
 	nbdAddr  string // TCP address of NBD; empty: none
 	http     *http.Server
 

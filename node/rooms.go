@@ -80,27 +80,60 @@ func (p peers) Call(ctx context.Context, m sheepdog.Member, method string, body 
 type handler struct{ n *Node }
 
 func (h handler) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
-	h.n.replica.Write(ctx, reqs, done)
+	c := &h.n.stats.peer
+	for _, r := range reqs {
+		if r.Data == nil {
+			c.begin(&c.remove)
+		} else {
+			c.begin(&c.write)
+		}
+	}
+	h.n.replica.Write(ctx, reqs, func(i int, err error) {
+		c.end(err, &c.writtenBytes, uint64(len(reqs[i].Data)))
+		done(i, err)
+	})
 }
 
 func (h handler) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
-	return h.n.replica.Read(ctx, req)
+	c := &h.n.stats.peer
+	c.begin(&c.read)
+	err := h.n.replica.Read(ctx, req)
+	c.end(err, &c.readBytes, uint64(len(req.Buf)))
+	return err
 }
 
 func (h handler) Flush(ctx context.Context, req *sheepdog.FlushRequest) error {
-	return h.n.replica.Flush(ctx, req)
+	c := &h.n.stats.peer
+	c.begin(&c.flush)
+	err := h.n.replica.Flush(ctx, req)
+	c.end(err, nil, 0)
+	return err
 }
 
 func (h handler) Seal(ctx context.Context, req *sheepdog.SealRequest) (*sheepdog.SealReply, error) {
+	c := &h.n.stats.peer
+	c.begin(nil)
+	defer c.end(nil, nil, 0)
 	return h.n.replica.Seal(ctx, req)
 }
 
 func (h handler) List(ctx context.Context, req *sheepdog.ListRequest) (*sheepdog.ListReply, error) {
+	c := &h.n.stats.peer
+	c.begin(nil)
+	defer c.end(nil, nil, 0)
 	return h.n.replica.List(ctx, req)
 }
 
 func (h handler) Fetch(ctx context.Context, req *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
-	return h.n.replica.Fetch(ctx, req)
+	c := &h.n.stats.peer
+	c.begin(&c.read)
+	reply, err := h.n.replica.Fetch(ctx, req)
+	if reply == nil {
+		c.end(err, nil, 0)
+	} else {
+		c.end(err, &c.readBytes, uint64(len(reply.Data)))
+	}
+	return reply, err
 }
 
 func (h handler) Forward(ctx context.Context, req *sheepdog.ForwardRequest, buf []byte) error {

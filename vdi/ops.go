@@ -311,7 +311,7 @@ func decided(err error) bool {
 
 // HandleControl serves the control calls of other nodes' managers.
 func (m *Manager) HandleControl(ctx context.Context, method string, body []byte) (reply []byte, err error, ok bool) {
-	if method != methodSnapshot && method != methodRollback {
+	if method != methodSnapshot && method != methodRollback && method != methodRelease {
 		return nil, nil, false
 	}
 	reply, err = m.control(ctx, method, body)
@@ -322,6 +322,9 @@ func (m *Manager) control(ctx context.Context, method string, body []byte) ([]by
 	var call remoteCall
 	if err := json.Unmarshal(body, &call); err != nil {
 		return nil, fmt.Errorf("%s: %v: %w", method, err, sheepdog.ErrInvalid)
+	}
+	if method == methodRelease {
+		return nil, m.controlRelease(ctx, call)
 	}
 	c := m.local(call.Family)
 	if c == nil || c.scope.Token != call.Token {

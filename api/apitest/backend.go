@@ -32,6 +32,8 @@ type Backend struct {
 	Fail func(method string) error
 	// ReadLimit, if positive, makes ReadVDI fail after that many bytes.
 	ReadLimit int
+	Locked    []api.Lock
+	Counted   api.Stats
 
 	mu     sync.Mutex
 	vdis   []*disk
@@ -41,6 +43,7 @@ type Backend struct {
 	format []api.FormatRequest
 	create []api.CreateRequest
 	clones []api.CloneRequest
+	kept   maintained
 }
 
 type disk struct {

@@ -31,6 +31,14 @@ func (b *Backend) find(name string, snapshot api.Selector) *disk {
 	return nil
 }
 
+// selector selects the disk among those of its name.
+func selector(d *disk) api.Selector {
+	if !d.Snapshot {
+		return ""
+	}
+	return api.Selector(fmt.Sprint(d.SnapshotID))
+}
+
 func (b *Backend) need(name string, snapshot api.Selector) (*disk, error) {
 	if d := b.find(name, snapshot); d != nil {
 		return d, nil
@@ -51,6 +59,12 @@ func (b *Backend) VDIs(_ context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 	for _, d := range b.vdis {
 		if q.Name != "" && d.Name != q.Name {
 			continue
+		}
+		if q.Object != nil {
+			_, id, _ := b.object(&api.ObjectQuery{Name: d.Name, Snapshot: selector(d), Index: q.Object.Index})
+			if id != *q.Object {
+				continue
+			}
 		}
 		v := d.VDI
 		if q.Physical && v.PhysicalBytes == nil {
@@ -114,7 +128,7 @@ func (b *Backend) SnapshotVDI(_ context.Context, req *api.SnapshotRequest) (*api
 	work := d.VDI
 	work.ParentID = d.ID
 	work.SharedObjects, work.OwnObjects = d.SharedObjects+d.OwnObjects, 0
-	d.Snapshot, d.Tag = true, req.Tag
+	d.Snapshot, d.Tag, d.Description = true, req.Tag, req.Description
 	for _, o := range b.vdis {
 		if o.Name == req.Name {
 			d.SnapshotID = max(d.SnapshotID, o.SnapshotID)
@@ -142,7 +156,9 @@ func (b *Backend) CloneVDI(_ context.Context, req *api.CloneRequest) (*api.VDI, 
 	v := base.VDI
 	v.Name, v.Snapshot, v.SnapshotID, v.Tag, v.Clone, v.ParentID = req.Name, false, 0, "", true, base.ID
 	v.SharedObjects, v.OwnObjects = base.SharedObjects+base.OwnObjects, 0
-	out := b.add(v, slices.Clone(base.data)).VDI
+	v.SizeBytes = max(v.SizeBytes, req.SizeBytes)
+	data := append(slices.Clone(base.data), make([]byte, max(0, int(min(v.SizeBytes, maxDisk))-len(base.data)))...)
+	out := b.add(v, data).VDI
 	return &out, nil
 }
 
@@ -161,6 +177,11 @@ func (b *Backend) DeleteVDI(_ context.Context, req *api.DeleteRequest) error {
 }
 
 func (b *Backend) RollbackVDI(_ context.Context, req *api.RollbackRequest) (*api.VDI, error) {
+	if req.SaveTag != "" {
+		if _, err := b.SnapshotVDI(context.Background(), &api.SnapshotRequest{Name: req.Name, Tag: req.SaveTag}); err != nil {
+			return nil, err
+		}
+	}
 	unlock, err := b.begin("RollbackVDI")
 	if err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()
 	c := node.Config{
 		Meta: s.Meta, Disks: s.Disks, Port: s.Port, Bind: s.Bind, Advertise: s.Advertise, Zone: s.Zone,
 		LocalFile: s.LocalFile, Seeds: s.Seeds, NoSync: s.NoSync, Gateway: s.Gateway, VNodes: s.VNodes,
-		NBDAddr: s.NBDAddr, RecoveryDelay: s.RecoveryDelay, Version: version, Logger: log,
+		NBDAddr: s.NBDAddr, RecoveryDelay: s.RecoveryDelay, Version: version, Logger: log, LogLevel: s.LogLevel,
 	}
 	if c.RecoveryDelay == 0 {
 		c.RecoveryDelay = -1 // none, where zero is the default

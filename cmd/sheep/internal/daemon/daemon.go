@@ -64,7 +64,8 @@ func serve(ctx context.Context, s *Settings, pipe *readiness, version string, ru
 		return err
 	}
 	defer lock.Close()
-	log, file, err := openLog(s.log)
+	s.LogLevel = new(slog.LevelVar)
+	log, file, err := openLog(s.log, s.LogLevel)
 	if err != nil {
 		return err
 	}

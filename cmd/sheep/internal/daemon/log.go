@@ -53,15 +53,23 @@ func parseLog(s, meta string) (logSettings, error) {
 	return out, nil
 }
 
-// parseLevel maps the eight levels of syslog, by name or number, to the four
-// of slog.
+// parseLevel maps the eight levels of syslog, by name or number, to levels of
+// slog: those between its four hide what is less urgent.
 func parseLevel(s string) (slog.Level, error) {
 	switch s {
-	case "emerg", "alert", "crit", "err", "0", "1", "2", "3":
+	case "emerg", "0":
+		return slog.LevelError + 3, nil
+	case "alert", "1":
+		return slog.LevelError + 2, nil
+	case "crit", "2":
+		return slog.LevelError + 1, nil
+	case "err", "3":
 		return slog.LevelError, nil
 	case "warning", "4":
 		return slog.LevelWarn, nil
-	case "notice", "info", "5", "6":
+	case "notice", "5":
+		return slog.LevelInfo + 2, nil
+	case "info", "6":
 		return slog.LevelInfo, nil
 	case "debug", "7":
 		return slog.LevelDebug, nil
@@ -69,8 +77,9 @@ func parseLevel(s string) (slog.Level, error) {
 	return 0, fmt.Errorf("Invalid log level '%s': want emerg, alert, crit, err, warning, notice, info or debug", s)
 }
 
-// openLog opens the destination.
-func openLog(s logSettings) (*slog.Logger, *logFile, error) {
+// openLog opens the destination. The level can be changed later.
+func openLog(s logSettings, level *slog.LevelVar) (*slog.Logger, *logFile, error) {
+	level.Set(s.level)
 	var w io.Writer = os.Stdout
 	file := &logFile{}
 	switch s.dst {
@@ -90,7 +99,7 @@ func openLog(s logSettings) (*slog.Logger, *logFile, error) {
 		}
 		w = file
 	}
-	opts := &slog.HandlerOptions{Level: s.level}
+	opts := &slog.HandlerOptions{Level: level}
 	if s.json {
 		return slog.New(slog.NewJSONHandler(w, opts)), file, nil
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -49,9 +50,11 @@ type Settings struct {
 	NBDAddr   string // host:port; empty: none
 	// RecoveryDelay is the wait before data move in place of a lost node.
 	RecoveryDelay time.Duration
-	foreground    bool
-	pidFile       string
-	log           logSettings
+	// LogLevel is of the log that the Runner gets, set before it runs; a change has effect at once.
+	LogLevel   *slog.LevelVar
+	foreground bool
+	pidFile    string
+	log        logSettings
 }
 
 // command declares the options; run gets them as they were given.

@@ -115,7 +115,7 @@ func TestLogOptions(t *testing.T) {
 
 func TestReopenFailureKeepsTheOldLog(t *testing.T) {
 	dir := t.TempDir()
-	_, file, err := openLog(logSettings{path: filepath.Join(dir, "d/sheep.log"), dst: "default"})
+	_, file, err := openLog(logSettings{path: filepath.Join(dir, "d/sheep.log"), dst: "default"}, new(slog.LevelVar))
 	if err != nil {
 		t.Fatal(err)
 	}
