@@ -342,12 +342,10 @@ func TestGreetingIsJudged(t *testing.T) {
 // everybody proposes, and looks whether the survivors agree in the end: every
 // command that was acknowledged is there once, in the same order everywhere.
 func TestRandomFailures(t *testing.T) {
-	for range 2 {
-		seed := rand.Uint64()
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			simulate(t, func(w *world) { w.chaos(rand.New(rand.NewPCG(seed, 0))) })
-		})
-	}
+	seed := rand.Uint64() // other ones with -count
+	t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		simulate(t, func(w *world) { w.chaos(rand.New(rand.NewPCG(seed, 0))) })
+	})
 }
 
 func (w *world) chaos(rng *rand.Rand) {
@@ -355,7 +353,7 @@ func (w *world) chaos(rng *rand.Rand) {
 	var mu sync.Mutex
 	acked := map[string]bool{}
 	var wg sync.WaitGroup
-	for round := range 10 {
+	for round := range 8 {
 		n := w.nodes[1+rng.IntN(5)]
 		if n.Cluster == nil {
 			n.boot()

@@ -56,7 +56,7 @@ func TestLeaseNeverOutlivesLeaseOver(t *testing.T) {
 		t.Run(change, func(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.formatted(5)
-				for round := range 3 {
+				for round := range 2 {
 					w.leaseRound(change, time.Duration(round)*70*time.Millisecond)
 				}
 			})
