@@ -1,0 +1,271 @@
+package world
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"sheepdog"
+)
+
+// Disk is what a node stores, with the semantics of a crash: what was written
+// survives the death of the process, what was flushed the loss of power. Of the
+// rest a loss of power keeps any part. A disk outlives the nodes that use it,
+// one at a time, each through its own Engine.
+type Disk struct {
+	mu      sync.Mutex
+	now     content // what reads see
+	durable content
+	pending []change // what durable lacks of now, in order
+	facts   map[string][]byte
+	user    *Engine
+}
+
+// content is objects by layer. Blocks are immutable and shared.
+type content map[objectKey]map[sheepdog.BlockNo]block
+
+type block struct {
+	rec  sheepdog.Record
+	data []byte
+}
+
+type objectKey struct {
+	sheepdog.ObjectID
+	layer sheepdog.LayerID
+}
+
+func (k objectKey) compare(o objectKey) int {
+	return cmp.Or(cmp.Compare(k.Partition(), o.Partition()), cmp.Compare(k.Family, o.Family),
+		cmp.Compare(k.Index, o.Index), cmp.Compare(k.layer, o.layer))
+}
+
+// change is one change of the content, with data of its own. parts, if not nil,
+// says which blocks of a write got through.
+type change struct {
+	apply  func(c content, part func(i uint32) bool)
+	blocks uint32 // of a write; 0 for what happens whole or not at all
+}
+
+// NewDisk makes an empty disk.
+func NewDisk() *Disk {
+	return &Disk{now: make(content), durable: make(content), facts: make(map[string][]byte)}
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func whole(uint32) bool { return true }
+
+// do applies a change at once and remembers it for the next flush. mu is held.
+func (d *Disk) do(c change) {
+	c.apply(d.now, whole)
+	d.pending = append(d.pending, c)
+}
+
+func (d *Disk) flush() {
+	for _, c := range d.pending {
+		c.apply(d.durable, whole)
+	}
+	d.pending = nil
+}
+
+// PowerLoss loses what was not flushed, except for a part that chance keeps:
+// any subset of the writes, the last of them torn between two blocks. It
+// returns how many changes were lost.
+func (d *Disk) PowerLoss(rng *rand.Rand) (lost int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	keep := []float64{0, 0.5, 0.9, 1}[rng.IntN(4)]
+	torn := -1
+	for i, c := range d.pending {
+		if c.blocks > 1 {
+			torn = i
+		}
+	}
+	for i, c := range d.pending {
+		switch {
+		case rng.Float64() >= keep:
+			lost++
+		case i == torn:
+			at := 1 + rng.Uint32N(c.blocks-1)
+			c.apply(d.durable, func(b uint32) bool { return b < at })
+		default:
+			c.apply(d.durable, whole)
+		}
+	}
+	d.pending = nil
+	d.now = d.durable.clone()
+	return lost
+}
+
+// Wreck forgets everything, as a disk that was replaced.
+func (d *Disk) Wreck() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now, d.durable, d.pending = make(content), make(content), nil
+	clear(d.facts)
+}
+
+// Rot flips a bit in up to n blocks and tells in how many.
+func (d *Disk) Rot(rng *rand.Rand, n int, may func(sheepdog.ObjectID, sheepdog.LayerID, sheepdog.BlockNo) bool) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	type spot struct {
+		key objectKey
+		no  sheepdog.BlockNo
+	}
+	var spots []spot
+	for key, blocks := range d.now {
+		for no, b := range blocks {
+			if b.data != nil && may(key.ObjectID, key.layer, no) {
+				spots = append(spots, spot{key, no})
+			}
+		}
+	}
+	slices.SortFunc(spots, func(a, b spot) int { return cmp.Or(a.key.compare(b.key), cmp.Compare(a.no, b.no)) })
+	rng.Shuffle(len(spots), func(i, j int) { spots[i], spots[j] = spots[j], spots[i] })
+	n = min(n, len(spots))
+	for _, s := range spots[:n] {
+		b := d.now[s.key][s.no]
+		b.data = slices.Clone(b.data)
+		b.data[rng.IntN(len(b.data))] ^= 1 << rng.IntN(8)
+		d.now[s.key][s.no] = b
+	}
+	return n
+}
+
+func (c content) clone() content {
+	out := make(content, len(c))
+	for key, blocks := range c {
+		to := make(map[sheepdog.BlockNo]block, len(blocks))
+		for no, b := range blocks {
+			to[no] = b
+		}
+		out[key] = to
+	}
+	return out
+}
+
+// write is the change that an op makes.
+func write(op *sheepdog.Op) change {
+	blocks := make([]block, op.Count)
+	for i := range blocks {
+		blocks[i].rec = sheepdog.Record{State: sheepdog.Zero, Stamp: op.Stamp}
+		if op.Data != nil {
+			data := slices.Clone(op.Data[i*sheepdog.BlockSize:][:sheepdog.BlockSize])
+			blocks[i].data = data
+			blocks[i].rec.State, blocks[i].rec.CRC = sheepdog.Data, crc32.Checksum(data, castagnoli)
+		}
+	}
+	key, start, force := objectKey{op.Object, op.Layer}, op.Start, op.Force
+	return change{blocks: op.Count, apply: func(c content, part func(uint32) bool) {
+		to := c[key]
+		for i, b := range blocks {
+			no := start + sheepdog.BlockNo(i)
+			if !part(uint32(i)) || !force && !to[no].rec.Stamp.Less(b.rec.Stamp) {
+				continue
+			}
+			if to == nil {
+				to = make(map[sheepdog.BlockNo]block)
+				c[key] = to
+			}
+			to[no] = b
+		}
+	}}
+}
+
+func dropIf(match func(objectKey) bool) change {
+	return change{apply: func(c content, _ func(uint32) bool) {
+		for key := range c {
+			if match(key) {
+				delete(c, key)
+			}
+		}
+	}}
+}
+
+func merge(from, to sheepdog.LayerID) change {
+	return change{apply: func(c content, _ func(uint32) bool) {
+		for key, blocks := range c {
+			if key.layer != from {
+				continue
+			}
+			target := objectKey{key.ObjectID, to}
+			if c[target] == nil {
+				c[target] = make(map[sheepdog.BlockNo]block)
+			}
+			for no, b := range blocks {
+				if _, ok := c[target][no]; !ok {
+					c[target][no] = b
+				}
+			}
+			delete(c, key)
+		}
+	}}
+}
+
+// find is the first block that the chain has; its state is Absent if none has.
+func (c content) find(obj sheepdog.ObjectID, chain []sheepdog.LayerID, no sheepdog.BlockNo) block {
+	for _, layer := range chain {
+		if b, ok := c[objectKey{obj, layer}][no]; ok {
+			return b
+		}
+	}
+	return block{}
+}
+
+func digest(blocks map[sheepdog.BlockNo]block) uint64 {
+	var sum uint64
+	for no, b := range blocks {
+		h := fnv.New64a()
+		var w [29]byte
+		binary.LittleEndian.PutUint32(w[:], uint32(no))
+		w[4] = byte(b.rec.State)
+		binary.LittleEndian.PutUint32(w[5:], b.rec.CRC)
+		binary.LittleEndian.PutUint64(w[9:], uint64(b.rec.Stamp.Token))
+		binary.LittleEndian.PutUint64(w[17:], b.rec.Stamp.Seq)
+		h.Write(w[:])
+		sum += h.Sum64()
+	}
+	return sum
+}
+
+// Entries lists what the disk holds.
+func (d *Disk) Entries() []sheepdog.ListEntry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]sheepdog.ListEntry, 0, len(d.now))
+	for key, blocks := range d.now {
+		out = append(out, sheepdog.ListEntry{Object: key.ObjectID, Layer: key.layer, Digest: digest(blocks)})
+	}
+	slices.SortFunc(out, func(a, b sheepdog.ListEntry) int {
+		return objectKey{a.Object, a.Layer}.compare(objectKey{b.Object, b.Layer})
+	})
+	return out
+}
+
+// Block tells what the disk holds of one block of one layer.
+func (d *Disk) Block(obj sheepdog.ObjectID, layer sheepdog.LayerID, no sheepdog.BlockNo) (sheepdog.Record, []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	b := d.now[objectKey{obj, layer}][no]
+	return b.rec, b.data
+}
+
+// Sound reports blocks whose bytes do not match their checksum.
+func (d *Disk) Sound() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key, blocks := range d.now {
+		for no, b := range blocks {
+			if b.rec.State == sheepdog.Data && crc32.Checksum(b.data, castagnoli) != b.rec.CRC {
+				return fmt.Errorf("object %s layer %d block %d is rotten", key.ObjectID, key.layer, no)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,321 @@
+package world
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"sheepdog"
+	"sheepdog/api"
+)
+
+// Fault is something that happens to a cluster. Do returns after it is over, or
+// at once with false if it cannot happen now.
+type Fault struct {
+	Name string
+	Do   func(p *Play) bool
+}
+
+// AllFaults lists what can happen.
+func AllFaults() []Fault {
+	return []Fault{
+		{"kill", (*Play).kill}, {"kill-quick", (*Play).killQuick}, {"kill-all", (*Play).killAll},
+		{"power-loss", (*Play).powerLoss}, {"power-loss-all", (*Play).powerLossAll},
+		{"freeze", (*Play).freeze}, {"partition", (*Play).partition}, {"one-way", (*Play).oneWay}, {"isolate", (*Play).isolate},
+		{"flap", (*Play).flap}, {"rot", (*Play).rot}, {"leave", (*Play).leave}, {"join", (*Play).join},
+		{"kill-two", (*Play).killTwo}, {"pause-recovery", (*Play).pauseRecovery},
+	}
+}
+
+// Only chooses faults by name.
+func Only(names ...string) []Fault {
+	var out []Fault
+	for _, name := range names {
+		found := false
+		for _, f := range AllFaults() {
+			if f.Name == name {
+				out, found = append(out, f), true
+			}
+		}
+		if !found {
+			panic("no fault is named " + name)
+		}
+	}
+	return out
+}
+
+func (p *Play) any() *Host {
+	up := p.Up()
+	return up[p.rng.IntN(len(up))]
+}
+
+// kill ends one node and starts it again after a while.
+func (p *Play) kill() bool {
+	h := p.any()
+	h.Kill()
+	p.sleep(1500 * time.Millisecond)
+	h.Boot()
+	return true
+}
+
+// killQuick starts it again before anybody may have noticed.
+func (p *Play) killQuick() bool {
+	h := p.any()
+	h.Kill()
+	time.Sleep(time.Duration(p.rng.IntN(50)) * time.Millisecond)
+	h.Boot()
+	return true
+}
+
+// killTwo ends a second node while the first is away or catching up.
+func (p *Play) killTwo() bool {
+	first := p.any()
+	first.Kill()
+	p.sleep(500 * time.Millisecond)
+	second := p.any()
+	if p.rng.IntN(2) == 0 {
+		first.Boot()
+		second.Kill()
+	} else {
+		second.Kill()
+		p.sleep(500 * time.Millisecond)
+		first.Boot()
+	}
+	p.sleep(500 * time.Millisecond)
+	second.Boot()
+	return true
+}
+
+// killAll ends all nodes at once, or nearly so, and starts them in any order.
+func (p *Play) killAll() bool {
+	p.down((*Host).Kill)
+	p.upAgain()
+	return true
+}
+
+func (p *Play) down(how func(*Host)) {
+	hosts := p.Up()
+	p.rng.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	for _, h := range hosts {
+		how(h)
+		if p.rng.IntN(3) == 0 {
+			time.Sleep(time.Duration(p.rng.IntN(20)) * time.Millisecond)
+		}
+	}
+}
+
+func (p *Play) upAgain() {
+	hosts := p.Hosts()
+	p.rng.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	var wg sync.WaitGroup
+	for _, h := range hosts {
+		time.Sleep(time.Duration(p.rng.IntN(600)) * time.Millisecond)
+		if h.Node() == nil {
+			wg.Go(h.Boot)
+		}
+	}
+	wg.Wait()
+}
+
+// powerLoss takes the power from one host of a whole cluster. Nothing else
+// happens until it is whole again: the others have all there is.
+func (p *Play) powerLoss() bool {
+	if !p.becomesWhole() {
+		return false
+	}
+	h := p.any()
+	h.PowerLoss()
+	p.sleep(time.Second)
+	h.Boot()
+	return p.becomesWhole()
+}
+
+// becomesWhole waits a while for the cluster to be whole.
+func (p *Play) becomesWhole() bool {
+	for range 1500 {
+		if p.whole() == nil {
+			return true
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	p.Ledger.Fault(fmt.Errorf("the cluster did not become whole in 30 s at %v: %w", p.Now(), p.whole()))
+	return false
+}
+
+// powerLossAll takes the power from all hosts at once: what was not flushed may
+// be gone.
+func (p *Play) powerLossAll() bool {
+	p.gate.close()
+	if p.rng.IntN(2) == 0 {
+		time.Sleep(time.Duration(p.rng.IntN(3000)) * time.Microsecond)
+	}
+	var wg sync.WaitGroup
+	for _, h := range p.Up() {
+		wg.Go(h.Kill)
+	}
+	wg.Wait()
+	p.gate.drain()
+	for _, h := range p.Hosts() {
+		h.PowerLoss()
+	}
+	p.Ledger.PowerLoss()
+	p.upAgain()
+	p.gate.open()
+	return true
+}
+
+// freeze stops one host for a while.
+func (p *Play) freeze() bool {
+	h := p.any()
+	h.Freeze()
+	p.sleep(1500 * time.Millisecond)
+	h.Thaw()
+	return true
+}
+
+// partition splits the hosts.
+func (p *Play) partition() bool {
+	var a, b []string
+	for _, h := range p.Hosts() {
+		if p.rng.IntN(2) == 0 {
+			a = append(a, h.Name)
+		} else {
+			b = append(b, h.Name)
+		}
+	}
+	p.Tracef("partition %v | %v", a, b)
+	p.net.Partition(a, b)
+	p.sleep(1500 * time.Millisecond)
+	p.Heal()
+	return true
+}
+
+// isolate cuts one host off from all others.
+func (p *Play) isolate() bool {
+	h := p.any()
+	p.Tracef("isolate %d", h.Number)
+	for _, o := range p.Hosts() {
+		if o != h {
+			p.net.Partition([]string{h.Name}, []string{o.Name})
+		}
+	}
+	p.sleep(2 * time.Second)
+	p.Heal()
+	return true
+}
+
+// oneWay cuts some directions between hosts.
+func (p *Play) oneWay() bool {
+	p.cutSome()
+	p.sleep(1500 * time.Millisecond)
+	p.Heal()
+	return true
+}
+
+func (p *Play) cutSome() {
+	hosts := p.Hosts()
+	for range 1 + p.rng.IntN(2) {
+		a, b := hosts[p.rng.IntN(len(hosts))], hosts[p.rng.IntN(len(hosts))]
+		if a != b {
+			p.Tracef("cut %d -> %d", a.Number, b.Number)
+			p.net.Cut(a.Name, b.Name)
+		}
+	}
+}
+
+// flap cuts and heals links many times.
+func (p *Play) flap() bool {
+	for range 2 + p.rng.IntN(5) {
+		p.cutSome()
+		p.sleep(150 * time.Millisecond)
+		p.Heal()
+		p.sleep(50 * time.Millisecond)
+	}
+	return true
+}
+
+// rot flips bits in blocks of one replica of a whole cluster, and has the
+// cluster check itself.
+func (p *Play) rot() bool {
+	if !p.becomesWhole() {
+		return false
+	}
+	h := p.any()
+	n := h.Disk.Rot(p.rng, 1+p.rng.IntN(20), func(sheepdog.ObjectID, sheepdog.LayerID, sheepdog.BlockNo) bool { return true })
+	p.Tracef("rot on %d: %d blocks", h.Number, n)
+	p.sleep(100 * time.Millisecond)
+	for range 5 {
+		err := p.check()
+		if err == nil {
+			return n > 0
+		}
+		p.Tracef("check: %v", err)
+		time.Sleep(time.Second)
+	}
+	p.Ledger.Fault(errors.New("the cluster could not be checked"))
+	return false
+}
+
+func (p *Play) check() error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), callLimit, errStalled)
+	defer cancel()
+	s, err := p.any().Node().Backend().Check(ctx, &api.CheckRequest{}, func(*api.CheckEvent) error { return nil })
+	if err != nil {
+		return err
+	}
+	if s.Lost > 0 {
+		p.Ledger.Fault(fmt.Errorf("check at %v lost %d of %d", p.Now(), s.Lost, s.Found))
+	}
+	for _, h := range p.Hosts() {
+		if err := h.Disk.Sound(); err != nil {
+			return fmt.Errorf("host %d: %w", h.Number, err)
+		}
+	}
+	return nil
+}
+
+// leave has one node leave in good order and come back later.
+func (p *Play) leave() bool {
+	if len(p.Up()) < 3 {
+		return false
+	}
+	h := p.any()
+	h.Leave()
+	p.sleep(time.Second)
+	h.Boot()
+	return true
+}
+
+// join adds a host.
+func (p *Play) join() bool {
+	if len(p.Hosts()) >= 6 {
+		return false
+	}
+	p.AddHost().Boot()
+	return true
+}
+
+// pauseRecovery kills a node while recovery is disabled for a while.
+func (p *Play) pauseRecovery() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := p.any().Node().Backend().SetRecovery(ctx, false); err != nil {
+		p.Tracef("recover disable: %v", err)
+	}
+	p.kill()
+	p.sleep(500 * time.Millisecond)
+	for {
+		err := p.any().Node().Backend().SetRecovery(ctx, true)
+		if err == nil {
+			return true
+		}
+		p.Tracef("recover enable: %v", err)
+		if ctx.Err() != nil {
+			p.Ledger.Fault(fmt.Errorf("recover enable: %w", err))
+			return false
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}

@@ -1,0 +1,502 @@
+package world
+
+import (
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+)
+
+// Ledger remembers what clients did and saw. Its methods are safe for
+// concurrent use; only Check must come last.
+type Ledger struct {
+	mu    sync.Mutex
+	clock moment
+	next  value
+	disks map[string]*record
+	era   int
+	count Counts
+	found []error
+}
+
+// Counts is what a Ledger was told.
+type Counts struct {
+	Reads, Writes, Zeroes, Flushes, Snapshots, Clones, Deletes int
+	Unknown                                                    int // calls whose outcome nobody knows
+	Cells, Searched                                            int // histories of cells checked, and those by search too
+}
+
+// Total is all operations.
+func (c Counts) Total() int {
+	return c.Reads + c.Writes + c.Zeroes + c.Flushes + c.Snapshots + c.Clones + c.Deletes
+}
+
+// record is one VDI. It begins with zeros, or with what a snapshot holds.
+type record struct {
+	name  string
+	cells int
+	eras  []*era
+	snaps []*Snap
+	fate
+}
+
+// fate is what is known of whether something is in the directory.
+type fate struct {
+	made bool // its creation succeeded
+	gone bool // a deletion has begun
+	over bool // it succeeded
+}
+
+// era is the history between two losses of power of the whole cluster.
+type era struct {
+	initial [][]value // per cell; what may be there at the begin
+	events  [][]event // per cell
+	flushed moment    // when the last complete flush began
+}
+
+// Snap is a snapshot of a VDI.
+type Snap struct {
+	Tag       string
+	of        *record
+	era       int
+	call, ret moment
+	seen      []value // what it holds, after the first look
+	fate
+}
+
+// NewLedger makes an empty one.
+func NewLedger() *Ledger { return &Ledger{disks: make(map[string]*record)} }
+
+func (l *Ledger) tick() moment { l.clock++; return l.clock }
+
+func (l *Ledger) fail(format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	l.found = append(l.found, err)
+	return err
+}
+
+// Create adds a VDI that is all zeros.
+func (l *Ledger) Create(name string, size uint64) {
+	l.add(name, int(size/cellSize), func(int) value { return 0 })
+}
+
+// Clone adds a VDI that begins as a snapshot which somebody has looked at.
+func (l *Ledger) Clone(name string, s *Snap) {
+	l.mu.Lock()
+	l.count.Clones++
+	l.mu.Unlock()
+	l.add(name, s.of.cells, func(i int) value { return s.seen[i] })
+}
+
+func (l *Ledger) add(name string, cells int, initial func(int) value) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := newEra(cells)
+	for i := range e.initial {
+		e.initial[i] = []value{initial(i)}
+	}
+	l.disks[name] = &record{name: name, cells: cells, eras: []*era{e}}
+}
+
+func newEra(cells int) *era {
+	return &era{initial: make([][]value, cells), events: make([][]event, cells), flushed: before}
+}
+
+func (r *record) now() *era { return r.eras[len(r.eras)-1] }
+
+// Call is an operation under way.
+type Call struct {
+	l      *Ledger
+	r      *record
+	by     int
+	first  int // cells
+	n      int
+	v      value
+	write  bool
+	call   moment
+	era    *era
+	begins []int // where the events of a write are
+}
+
+// Write begins a write, and fills p with what is to be written.
+func (l *Ledger) Write(by int, name string, p []byte, off uint64) *Call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next++
+	l.count.Writes++
+	c := l.begin(by, name, len(p), off, l.next)
+	for i := range c.n {
+		fillCell(p[i*cellSize:][:cellSize], c.v, c.first+i)
+	}
+	return c
+}
+
+// Zero begins a write of zeros.
+func (l *Ledger) Zero(by int, name string, off, n uint64) *Call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Zeroes++
+	return l.begin(by, name, int(n), off, 0)
+}
+
+// begin notes a write as one of unknown outcome. mu is held.
+func (l *Ledger) begin(by int, name string, bytes int, off uint64, v value) *Call {
+	r := l.disks[name]
+	c := &Call{l: l, r: r, by: by, first: int(off / cellSize), n: bytes / cellSize, v: v, write: true, call: l.tick(), era: r.now()}
+	for i := range c.n {
+		at := &c.era.events[c.first+i]
+		c.begins = append(c.begins, len(*at))
+		*at = append(*at, event{v: v, write: true, call: c.call, ret: never, by: int32(by)})
+	}
+	return c
+}
+
+// Done says how a write ended; after an error nobody knows.
+func (c *Call) Done(err error) {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	if err != nil {
+		c.l.count.Unknown++
+		return
+	}
+	ret := c.l.tick()
+	for i, at := range c.begins {
+		c.era.events[c.first+i][at].ret = ret
+	}
+}
+
+// Read begins a read.
+func (l *Ledger) Read(by int, name string, n int, off uint64) *Call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Reads++
+	r := l.disks[name]
+	return &Call{l: l, r: r, by: by, first: int(off / cellSize), n: n / cellSize, call: l.tick(), era: r.now()}
+}
+
+// Saw says what a read returned.
+func (c *Call) Saw(p []byte) error {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	ret := c.l.tick()
+	for i := range c.n {
+		v, err := readCell(p[i*cellSize:][:cellSize], c.first+i)
+		if err != nil {
+			return c.l.fail("client %d read VDI %s: %w", c.by, c.r.name, err)
+		}
+		at := &c.era.events[c.first+i]
+		*at = append(*at, event{v: v, call: c.call, ret: ret, by: int32(c.by)})
+	}
+	return nil
+}
+
+// Flush begins a flush; the result says that it was complete.
+func (l *Ledger) Flush(name string) (complete func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Flushes++
+	r, call := l.disks[name], l.tick()
+	e := r.now()
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		e.flushed = max(e.flushed, call)
+	}
+}
+
+// Snapshot begins a snapshot.
+func (l *Ledger) Snapshot(name, tag string) *Snap {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Snapshots++
+	r := l.disks[name]
+	s := &Snap{Tag: tag, of: r, era: len(r.eras) - 1, call: l.tick(), ret: never}
+	r.snaps = append(r.snaps, s)
+	return s
+}
+
+// Taken says that the snapshot was taken: what was acknowledged before is
+// durable.
+func (l *Ledger) Taken(s *Snap) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.ret, s.made = l.tick(), true
+	e := s.of.eras[s.era]
+	e.flushed = max(e.flushed, s.call)
+}
+
+// SawSnap says what all of a snapshot reads as. The first look is a read of the
+// VDI at the moment of the snapshot; later ones must see the same.
+func (l *Ledger) SawSnap(s *Snap, p []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen := make([]value, s.of.cells)
+	for i := range seen {
+		v, err := readCell(p[i*cellSize:][:cellSize], i)
+		if err != nil {
+			return l.fail("snapshot %s@%s: %w", s.of.name, s.Tag, err)
+		}
+		seen[i] = v
+	}
+	if s.seen != nil {
+		for i := range seen {
+			if seen[i] != s.seen[i] {
+				return l.fail("snapshot %s@%s changed: cell %d was %d and is %d", s.of.name, s.Tag, i, s.seen[i], seen[i])
+			}
+		}
+		return nil
+	}
+	s.seen = seen
+	ret := s.ret
+	if ret == never {
+		ret = l.tick()
+	}
+	if s.era < len(s.of.eras)-1 {
+		ret = never - 1 // it was taken somewhere in an era that is over
+	}
+	s.ret = ret
+	e := s.of.eras[s.era]
+	for i, v := range seen {
+		e.events[i] = append(e.events[i], event{v: v, call: s.call, ret: ret, by: -1})
+	}
+	return nil
+}
+
+// PowerLoss begins a new era: all disks lost what was not flushed. No call may
+// be under way.
+func (l *Ledger) PowerLoss() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.era++
+	for _, r := range l.disks {
+		old, e := r.now(), newEra(r.cells)
+		for i := range e.initial {
+			e.initial[i] = survivors(old.events[i], old.initial[i], old.flushed)
+		}
+		r.eras = append(r.eras, e)
+	}
+}
+
+// Check finds out whether everything that clients saw makes sense.
+func (l *Ledger) Check(rng *rand.Rand) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := &checker{l: l, rng: rng, done: make(map[uint64]bool), hash: maphash.MakeSeed()}
+	for _, name := range slices.Sorted(maps.Keys(l.disks)) {
+		k.record(l.disks[name])
+	}
+	if len(l.found) > 0 {
+		return l.found[0]
+	}
+	return nil
+}
+
+// checker is one run of Check.
+type checker struct {
+	l    *Ledger
+	rng  *rand.Rand
+	hash maphash.Seed
+	done map[uint64]bool // histories already checked: neighbours share most
+}
+
+// sampled is the part of the histories that are searched besides, as a test of
+// the faster check.
+const sampled = 0.02
+
+func (k *checker) record(r *record) {
+	for n, e := range r.eras {
+		for i, events := range e.events {
+			if err := k.cell(events, e.initial[i]); err != nil {
+				k.l.fail("VDI %s cell %d (offset %d) era %d: %w\n%s", r.name, i, i*cellSize, n, err, printed(events))
+				return
+			}
+		}
+	}
+	for _, s := range r.snaps {
+		if err := s.consistent(); err != nil {
+			k.l.fail("snapshot %s@%s is no point in time: %w", r.name, s.Tag, err)
+		}
+	}
+}
+
+func (k *checker) cell(events []event, initial []value) error {
+	if len(events) == 0 {
+		return nil
+	}
+	var h maphash.Hash
+	h.SetSeed(k.hash)
+	maphash.WriteComparable(&h, len(initial))
+	for _, v := range initial {
+		maphash.WriteComparable(&h, v)
+	}
+	for _, e := range events {
+		maphash.WriteComparable(&h, e)
+	}
+	if k.done[h.Sum64()] {
+		return nil
+	}
+	k.done[h.Sum64()] = true
+	k.l.count.Cells++
+	err := linear(events, initial)
+	if err == nil && k.rng.Float64() < sampled {
+		k.l.count.Searched++
+		err = search(events, initial)
+	}
+	return err
+}
+
+func printed(events []event) string {
+	events = slices.Clone(events)
+	slices.SortFunc(events, func(a, b event) int { return int(a.call - b.call) })
+	out := ""
+	for _, e := range events {
+		out += "    " + e.String() + "\n"
+	}
+	return out
+}
+
+// consistent checks that one moment explains all cells: not before any write
+// that the snapshot has, and before the end of any that replaced what it has.
+func (s *Snap) consistent() error {
+	if s.seen == nil {
+		return nil
+	}
+	low, high := s.call, s.ret
+	lowCell, highCell := -1, -1
+	e := s.of.eras[s.era]
+	for i, v := range s.seen {
+		events := slices.DeleteFunc(slices.Clone(e.events[i]), func(ev event) bool { return ev.by == -1 })
+		if slices.ContainsFunc(events, func(ev event) bool { return ev.write && ev.v == 0 }) {
+			continue
+		}
+		all, err := lifetimes(events, e.initial[i])
+		if err != nil {
+			return err
+		}
+		mine := all[v]
+		if mine == nil {
+			mine = &lifetime{v: v, minRet: before, maxCall: before, call: before}
+		}
+		if mine.call > low {
+			low, lowCell = mine.call, i
+		}
+		for _, o := range all {
+			if o != mine && o.after(mine) && o.minRet < high {
+				high, highCell = o.minRet, i
+			}
+		}
+	}
+	if low > high {
+		return fmt.Errorf("it has a write to cell %d that began at %d, but lacks one to cell %d that was over at %d", lowCell, low, highCell, high)
+	}
+	return nil
+}
+
+// Fault notes what went wrong elsewhere.
+func (l *Ledger) Fault(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.found = append(l.found, err)
+}
+
+// Known reports whether somebody has looked at the snapshot.
+func (l *Ledger) Known(s *Snap) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.seen != nil
+}
+
+// Made says that the creation of a VDI succeeded.
+func (l *Ledger) Made(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.disks[name].made = true
+}
+
+// Delete begins a deletion; DeletedVDI says that it succeeded.
+func (l *Ledger) Delete(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Deletes++
+	l.disks[name].gone = true
+}
+
+// DeletedVDI says that the deletion of a VDI succeeded.
+func (l *Ledger) DeletedVDI(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.disks[name].over = true
+}
+
+// Gone reports whether a deletion has begun.
+func (l *Ledger) Gone(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.disks[name].gone
+}
+
+// DeleteSnap begins the deletion of a snapshot; Deleted says that it succeeded.
+func (l *Ledger) DeleteSnap(s *Snap) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Deletes++
+	s.gone = true
+}
+
+// Deleted says that the deletion of a snapshot succeeded.
+func (l *Ledger) Deleted(s *Snap) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.over = true
+}
+
+// Names lists the VDIs of the ledger.
+func (l *Ledger) Names() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Sorted(maps.Keys(l.disks))
+}
+
+// Snaps lists the snapshots of a VDI.
+func (l *Ledger) Snaps(name string) []*Snap {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.disks[name].snaps)
+}
+
+// Listed checks what the directory lists of a VDI, or of a snapshot of it.
+func (l *Ledger) Listed(name string, s *Snap, listed bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.disks[name].fate
+	if s != nil {
+		f = s.fate
+		name += "@" + s.Tag
+	}
+	switch {
+	case listed && f.over:
+		return fmt.Errorf("%s was deleted but is listed", name)
+	case !listed && f.made && !f.gone:
+		return fmt.Errorf("%s is not listed", name)
+	}
+	return nil
+}
+
+// Counts tells what the ledger was told.
+func (l *Ledger) Counts() Counts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count
+}
+
+// First is the first thing that made no sense so far.
+func (l *Ledger) First() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.found) > 0 {
+		return l.found[0]
+	}
+	return nil
+}

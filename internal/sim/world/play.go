@@ -1,0 +1,129 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"sheepdog/api"
+)
+
+// Script says what a Play does. Zero values mean the defaults.
+type Script struct {
+	Faults  []Fault // chosen from; nil: all
+	Count   int     // faults; 8
+	Clients int     // guests; 4
+	Disks   int     // VDIs; 2
+	Size    uint64  // of a VDI, in bytes; 2 MiB
+	Pause   time.Duration
+	Calm    time.Duration // mean time between faults; 700 ms
+}
+
+func (s *Script) fill() {
+	if s.Faults == nil {
+		s.Faults = AllFaults()
+	}
+	set(&s.Count, 8)
+	set(&s.Clients, 4)
+	set(&s.Disks, 2)
+	set(&s.Size, 2<<20)
+	set(&s.Pause, 15*time.Millisecond)
+	set(&s.Calm, 700*time.Millisecond)
+}
+
+func set[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Play is one run: clients work while faults happen, then everything heals and
+// is checked.
+type Play struct {
+	*World
+	Ledger *Ledger
+	Done   map[string]int // faults by name
+
+	script Script
+	gate   gateKeeper
+	stop   chan struct{}
+	wg     sync.WaitGroup
+}
+
+// Run plays a script in a world of which nothing runs yet. It returns the first
+// thing that was wrong.
+func (w *World) Run(s Script) (*Play, error) {
+	s.fill()
+	p := &Play{World: w, Ledger: NewLedger(), Done: make(map[string]int), script: s, stop: make(chan struct{})}
+	w.BootAll()
+	w.Format()
+	p.create()
+	p.begin()
+	p.faults()
+	close(p.stop)
+	p.wg.Wait()
+	w.Tracef("clients have stopped")
+	w.Heal()
+	w.BootAll()
+	w.AwaitWhole()
+	w.FinalLook(p.Ledger)
+	if err := p.Ledger.First(); err != nil {
+		return p, err
+	}
+	w.Audit()
+	w.Tracef("audit passed")
+	return p, p.Ledger.Check(w.rng)
+}
+
+func diskName(i int) string { return fmt.Sprintf("disk%d", i) }
+
+func (p *Play) create() {
+	p.t.Helper()
+	for i := range p.script.Disks {
+		name := diskName(i)
+		p.Ledger.Create(name, p.script.Size)
+		if _, err := p.Up()[0].Node().Backend().CreateVDI(context.Background(), &api.CreateRequest{Name: name, SizeBytes: p.script.Size}); err != nil {
+			p.t.Fatalf("create %s: %v", name, err)
+		}
+		p.Ledger.Made(name)
+	}
+}
+
+// begin starts the clients. Each draws from a source of its own.
+func (p *Play) begin() {
+	for i := range p.script.Clients {
+		c := p.client(i, diskName(i%p.script.Disks), p.script.Pause)
+		p.wg.Go(c.run)
+	}
+	for i := range p.script.Disks {
+		a := &admin{client: *p.client(1000+i, diskName(i), 20*p.script.Pause)}
+		p.wg.Go(a.run)
+	}
+}
+
+func (p *Play) client(id int, name string, pause time.Duration) *client {
+	return &client{id: id, w: p.World, l: p.Ledger, rng: rand.New(rand.NewPCG(p.opt.Seed, uint64(id)+1)), name: name,
+		size: p.script.Size, pause: pause, stop: p.stop, paused: &p.gate}
+}
+
+func (p *Play) faults() {
+	for range p.script.Count {
+		p.sleep(p.script.Calm)
+		f := p.script.Faults[p.rng.IntN(len(p.script.Faults))]
+		if p.Ledger.First() != nil {
+			return
+		}
+		if f.Do(p) {
+			p.Done[f.Name]++
+		}
+	}
+	p.sleep(p.script.Calm)
+}
+
+// sleep waits for a random time.
+func (p *Play) sleep(mean time.Duration) {
+	time.Sleep(min(time.Duration(p.rng.ExpFloat64()*float64(mean)), 5*mean))
+}
