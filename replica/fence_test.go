@@ -49,6 +49,10 @@ func TestWriteIsRefused(t *testing.T) {
 		}, sheepdog.ErrFenced},
 		{"no token", func(b *bench, r *sheepdog.WriteRequest) { r.Token = 0 }, sheepdog.ErrInvalid},
 		{"frozen layer", func(b *bench, r *sheepdog.WriteRequest) { b.layers.Freeze(top) }, sheepdog.ErrFrozen},
+		{"layer frozen under a newer token", func(b *bench, r *sheepdog.WriteRequest) {
+			b.layers.Appoint(fam, 4)
+			b.layers.Freeze(top)
+		}, sheepdog.ErrFenced},
 		{"deleted layer", func(b *bench, r *sheepdog.WriteRequest) { b.layers.Remove(top) }, sheepdog.ErrFrozen},
 		{"layer not known yet", func(b *bench, r *sheepdog.WriteRequest) { r.Layer = 2 }, sheepdog.ErrBehind},
 		{"family of another policy", func(b *bench, r *sheepdog.WriteRequest) {

@@ -175,7 +175,7 @@ func (s *Server) admitWrite(v *sheepdog.View, r *sheepdog.WriteRequest) (admitte
 		return admitted{}, err
 	}
 	if err := s.writableLayer(r); err != nil {
-		return admitted{}, err
+		return admitted{}, s.fencedRather(r, err)
 	}
 	a := admitted{place: pl}
 	if r.Repair {
@@ -213,6 +213,19 @@ func (s *Server) writableLayer(r *sheepdog.WriteRequest) error {
 		return fmt.Errorf("node %s: layer %d: %w", s.cfg.Self, r.Layer, sheepdog.ErrFrozen)
 	}
 	return nil
+}
+
+// fencedRather prefers to tell a deposed coordinator that it is deposed: the
+// layer that it writes may be frozen or gone because a newer one took a
+// snapshot, and the guest's write must go there instead of failing.
+func (s *Server) fencedRather(r *sheepdog.WriteRequest, err error) error {
+	if r.Repair || isWaiting(err) {
+		return err
+	}
+	if r.Token < s.cfg.Layers.Token(r.Object.Family) {
+		return fmt.Errorf("node %s: %w: token %d is deposed: %v", s.cfg.Self, sheepdog.ErrFenced, r.Token, err)
+	}
+	return err
 }
 
 // apply runs the admitted requests in one engine batch, in order, and notes
