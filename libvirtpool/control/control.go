@@ -1,0 +1,240 @@
+// Package control reaches the cluster for libvirt's pools through the control
+// API of a node: VDIs as package storage wants them, and the definitions of
+// pools, which live in the cluster's directory of VDIs.
+//
+// Main types: Store, Definitions.
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"sheepdog"
+	"sheepdog/api"
+	"sheepdog/libvirtpool/storage"
+)
+
+// Client is what is used of the control API; *api.Client is one.
+type Client interface {
+	VDIs(ctx context.Context, q *api.VDIQuery) ([]api.VDI, error)
+	CreateVDI(ctx context.Context, req *api.CreateRequest) (*api.VDI, error)
+	SnapshotVDI(ctx context.Context, req *api.SnapshotRequest) (*api.SnapshotResult, error)
+	CloneVDI(ctx context.Context, req *api.CloneRequest) (*api.VDI, error)
+	DeleteVDI(ctx context.Context, req *api.DeleteRequest) error
+	RollbackVDI(ctx context.Context, req *api.RollbackRequest) (*api.VDI, error)
+	ResizeVDI(ctx context.Context, req *api.ResizeRequest) (*api.VDI, error)
+	ReadVDI(ctx context.Context, r *api.ReadRequest, w io.Writer) (int64, error)
+	WriteVDI(ctx context.Context, w *api.WriteRequest, r io.Reader) (int64, error)
+	Capacities(ctx context.Context) (*api.Capacities, error)
+	Cluster(ctx context.Context) (*api.Cluster, error)
+}
+
+// Store is the VDIs of a cluster. It is safe for concurrent use.
+type Store struct {
+	c Client
+
+	mu       sync.Mutex
+	capacity storage.Capacity // as asked last
+	asked    time.Time
+}
+
+var _ storage.Store = (*Store)(nil)
+
+// NewStore makes a store of the cluster that c speaks to.
+func NewStore(c Client) *Store { return &Store{c: c} }
+
+// List is all working VDIs.
+func (s *Store) List(ctx context.Context) ([]storage.VDI, error) {
+	return s.list(ctx, "")
+}
+
+// Find is one working VDI.
+func (s *Store) Find(ctx context.Context, name string) (storage.VDI, error) {
+	list, err := s.list(ctx, name)
+	if err != nil {
+		return storage.VDI{}, err
+	}
+	if len(list) == 0 {
+		return storage.VDI{}, fmt.Errorf("VDI %q: %w", name, sheepdog.ErrNotFound)
+	}
+	return list[0], nil
+}
+
+func (s *Store) list(ctx context.Context, name string) ([]storage.VDI, error) {
+	all, err := s.c.VDIs(ctx, &api.VDIQuery{Name: name})
+	if err != nil {
+		return nil, err
+	}
+	snaps := map[string][]string{}
+	for i := range all {
+		if v := &all[i]; v.Snapshot && !passing(v) {
+			snaps[v.Name] = append(snaps[v.Name], selector(v))
+		}
+	}
+	var out []storage.VDI
+	for i := range all {
+		if v := &all[i]; !v.Snapshot {
+			out = append(out, storage.VDI{Name: v.Name, Size: v.SizeBytes, Allocated: min(v.UsedBytes, v.SizeBytes), Snapshots: snaps[v.Name]})
+		}
+	}
+	return out, nil
+}
+
+// selector is what names a snapshot in requests.
+func selector(v *api.VDI) string {
+	if v.Tag != "" {
+		return v.Tag
+	}
+	return strconv.FormatUint(uint64(v.SnapshotID), 10)
+}
+
+// Create makes an empty VDI.
+func (s *Store) Create(ctx context.Context, name string, size uint64) error {
+	_, err := s.c.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: size})
+	return err
+}
+
+// passingTag begins the tags of snapshots that live only while a clone is made.
+const passingTag = "libvirt-clone-"
+
+// passingAge is when such a snapshot was certainly left behind by a process that
+// died.
+const passingAge = 10 * time.Minute
+
+func passing(v *api.VDI) bool { return v.Snapshot && strings.HasPrefix(v.Tag, passingTag) }
+
+// undoTimeout bounds the removal of what a failed request left.
+const undoTimeout = 10 * time.Second
+
+// Clone takes a snapshot of the source, clones it and deletes the snapshot again.
+// The time does not depend on the size.
+func (s *Store) Clone(ctx context.Context, source, name string, size uint64) (err error) {
+	tag := passingTag + token()
+	shot, err := s.c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: source, Tag: tag})
+	if err != nil {
+		if unknownOutcome(err) {
+			s.undo(ctx, &api.DeleteRequest{Name: source, Snapshot: api.Selector(tag)})
+		}
+		return err
+	}
+	_, err = s.c.CloneVDI(ctx, &api.CloneRequest{Source: source, Snapshot: api.Selector(tag), Name: name})
+	s.undo(ctx, &api.DeleteRequest{Name: source, Snapshot: api.Selector(tag)})
+	if err == nil && size > shot.Snapshot.SizeBytes {
+		if _, err = s.c.ResizeVDI(ctx, &api.ResizeRequest{Name: name, SizeBytes: size}); err != nil {
+			s.undo(ctx, &api.DeleteRequest{Name: name})
+		}
+	}
+	return err
+}
+
+// unknownOutcome reports whether a failed request may have been carried out.
+func unknownOutcome(err error) bool {
+	for _, e := range []error{sheepdog.ErrNotFound, sheepdog.ErrExists, sheepdog.ErrInvalid, sheepdog.ErrNoSpace} {
+		if errors.Is(err, e) {
+			return false
+		}
+	}
+	return true
+}
+
+// undo deletes although ctx may have ended. What it cannot delete, Sweep will.
+func (s *Store) undo(ctx context.Context, req *api.DeleteRequest) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	_ = s.c.DeleteVDI(ctx, req)
+}
+
+// Sweep deletes snapshots that a clone left behind because its process or its
+// node died.
+func (s *Store) Sweep(ctx context.Context) error {
+	all, err := s.c.VDIs(ctx, &api.VDIQuery{})
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		v := &all[i]
+		if !passing(v) || time.Since(v.Created) < passingAge {
+			continue
+		}
+		err := s.c.DeleteVDI(ctx, &api.DeleteRequest{Name: v.Name, Snapshot: api.Selector(v.Tag)})
+		if err != nil && !errors.Is(err, sheepdog.ErrNotFound) {
+			return fmt.Errorf("delete snapshot %s@%s: %w", v.Name, v.Tag, err)
+		}
+	}
+	return nil
+}
+
+// token is text that nobody else has.
+func token() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// Delete removes a VDI and its snapshots; the working VDI goes first, so that
+// nothing can be attached any more.
+func (s *Store) Delete(ctx context.Context, name string) error {
+	all, err := s.c.VDIs(ctx, &api.VDIQuery{Name: name})
+	if err != nil {
+		return err
+	}
+	if err := s.c.DeleteVDI(ctx, &api.DeleteRequest{Name: name}); err != nil {
+		return err
+	}
+	for i := range all {
+		if v := &all[i]; v.Snapshot {
+			err := s.DeleteSnapshot(ctx, name, selector(v))
+			if err != nil && !errors.Is(err, sheepdog.ErrNotFound) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Resize makes a VDI larger.
+func (s *Store) Resize(ctx context.Context, name string, size uint64) error {
+	_, err := s.c.ResizeVDI(ctx, &api.ResizeRequest{Name: name, SizeBytes: size})
+	return err
+}
+
+// Snapshot freezes what a VDI holds now under a tag.
+func (s *Store) Snapshot(ctx context.Context, name, tag string) error {
+	_, err := s.c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: name, Tag: tag})
+	return err
+}
+
+// DeleteSnapshot deletes a snapshot by tag or number.
+func (s *Store) DeleteSnapshot(ctx context.Context, name, snapshot string) error {
+	return s.c.DeleteVDI(ctx, &api.DeleteRequest{Name: name, Snapshot: api.Selector(snapshot)})
+}
+
+// Rollback puts a VDI back to a snapshot.
+func (s *Store) Rollback(ctx context.Context, name, snapshot string) error {
+	_, err := s.c.RollbackVDI(ctx, &api.RollbackRequest{Name: name, Snapshot: api.Selector(snapshot)})
+	return err
+}
+
+// Read writes n bytes of a VDI to w.
+func (s *Store) Read(ctx context.Context, name string, off, n uint64, w io.Writer) error {
+	if n > math.MaxInt64 {
+		return fmt.Errorf("a read of %d bytes: %w", n, sheepdog.ErrInvalid)
+	}
+	_, err := s.c.ReadVDI(ctx, &api.ReadRequest{Name: name, Offset: off, Length: int64(n)}, w)
+	return err
+}
+
+// Write writes all of r to a VDI.
+func (s *Store) Write(ctx context.Context, name string, off uint64, r io.Reader) error {
+	_, err := s.c.WriteVDI(ctx, &api.WriteRequest{Name: name, Offset: off, Length: -1}, r)
+	return err
+}

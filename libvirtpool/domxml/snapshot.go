@@ -1,0 +1,126 @@
+package domxml
+
+import (
+	"encoding/xml"
+	"fmt"
+	"strings"
+)
+
+// Snapshot is what is asked for in the XML of a domain snapshot.
+type Snapshot struct {
+	Name        string
+	Description string
+	Memory      string            // how to save memory; empty: not said
+	Excluded    map[string]bool   // disks, by target, that are left out
+	Location    map[string]string // how other disks are asked to be saved
+}
+
+// snapshotDocument is what is read of that XML.
+type snapshotDocument struct {
+	XMLName     xml.Name `xml:"domainsnapshot"`
+	Name        string   `xml:"name"`
+	Description string   `xml:"description"`
+	Memory      struct {
+		Snapshot string `xml:"snapshot,attr"`
+	} `xml:"memory"`
+	Disks []struct {
+		Name     string `xml:"name,attr"`
+		Snapshot string `xml:"snapshot,attr"`
+	} `xml:"disks>disk"`
+}
+
+// ParseSnapshot reads the XML of a domain snapshot.
+func ParseSnapshot(text string) (Snapshot, error) {
+	var doc snapshotDocument
+	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
+		return Snapshot{}, fmt.Errorf("parse the snapshot's XML: %w", err)
+	}
+	s := Snapshot{Name: doc.Name, Description: doc.Description, Memory: doc.Memory.Snapshot, Excluded: map[string]bool{}, Location: map[string]string{}}
+	for _, d := range doc.Disks {
+		if s.Excluded[d.Name] = d.Snapshot == "no"; !s.Excluded[d.Name] {
+			s.Location[d.Name] = d.Snapshot
+		}
+	}
+	return s, nil
+}
+
+// Record is a snapshot of ours as it is written into libvirt's own list, so that
+// all of libvirt's calls about snapshots know it.
+type Record struct {
+	Name, Description string
+	Created           int64 // seconds since 1970
+	Disks             []Disk
+	DomainXML         string
+}
+
+// XML is what libvirt takes with the flag REDEFINE. It has no part in the
+// snapshot, so it is told that no disk is saved by it.
+func (r Record) XML() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "<domainsnapshot>\n  <name>%s</name>\n", escape(r.Name))
+	if r.Description != "" {
+		fmt.Fprintf(&b, "  <description>%s</description>\n", escape(r.Description))
+	}
+	fmt.Fprintf(&b, "  <state>shutoff</state>\n  <creationTime>%d</creationTime>\n  <memory snapshot='no'/>\n  <disks>\n", r.Created)
+	for _, d := range r.Disks {
+		fmt.Fprintf(&b, "    <disk name='%s' snapshot='no'/>\n", escape(d.Target))
+	}
+	b.WriteString("  </disks>\n" + strings.TrimSpace(strip(r.DomainXML)) + "\n</domainsnapshot>\n")
+	return b.String()
+}
+
+// strip removes an XML declaration, which cannot stand within a document.
+func strip(text string) string {
+	if text = strings.TrimSpace(text); strings.HasPrefix(text, "<?xml") {
+		if i := strings.Index(text, "?>"); i >= 0 {
+			return text[i+2:]
+		}
+	}
+	return text
+}
+
+// DomainOf is the domain in a snapshot's XML; empty if there is none.
+func DomainOf(snapshot string) string {
+	d := xml.NewDecoder(strings.NewReader(snapshot))
+	depth := 0
+	for {
+		from := d.InputOffset()
+		t, err := d.RawToken()
+		if err != nil {
+			return ""
+		}
+		switch t := t.(type) {
+		case xml.StartElement:
+			if depth++; depth == 2 && t.Name.Local == "domain" {
+				if end := strings.LastIndex(snapshot, "</domain>"); end > int(from) {
+					return snapshot[from : end+len("</domain>")]
+				}
+				return ""
+			}
+		case xml.EndElement:
+			depth--
+		}
+	}
+}
+
+// HasAgent reports whether a running domain's guest agent is connected, and
+// whether the domain has a channel for one at all.
+func HasAgent(domain string) (connected, channel bool) {
+	var doc struct {
+		Channels []struct {
+			Target struct {
+				Name  string `xml:"name,attr"`
+				State string `xml:"state,attr"`
+			} `xml:"target"`
+		} `xml:"devices>channel"`
+	}
+	if xml.Unmarshal([]byte(domain), &doc) != nil {
+		return false, false
+	}
+	for _, c := range doc.Channels {
+		if c.Target.Name == "org.qemu.guest_agent.0" {
+			return c.Target.State == "connected", true
+		}
+	}
+	return false, false
+}

@@ -1,0 +1,192 @@
+package server
+
+import (
+	"context"
+
+	"sheepdog/libvirtpool/rpc"
+)
+
+// layouts is where XML is among the arguments of procedures, a letter each:
+//
+//	d domain   s string   o optional string   q opaque   u unsigned int
+//	h hyper    X XML      O optional XML      P typed parameters with XML in one
+//
+// What follows the XML is left alone.
+func callLayout(p rpc.Procedure) string {
+	switch p {
+	case rpc.DomainCreateXML, rpc.DomainDefineXML, rpc.DomainDefineXMLFlags, rpc.DomainCreateXMLWithFiles:
+		return "X"
+	case rpc.DomainAttachDevice, rpc.DomainDetachDevice, rpc.DomainAttachDeviceFlags, rpc.DomainDetachDeviceFlags,
+		rpc.DomainUpdateDeviceFlags, rpc.DomainSnapshotCreateXML:
+		return "dX"
+	case rpc.DomainXMLToNative, rpc.DomainSaveImageDefine:
+		return "sX"
+	case rpc.DomainBlockCopy:
+		return "dsX"
+	case rpc.DomainSaveFlags:
+		return "dsO"
+	case rpc.DomainRestoreFlags:
+		return "sO"
+	case rpc.DomainMigratePrepare2:
+		return "ohohX"
+	case rpc.DomainMigratePrepareTun:
+		return "hohX"
+	case rpc.DomainMigrateBegin3:
+		return "dO"
+	case rpc.DomainMigratePrepare3:
+		return "qohohX"
+	case rpc.DomainMigratePrepareTun3:
+		return "qhohX"
+	case rpc.DomainMigratePerform3:
+		return "dO"
+	case rpc.DomainMigrateBegin3P, rpc.DomainSaveParams:
+		return "dP"
+	case rpc.DomainMigratePrepare3P, rpc.DomainMigratePrepTun3P, rpc.DomainRestoreParams:
+		return "P"
+	case rpc.DomainMigratePerform3P:
+		return "doP"
+	}
+	return ""
+}
+
+// replyLayout is the same for replies.
+func replyLayout(p rpc.Procedure) string {
+	switch p {
+	case rpc.DomainXML, rpc.DomainSnapshotXML, rpc.DomainSaveImageXML:
+		return "X"
+	case rpc.DomainMigrateBegin3, rpc.DomainMigrateBegin3P:
+		return "qX"
+	}
+	return ""
+}
+
+// xmlParam reports whether a typed parameter holds a domain's XML.
+func xmlParam(field string) bool {
+	switch field {
+	case "destination_xml", "persistent_xml", "dxml":
+		return true
+	}
+	return false
+}
+
+// forward passes a call on. The XML in it names NBD disks then, and the XML in
+// the reply names volumes again. While volumes might be of a pool that another
+// host has just defined, the cluster is asked once.
+func (c *session) forward(m *rpc.Message) error {
+	layout, back := callLayout(m.Procedure), replyLayout(m.Procedure)
+	if layout != "" {
+		p, changed, err := rewrite(m.Payload(), layout, c.srv.disks.ToNBD)
+		if err != nil {
+			return c.fail(m.Header, err)
+		}
+		if changed {
+			m = rpc.NewMessage(m.Header, p)
+		}
+	}
+	if back == "" {
+		return c.up.send(m)
+	}
+	return c.up.forward(m, func(reply *rpc.Message) (*rpc.Message, error) {
+		if reply.Status != rpc.OK {
+			return reply, nil
+		}
+		p, changed, err := rewrite(reply.Payload(), back, c.srv.disks.FromNBD)
+		if err != nil || !changed {
+			return reply, nil
+		}
+		return rpc.NewMessage(reply.Header, p), nil
+	})
+}
+
+// rewrite changes the XML in a payload. Nothing is encoded again that did not
+// change.
+func rewrite(payload []byte, layout string, f func(string) string) (out []byte, changed bool, err error) {
+	d := rpc.NewDecoder(payload)
+	for _, kind := range layout {
+		before := len(payload) - len(d.Rest())
+		var e rpc.Encoder
+		e.Raw(payload[:before])
+		switch kind {
+		case 'd':
+			skipDomain(d)
+		case 's':
+			_ = d.String()
+		case 'o':
+			d.OptString()
+		case 'q':
+			d.Opaque()
+		case 'u':
+			d.Uint32()
+		case 'h':
+			d.Uint64()
+		case 'X':
+			text := d.String()
+			now := f(text)
+			changed = now != text
+			e.String(now)
+		case 'O':
+			text := d.OptString()
+			if text != nil {
+				now := f(*text)
+				changed = now != *text
+				text = &now
+			}
+			e.OptString(text)
+		case 'P':
+			params := d.Params()
+			changed = rewriteParams(params, f)
+			e.Params(params)
+		}
+		if d.Err() != nil {
+			return nil, false, d.Err()
+		}
+		if changed {
+			e.Raw(d.Rest())
+			return e.Bytes(), true, nil
+		}
+	}
+	return payload, false, nil
+}
+
+func rewriteParams(params []rpc.Param, f func(string) string) (changed bool) {
+	for i := range params {
+		if text, ok := params[i].Value.(string); ok && xmlParam(params[i].Field) {
+			now := f(text)
+			changed = changed || now != text
+			params[i].Value = now
+		}
+	}
+	return changed
+}
+
+// domain is libvirt's reference to a domain.
+type domain struct {
+	name string
+	uuid rpc.UUID
+	id   int32
+}
+
+func decodeDomain(d *rpc.Decoder) domain {
+	return domain{name: d.String(), uuid: d.UUID(), id: d.Int32()}
+}
+
+func skipDomain(d *rpc.Decoder) { decodeDomain(d) }
+
+func (d domain) encode(out *rpc.Encoder) {
+	out.String(d.name)
+	out.UUID(d.uuid)
+	out.Int32(d.id)
+}
+
+// domainXML asks libvirtd for a domain's XML, as libvirtd has it.
+func (c *session) domainXML(ctx context.Context, dom domain, flags uint32) (string, error) {
+	var e rpc.Encoder
+	dom.encode(&e)
+	e.Uint32(flags)
+	reply, err := c.up.call(ctx, rpc.DomainXML, e.Bytes())
+	if err != nil {
+		return "", err
+	}
+	d := rpc.NewDecoder(reply)
+	return d.String(), d.Err()
+}

@@ -1,0 +1,301 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"sheepdog"
+	"sheepdog/libvirtpool/domxml"
+	"sheepdog/libvirtpool/rpc"
+)
+
+// Bits of virDomainSnapshotCreateFlags.
+const (
+	snapRedefine   = 1
+	snapCurrent    = 2
+	snapNoMetadata = 4
+	snapHalt       = 8
+	snapDiskOnly   = 16
+	snapReuse      = 32
+	snapQuiesce    = 64
+)
+
+// Other bits.
+const (
+	snapDeleteChildren     = 1 | 4 // with or without the snapshot itself
+	snapDeleteMetadataOnly = 2
+	snapRevertRunning      = 1
+	snapRevertPaused       = 2
+	xmlSecure              = 1 // VIR_DOMAIN_XML_SECURE
+	xmlInactiveDomain      = 2
+)
+
+// Bounds of the steps of a snapshot.
+const (
+	freezeTimeout = 30 * time.Second
+	thawTimeout   = 30 * time.Second
+	vdiTimeout    = 30 * time.Second
+)
+
+// snapshotCall handles snapshots of domains: those whose disks are all ours
+// become snapshots of VDIs; all others are libvirtd's.
+func (c *session) snapshotCall(m *rpc.Message) error {
+	if c.readOnly.Load() || c.srv.cfg.Snapshots == nil {
+		return c.forward(m)
+	}
+	switch m.Procedure {
+	case rpc.DomainSnapshotCreateXML:
+		d := rpc.NewDecoder(m.Payload())
+		r := snapshotRequest{dom: decodeDomain(d), text: d.String(), flags: d.Uint32()}
+		if d.Err() != nil {
+			return c.fail(m.Header, d.Err())
+		}
+		if r.flags&snapRedefine != 0 {
+			return c.forward(m)
+		}
+		return c.background(func(ctx context.Context) error { return c.snapshot(ctx, m, r) })
+	default:
+		d := rpc.NewDecoder(m.Payload())
+		s := snapshotRef{name: d.String(), dom: decodeDomain(d), flags: d.Uint32()}
+		if d.Err() != nil {
+			return c.fail(m.Header, d.Err())
+		}
+		return c.background(func(ctx context.Context) error { return c.changeSnapshot(ctx, m, s) })
+	}
+}
+
+// snapshotRequest is a call of virDomainSnapshotCreateXML.
+type snapshotRequest struct {
+	dom   domain
+	text  string
+	flags uint32
+
+	asked  domxml.Snapshot
+	disks  []domxml.Disk // ours that are part of it
+	xml    string        // of the domain
+	active bool
+}
+
+// snapshotFailure is an error that names the step.
+func snapshotFailure(code rpc.Code, step string, err error) error {
+	return &rpc.Error{Code: code, Domain: rpc.FromSnapshot, Text: fmt.Sprintf("the snapshot was abandoned, nothing is left of it: %s: %v", step, err)}
+}
+
+// snapshot makes a snapshot of a domain's VDIs, or leaves it to libvirtd when no
+// disk is ours.
+func (c *session) snapshot(ctx context.Context, m *rpc.Message, r snapshotRequest) error {
+	var err error
+	if r.xml, err = c.domainXML(ctx, r.dom, xmlSecure); err != nil {
+		return c.fail(m.Header, err)
+	}
+	disks, err := c.srv.disks.Disks(r.xml)
+	if err != nil || !anyOurs(disks) {
+		return c.forward(m)
+	}
+	if err := r.plan(disks); err != nil {
+		return c.fail(m.Header, err)
+	}
+	if err := c.takeSnapshot(ctx, &r); err != nil {
+		return c.fail(m.Header, err)
+	}
+	var out rpc.Encoder
+	out.String(r.asked.Name)
+	r.dom.encode(&out)
+	return c.reply(m.Header, out.Bytes())
+}
+
+func anyOurs(disks []domxml.Disk) bool {
+	for _, d := range disks {
+		if d.Ours {
+			return true
+		}
+	}
+	return false
+}
+
+// plan checks whether what is asked for is possible.
+func (r *snapshotRequest) plan(disks []domxml.Disk) error {
+	refuse := func(format string, args ...any) error {
+		return &rpc.Error{Code: rpc.CodeConfig, Domain: rpc.FromSnapshot, Text: fmt.Sprintf(format, args...)}
+	}
+	var err error
+	if r.asked, err = domxml.ParseSnapshot(r.text); err != nil {
+		return &rpc.Error{Code: rpc.CodeXML, Domain: rpc.FromSnapshot, Text: err.Error()}
+	}
+	if r.asked.Name == "" {
+		r.asked.Name = strconv.FormatInt(time.Now().Unix(), 10)
+	}
+	r.active = r.dom.id >= 0
+	switch {
+	case r.active && r.flags&snapDiskOnly == 0:
+		return refuse("the memory of a guest on cluster volumes cannot be saved: ask for a snapshot of the disks only (--disk-only)")
+	case r.asked.Memory != "" && r.asked.Memory != "no":
+		return refuse("memory snapshot='%s' is not possible with disks on cluster volumes", r.asked.Memory)
+	case r.flags&snapReuse != 0 || r.flags&snapHalt != 0:
+		return refuse("disks on cluster volumes are saved within the cluster: reuse of files and halt are not possible")
+	case r.flags&snapQuiesce != 0 && !r.active:
+		return &rpc.Error{Code: rpc.CodeInvalid, Domain: rpc.FromSnapshot, Text: "domain is not running, so it cannot be quiesced"}
+	}
+	for _, d := range disks {
+		switch {
+		case r.asked.Excluded[d.Target]:
+		case !d.Ours:
+			return refuse("disk '%s' is not on the cluster: exclude it with snapshot='no'", d.Target)
+		default:
+			r.disks = append(r.disks, d)
+		}
+	}
+	if len(r.disks) == 0 {
+		return refuse("no disk is part of the snapshot")
+	}
+	return nil
+}
+
+// tag is the name of the VDI snapshots: the snapshot's own, but numbers select
+// snapshots by id.
+func tag(name string) string {
+	if strings.Trim(name, "0123456789") == "" {
+		return "libvirt-" + name
+	}
+	return name
+}
+
+// takeSnapshot freezes the guest, takes the VDIs' snapshots, thaws it and writes
+// the snapshot into libvirt's list. When a step fails, the ones before are
+// undone.
+func (c *session) takeSnapshot(ctx context.Context, r *snapshotRequest) error {
+	resume, err := c.quiesce(ctx, r)
+	if err != nil {
+		return err
+	}
+	taken, err := c.snapshotVDIs(ctx, r)
+	if rerr := resume(); rerr != nil && err == nil {
+		err = rerr
+	}
+	if err == nil && r.flags&snapNoMetadata == 0 {
+		err = c.record(ctx, r)
+	}
+	if err != nil {
+		c.forget(ctx, r, taken)
+	}
+	return err
+}
+
+// quiesce makes the disks consistent: by the guest agent when it is there, which
+// it must be when the client asks for it; otherwise, with several disks, by
+// pausing the guest, so that all are of one moment. The function returned undoes
+// that and must be called.
+func (c *session) quiesce(ctx context.Context, r *snapshotRequest) (resume func() error, err error) {
+	nothing := func() error { return nil }
+	connected, _ := domxml.HasAgent(r.xml)
+	switch {
+	case !r.active:
+		return nothing, nil
+	case connected || r.flags&snapQuiesce != 0:
+		return c.freeze(ctx, r.dom)
+	case len(r.disks) > 1:
+		return c.suspend(ctx, r.dom)
+	}
+	return nothing, nil
+}
+
+// mountpoints encodes the arguments of freeze and thaw: all file systems.
+func mountpoints(dom domain) []byte {
+	var e rpc.Encoder
+	dom.encode(&e)
+	e.Uint32(0) // no list: all
+	e.Uint32(0) // flags
+	return e.Bytes()
+}
+
+func (c *session) freeze(ctx context.Context, dom domain) (thaw func() error, err error) {
+	thaw = func() error {
+		// Also when the client is gone: a guest must not stay frozen.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), thawTimeout)
+		defer cancel()
+		if _, err := c.up.call(ctx, rpc.DomainFSThaw, mountpoints(dom)); err != nil {
+			return snapshotFailure(rpc.CodeAgent, "thaw the guest's file systems", err)
+		}
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, freezeTimeout)
+	defer cancel()
+	if _, err := c.up.call(bounded, rpc.DomainFSFreeze, mountpoints(dom)); err != nil {
+		// Some file systems may be frozen: undo that, whatever it answers.
+		if terr := thaw(); terr != nil {
+			c.srv.log.Warn("thaw after a failed freeze", "domain", dom.name, "err", terr)
+		}
+		return nil, snapshotFailure(rpc.CodeAgent, "freeze the guest's file systems", err)
+	}
+	return thaw, nil
+}
+
+func (c *session) suspend(ctx context.Context, dom domain) (resume func() error, err error) {
+	var e rpc.Encoder
+	dom.encode(&e)
+	if _, err := c.up.call(ctx, rpc.DomainSuspend, e.Bytes()); err != nil {
+		return nil, snapshotFailure(rpc.CodeFailed, "pause the guest", err)
+	}
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), thawTimeout)
+		defer cancel()
+		if _, err := c.up.call(ctx, rpc.DomainResume, e.Bytes()); err != nil {
+			return snapshotFailure(rpc.CodeFailed, "resume the guest", err)
+		}
+		return nil
+	}, nil
+}
+
+// snapshotVDIs takes the snapshots and returns which ones exist, also with an
+// error.
+func (c *session) snapshotVDIs(ctx context.Context, r *snapshotRequest) (taken []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, vdiTimeout)
+	defer cancel()
+	for _, d := range r.disks {
+		if err := c.srv.cfg.Snapshots.Snapshot(ctx, d.VDI, tag(r.asked.Name)); err != nil {
+			if ctx.Err() != nil {
+				taken = append(taken, d.VDI) // perhaps
+			}
+			return taken, snapshotFailure(rpc.CodeFailed, fmt.Sprintf("snapshot volume %s of disk %s", d.VDI, d.Target), err)
+		}
+		taken = append(taken, d.VDI)
+	}
+	return taken, nil
+}
+
+// record writes the snapshot into libvirt's list.
+func (c *session) record(ctx context.Context, r *snapshotRequest) error {
+	config, err := c.domainXML(ctx, r.dom, xmlSecure|xmlInactiveDomain)
+	if err != nil {
+		return snapshotFailure(rpc.CodeFailed, "read the domain's configuration", err)
+	}
+	all, err := c.srv.disks.Disks(config)
+	if err != nil {
+		return snapshotFailure(rpc.CodeFailed, "read the domain's configuration", err)
+	}
+	rec := domxml.Record{Name: r.asked.Name, Description: r.asked.Description, Created: time.Now().Unix(), Disks: all, DomainXML: config}
+	var e rpc.Encoder
+	r.dom.encode(&e)
+	e.String(rec.XML())
+	e.Uint32(snapRedefine | snapCurrent)
+	if _, err := c.up.call(ctx, rpc.DomainSnapshotCreateXML, e.Bytes()); err != nil {
+		return snapshotFailure(rpc.CodeFailed, "write the snapshot into libvirt's list", err)
+	}
+	return nil
+}
+
+// forget deletes what a failed snapshot left.
+func (c *session) forget(ctx context.Context, r *snapshotRequest, vdis []string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), vdiTimeout)
+	defer cancel()
+	for _, vdi := range vdis {
+		err := c.srv.cfg.Snapshots.DeleteSnapshot(ctx, vdi, tag(r.asked.Name))
+		if err != nil && !errors.Is(err, sheepdog.ErrNotFound) {
+			c.srv.log.Error("a snapshot of an abandoned domain snapshot is left", "vdi", vdi, "tag", tag(r.asked.Name), "err", err)
+		}
+	}
+}
