@@ -24,6 +24,11 @@ unit:
 setup:
 	scripts/setup.sh
 
+# Random failures of simulated clusters: SEEDS=N plays seeds 1 to N.
+SEEDS ?= 20
+sim:
+	SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 24h -run TestSeeds ./internal/sim/world
+
 e2e: build
 	$(GO) test -count=1 -timeout 10m ./tests/...
 
