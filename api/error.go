@@ -37,10 +37,11 @@ func (e *Error) Unwrap() error {
 
 // Codes that stand for no sentinel of package sheepdog.
 const (
-	CodeInternal = "internal"
-	CodeTooMany  = "too_many_requests"
-	CodeTooLarge = "too_large"
-	CodeNoRoute  = "no_such_route"
+	CodeInternal  = "internal"
+	CodeTooMany   = "too_many_requests"
+	CodeTooLarge  = "too_large"
+	CodeNoRoute   = "no_such_route"
+	CodeNotLocked = "not_locked"
 )
 
 // errorKinds is the one table of errors in the control API. Codes are part of

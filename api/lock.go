@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 
 	"sheepdog"
 )
@@ -11,7 +13,7 @@ type LockBackend interface {
 	// Locks lists the VDIs that a gateway coordinates now.
 	Locks(ctx context.Context) ([]Lock, error)
 	// Unlock has the gateway that coordinates a VDI flush it and give it back.
-	// It is ErrConflict if nobody does.
+	// It is NotLocked if nobody does.
 	Unlock(ctx context.Context, req *UnlockRequest) error
 }
 
@@ -39,6 +41,11 @@ type UnlockRequest struct {
 }
 
 func (r *UnlockRequest) check() error { return CheckName(r.Name) }
+
+// NotLocked is what Unlock returns for a VDI that no gateway coordinates.
+func NotLocked(name string, id VID) error {
+	return &Error{Code: CodeNotLocked, Status: http.StatusConflict, Message: fmt.Sprintf("VDI %s (vid=%s) is not locked", name, id)}
+}
 
 // locks makes the document; whether locks are exclusive stands in the
 // configuration of the cluster.

@@ -1,10 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -181,7 +183,10 @@ func (l *ObjectLocation) finish() {
 
 func (m *ObjectMap) finish() { m.Version, m.Objects = Version, list(m.Objects) }
 
-func (t *ObjectTrack) finish() { t.Version, t.Epochs = Version, list(t.Epochs) }
+func (t *ObjectTrack) finish() {
+	t.Version, t.Epochs = Version, list(t.Epochs)
+	slices.SortStableFunc(t.Epochs, func(a, b ObjectEpoch) int { return cmp.Compare(b.Epoch, a.Epoch) })
+}
 
 func (s *Server) changes(w http.ResponseWriter, r *http.Request) error {
 	q, err := params(r, "name", "from", "to", "index")

@@ -79,6 +79,13 @@ func (b backend) Unlock(ctx context.Context, req *api.UnlockRequest) error {
 	if err := b.n.ready(ctx); err != nil {
 		return err
 	}
+	v, err := b.n.dir.Lookup(req.Name)
+	if err != nil {
+		return err
+	}
+	if f, ok := b.n.dir.Family(v.Family); !ok || f.Coordinator.IsZero() {
+		return api.NotLocked(req.Name, api.VID(v.VID))
+	}
 	return b.n.vdis.Unlock(ctx, req.Name)
 }
 

@@ -141,7 +141,7 @@ func (b *Backend) Unlock(_ context.Context, req *api.UnlockRequest) error {
 	n := len(b.Locked)
 	b.Locked = slices.DeleteFunc(b.Locked, func(l api.Lock) bool { return l.Name == req.Name })
 	if len(b.Locked) == n {
-		return fmt.Errorf("VDI %s (vid=%s) is not locked: %w", req.Name, d.ID, sheepdog.ErrConflict)
+		return api.NotLocked(req.Name, d.ID)
 	}
 	return nil
 }

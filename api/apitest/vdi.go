@@ -62,7 +62,7 @@ func (b *Backend) VDIs(_ context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 		}
 		if q.Object != nil {
 			_, id, _ := b.object(&api.ObjectQuery{Name: d.Name, Snapshot: selector(d), Index: q.Object.Index})
-			if id != *q.Object {
+			if id != *q.Object || id.Index != 0 {
 				continue
 			}
 		}

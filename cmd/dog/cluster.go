@@ -13,7 +13,8 @@ import (
 )
 
 func (d *dog) clusterCommands() *cobra.Command {
-	return group("cluster", "The cluster as a whole", d.clusterInfo(), d.clusterFormat(), d.clusterShutdown(), d.clusterRecover(), d.clusterCheck())
+	return group("cluster", "The cluster as a whole", d.clusterInfo(), d.clusterFormat(), d.clusterShutdown(), d.clusterRecover(), d.clusterCheck(),
+		d.clusterReweight(), d.clusterAlterCopy())
 }
 
 func (d *dog) clusterInfo() *cobra.Command {
@@ -54,10 +55,15 @@ func (d *dog) clusterShutdown() *cobra.Command {
 }
 
 func (d *dog) clusterRecover() *cobra.Command {
-	return &cobra.Command{Use: "recover {enable|disable}", Short: "Let recovery run, or pause it", ValidArgs: []string{"enable", "disable"},
-		Args: arguments(1, 1, "action: enable or disable"),
+	var force bool
+	cmd := &cobra.Command{Use: "recover {enable|disable|force}", Short: "Let recovery run, or pause it", ValidArgs: []string{"enable", "disable", "force"},
+		Args: arguments(1, 1, "action: enable, disable or force"),
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
-			if args[0] != "enable" && args[0] != "disable" {
+			switch args[0] {
+			case "enable", "disable":
+			case "force":
+				return forceRecovery(ctx, c)
+			default:
 				return badArgument("Invalid command 'cluster recover %s'", args[0])
 			}
 			if err := c.SetRecovery(ctx, args[0] == "enable"); err != nil {
@@ -65,6 +71,24 @@ func (d *dog) clusterRecover() *cobra.Command {
 			}
 			return d.print("Cluster recovery: " + args[0] + "\n")
 		})}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	return cmd
+}
+
+// forceRecovery refuses to serve without the nodes that have the last copies:
+// acknowledged writes would be lost in silence.
+func forceRecovery(ctx context.Context, c *api.Client) error {
+	cl, err := c.Cluster(ctx)
+	if err != nil {
+		return failed(err, "get cluster information")
+	}
+	switch cl.State {
+	case api.StateRunning, api.StateHalted:
+		return fmt.Errorf("failed to execute request, Cluster is running/halted and cannot be force recovered")
+	case api.StateUnformatted:
+		return failed(sheepdog.ErrNotFormatted, "force recovery")
+	}
+	return fmt.Errorf("The cluster cannot be forced: it goes on by itself once a quorum and a complete replica of all data are there. What it waits for would be lost. Start the missing nodes, see dog cluster info, or format it anew and restore a backup.")
 }
 
 func (d *dog) clusterCheck() *cobra.Command {

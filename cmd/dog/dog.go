@@ -117,14 +117,44 @@ func usage(cmd *cobra.Command) error {
 	} else {
 		_, arguments, _ := strings.Cut(cmd.Use, " ")
 		fmt.Fprintln(out, strings.TrimSpace("Usage: "+cmd.CommandPath()+" [options] "+arguments))
+		subcommands(out, cmd)
 	}
 	_, err := fmt.Fprintf(out, "Options:\n%s%s", cmd.LocalFlags().FlagUsages(), cmd.InheritedFlags().FlagUsages())
 	return err
 }
 
+// subcommands lists the third words of a command that has them.
+func subcommands(out io.Writer, cmd *cobra.Command) {
+	if !cmd.HasAvailableSubCommands() {
+		return
+	}
+	fmt.Fprintln(out, "Available subcommands:")
+	for _, c := range cmd.Commands() {
+		fmt.Fprintf(out, "  %-24s %s\n", c.Name(), c.Short)
+	}
+}
+
 // group is a first word, such as vdi.
 func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 	g := &cobra.Command{Use: name, Short: short}
+	g.AddCommand(commands...)
+	return g
+}
+
+// subgroup is a second word that needs a third, such as vdi lock. Without one its
+// usage is printed and it fails.
+func (d *dog) subgroup(name, short string, commands ...*cobra.Command) *cobra.Command {
+	g := &cobra.Command{Use: name, Short: short, Args: cobra.ArbitraryArgs}
+	g.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := d.checkOptions(); err != nil {
+			return err
+		}
+		fmt.Fprint(cmd.OutOrStdout(), cmd.UsageString())
+		if len(args) > 0 {
+			return badUsage(fmt.Errorf("Invalid command '%s %s'", cmd.CommandPath(), args[0]))
+		}
+		return &failure{code: exitFailed, err: fmt.Errorf("Please specify what to do with %s", cmd.CommandPath())}
+	}
 	g.AddCommand(commands...)
 	return g
 }

@@ -172,6 +172,15 @@ var givens = map[string]func(*apitest.Backend){
 		b.Events = append(b.Events, api.CheckEvent{Finding: &api.Finding{Kind: api.FindingLost, Object: "1.7", Detail: "2 blocks"}})
 		b.Summary.Found, b.Summary.Lost = b.Summary.Found+1, 1
 	},
+	"locked": func(b *apitest.Backend) {
+		b.Locked = []api.Lock{{Name: "test", ID: 0x7c2b27, Node: 2, Addr: "127.0.0.1:7001"}, {Name: "clone1", ID: 0xc8f989, Node: 9}, {Name: "pool/vol", ID: 0xd242bd, Node: 3, Addr: "[fe80::1]:7000"}}
+	},
+	"exclusive": func(b *apitest.Backend) { b.Info.Config.Locking = true },
+	"fixed":     func(b *apitest.Backend) { b.Info.Config.FixedVNodes = true },
+	"counted": func(b *apitest.Backend) {
+		b.Counted = api.Stats{Client: api.RequestStats{Total: 13279, Write: 5549, Read: 7727, Remove: 2, Flush: 1, WrittenBytes: 240 << 20, ReadBytes: 361 << 20},
+			Peer: api.RequestStats{Active: 3, Total: 7730, Read: 7727}}
+	},
 	"checkfails": func(b *apitest.Backend) { b.CheckErr = fmt.Errorf("read replica: %w", sheepdog.ErrNoQuorum) },
 	"full":       failing(sheepdog.ErrNoSpace),
 	"noquorum":   failing(sheepdog.ErrNoQuorum),

@@ -11,14 +11,17 @@ import (
 	"sheepdog/api"
 )
 
-// Exit codes, as scripts know them. 3 (exists, of setattr -x) and 5 (attribute
-// missing) belong to commands on attributes only.
+// Exit codes, as scripts know them. exitExists and exitMissing belong to
+// commands on attributes only.
 const (
 	exitOK      = 0
 	exitFailed  = 1
-	exitSystem  = 2  // the cluster or a host cannot be reached or cannot serve
-	exitNoSpace = 4  // no space left
-	exitUsage   = 64 // the command line is wrong
+	exitSystem  = 2 // the cluster or a host cannot be reached or cannot serve
+	exitExists  = 3
+	exitNoSpace = 4 // no space left
+	exitMissing = 5
+	exitUsage   = 64  // the command line is wrong
+	exitRefused = 255 // a node refused a setting; scripts know it so
 )
 
 var errTimeout = errors.New("gave up: the time of --timeout is over; the outcome is unknown")

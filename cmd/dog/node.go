@@ -14,7 +14,8 @@ import (
 )
 
 func (d *dog) nodeCommands() *cobra.Command {
-	return group("node", "Nodes of the cluster", d.nodeList(), d.nodeInfo(), d.nodeRecovery(), d.nodeKill())
+	return group("node", "Nodes of the cluster", d.nodeList(), d.nodeInfo(), d.nodeRecovery(), d.nodeKill(),
+		d.nodeMD(), d.nodeStat(), d.nodeLog(), d.nodeVNodes())
 }
 
 func (d *dog) nodeList() *cobra.Command {
@@ -63,6 +64,7 @@ func (d *dog) nodeRecovery() *cobra.Command {
 			return d.showRecovery(ctx, c)
 		})}
 	cmd.Flags().BoolVarP(&follow, "progress", "P", false, "wait until the node has recovered, with a progress bar")
+	cmd.AddCommand(d.throttleCommands()...)
 	return cmd
 }
 

@@ -15,27 +15,54 @@ import (
 
 func (d *dog) vdiCommands() *cobra.Command {
 	return group("vdi", "Virtual disks and snapshots", d.vdiCheck(), d.vdiCreate(), d.vdiSnapshot(), d.vdiClone(), d.vdiDelete(),
-		d.vdiRollback(), d.vdiList(), d.vdiTree(), d.vdiResize(), d.vdiRead(), d.vdiWrite(), d.vdiImport())
+		d.vdiRollback(), d.vdiList(), d.vdiTree(), d.vdiResize(), d.vdiRead(), d.vdiWrite(), d.vdiImport(),
+		d.vdiGraph(), d.vdiObject(), d.vdiTrack(), d.vdiSetAttr(), d.vdiGetAttr(), d.vdiLock(), d.vdiRename(), d.vdiAlterCopy())
 }
 
 func (d *dog) vdiList() *cobra.Command {
-	return &cobra.Command{Use: "list [<vdiname>]", Short: "List VDIs and snapshots", Args: arguments(0, 1), ValidArgsFunction: d.completeVDI,
-		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
-			q := &api.VDIQuery{Physical: d.verbose || d.json()}
-			if len(args) == 1 {
-				if args[0] == "" {
-					return badArgument("The VDI name is empty")
-				}
-				q.Name = args[0]
+	var object string
+	cmd := &cobra.Command{Use: "list [-o <object id>] [<vdiname>]", Short: "List VDIs and snapshots, perhaps only those that read an object", Args: arguments(0, 1), ValidArgsFunction: d.completeVDI}
+	run := d.with(func(ctx context.Context, c *api.Client, args []string) error {
+		q := &api.VDIQuery{Physical: d.verbose || d.json()}
+		if object != "" {
+			q.Object = &api.ObjectID{}
+			if err := q.Object.UnmarshalText([]byte(object)); err != nil {
+				return badUsage(fmt.Errorf("Invalid output format or object id '%s': want text, json or 16 hex digits", object))
 			}
-			vdis, err := c.VDIs(ctx, q)
+		}
+		if len(args) == 1 {
+			if args[0] == "" {
+				return badArgument("The VDI name is empty")
+			}
+			q.Name = args[0]
+		}
+		vdis, err := c.VDIs(ctx, q)
+		if err != nil {
+			return failed(err, "list VDIs")
+		}
+		if d.json() {
+			return d.document(api.VDIList{Version: api.Version, VDIs: vdis})
+		}
+		return d.print(show.VDIs(vdis, show.ListStyle{Raw: d.raw, Physical: d.verbose, Zone: d.zone}))
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		object = d.takeObject()
+		return run(cmd, args)
+	}
+	return cmd
+}
+
+func (d *dog) vdiGraph() *cobra.Command {
+	return &cobra.Command{Use: "graph", Short: "Print VDIs and snapshots as a graph for Graphviz", Args: arguments(0, 0),
+		RunE: d.with(func(ctx context.Context, c *api.Client, _ []string) error {
+			vdis, err := c.VDIs(ctx, &api.VDIQuery{})
 			if err != nil {
 				return failed(err, "list VDIs")
 			}
 			if d.json() {
 				return d.document(api.VDIList{Version: api.Version, VDIs: vdis})
 			}
-			return d.print(show.VDIs(vdis, show.ListStyle{Raw: d.raw, Physical: d.verbose, Zone: d.zone}))
+			return d.print(show.Graph(vdis, d.zone))
 		})}
 }
 
@@ -55,16 +82,21 @@ func (d *dog) vdiTree() *cobra.Command {
 
 func (d *dog) vdiCheck() *cobra.Command {
 	req := &api.CheckRequest{}
+	var exist bool
 	cmd := &cobra.Command{Use: "check <vdiname>", Short: "Compare the replicas of a VDI and heal what differs",
 		Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
 			if req.VDI = args[0]; req.VDI == "" {
 				return badArgument("The VDI name is empty")
 			}
+			if exist {
+				return d.existence(ctx, c, req.VDI, req.Snapshot)
+			}
 			return d.check(ctx, c, req)
 		})}
 	snapshotFlag(cmd, &req.Snapshot)
 	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "change nothing; fail on any difference")
+	cmd.Flags().BoolVarP(&exist, "exist", "e", false, "only look whether all replicas exist; changes nothing")
 	return cmd
 }
 
