@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -275,11 +276,10 @@ func (j *journal) sync(upto lsn) error {
 	}
 	j.mu.RLock()
 	segs := make([]*segment, 0, len(j.live))
-	for _, s := range j.live {
-		segs = append(segs, s)
+	for _, g := range slices.Sorted(maps.Keys(j.live)) {
+		segs = append(segs, j.live[g])
 	}
 	j.mu.RUnlock()
-	slices.SortFunc(segs, func(a, b *segment) int { return cmp.Compare(a.gen, b.gen) })
 	for _, s := range segs {
 		if !s.dirty.Swap(false) || j.noSync {
 			continue

@@ -74,8 +74,8 @@ func TestKill9(t *testing.T) {
 	dir := t.TempDir()
 	acked := make(map[[2]int]uint64) // object and block: the last sequence number
 	seq := uint64(1)
-	for round := range 5 {
-		seq = killRound(t, dir, seq, 200+round*250, acked) + 1
+	for round := range 3 {
+		seq = killRound(t, dir, seq, 200+round*400, acked) + 1
 		d, err := Open(Options{Meta: dir, LogBytes: 4 << 20, MapCacheBytes: 1 << 20, Logger: quiet()})
 		if err != nil {
 			t.Fatal(err)

@@ -23,7 +23,8 @@ type Reopener interface {
 	Reopen(t *testing.T)
 }
 
-// Run runs the suite; open makes an empty engine, and has the test close it.
+// Run runs the suite; open makes an empty engine, and has the test close it. The
+// tests of the suite run in parallel, and are done when the test t is.
 func Run(t *testing.T, open func(t *testing.T) Reopener) {
 	for _, c := range []struct {
 		name string
@@ -51,11 +52,15 @@ func Run(t *testing.T, open func(t *testing.T) Reopener) {
 		{"closed", testClosed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			r := open(t)
 			c.test(t, &store{t: t, r: r})
 		})
 	}
-	t.Run("digest is independent of order", func(t *testing.T) { testDigestOrder(t, open) })
+	t.Run("digest is independent of order", func(t *testing.T) {
+		t.Parallel()
+		testDigestOrder(t, open)
+	})
 }
 
 // store wraps an engine in calls that fail the test.
