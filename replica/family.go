@@ -27,10 +27,21 @@ type family struct {
 	origins map[sheepdog.Incarnation]*originSet
 }
 
-// originSet is the applied requests of one gateway at or above done.
+// originSet is the applied requests of one gateway at or above done, and where
+// each was applied.
 type originSet struct {
 	done    uint64
-	applied map[uint64]struct{}
+	applied map[uint64]site
+}
+
+// site is where and when a forwarded write was applied. Once this node ceases
+// to act there it counts no more: what the node holds is distrusted then and
+// replaced, and a takeover that acknowledged a retry on the strength of the
+// origin alone would lose the write.
+type site struct {
+	at      place
+	since   sheepdog.Revision // interval of the partition
+	carried bool              // told by a source of backfill, without the place
 }
 
 // maxOrigins bounds the applied requests remembered per gateway; the oldest go.
@@ -88,7 +99,7 @@ func (f *family) note(s *Server, r *sheepdog.WriteRequest, since sheepdog.Revisi
 	}
 	f.forgetLocked(r.Origin.Gateway, r.OriginDone)
 	if applied {
-		f.originLocked(r.Origin)
+		f.originLocked(r.Origin, site{at: place{r.Policy, r.Object.Partition()}, since: since})
 	}
 }
 
@@ -140,16 +151,16 @@ func (f *family) clearLocked(upTo sheepdog.Stamp) {
 	}
 }
 
-func (f *family) originLocked(o sheepdog.Origin) {
+func (f *family) originLocked(o sheepdog.Origin, where site) {
 	set := f.origins[o.Gateway]
 	if set == nil {
-		set = &originSet{applied: make(map[uint64]struct{})}
+		set = &originSet{applied: make(map[uint64]site)}
 		f.origins[o.Gateway] = set
 	}
 	if o.Request < set.done {
 		return
 	}
-	set.applied[o.Request] = struct{}{}
+	set.applied[o.Request] = where
 	if len(set.applied) > maxOrigins {
 		oldest := o.Request
 		for n := range set.applied {
@@ -183,17 +194,31 @@ func (f *family) dropGateways(v *sheepdog.View) {
 	}
 }
 
-// listOrigins is in no order.
-func (f *family) listOrigins() []sheepdog.Origin {
+// listOrigins is in no order. Origins of places where this node ceased to act
+// since go.
+func (f *family) listOrigins(s *Server) []sheepdog.Origin {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []sheepdog.Origin
 	for gateway, set := range f.origins {
-		for n := range set.applied {
+		for n, where := range set.applied {
+			if !s.stands(where) {
+				delete(set.applied, n)
+				continue
+			}
 			out = append(out, sheepdog.Origin{Gateway: gateway, Request: n})
 		}
 	}
 	return out
+}
+
+// stands reports whether what was applied there is still trusted. Of a carried
+// origin the place is not known: it goes when this node ceases to act anywhere.
+func (s *Server) stands(where site) bool {
+	if where.carried {
+		return uint64(where.since) >= s.ceased.Load()
+	}
+	return s.valid(where.at, where.since)
 }
 
 // forgetAfter is how long a family must be unused before what is remembered of

@@ -82,6 +82,9 @@ func (s *Server) adoptLocked(i int, v *sheepdog.View) {
 				continue
 			}
 			sh.enter(place{policy, sheepdog.Partition(p)}, table[p], s.cfg.Self, old == nil)
+			if p < len(before) && before[p].IsWriter(s.cfg.Self) && !table[p].IsActing(s.cfg.Self) {
+				raise(&s.ceased, uint64(table[p].Since))
+			}
 		}
 	}
 	sh.view.Store(v)
@@ -92,6 +95,12 @@ func (sh *shard) enter(at place, pl *sheepdog.Placement, self sheepdog.NodeID, f
 	delete(sh.untrusted, at)
 	if !first && !pl.IsActing(self) {
 		sh.lost[at] = pl.Since
+	}
+}
+
+// raise makes a number at least n.
+func raise(to *atomic.Uint64, n uint64) {
+	for old := to.Load(); old < n && !to.CompareAndSwap(old, n); old = to.Load() {
 	}
 }
 

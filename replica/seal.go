@@ -46,7 +46,7 @@ func (s *Server) seal(v *sheepdog.View, r *sheepdog.SealRequest) (*sheepdog.Seal
 	if err != nil {
 		return nil, fmt.Errorf("node %s: seal family %d: %w", s.cfg.Self, r.Family, err)
 	}
-	return &sheepdog.SealReply{Dirty: dirty, Origins: f.listOrigins()}, nil
+	return &sheepdog.SealReply{Dirty: dirty, Origins: f.listOrigins(s)}, nil
 }
 
 // activeFamilies names the families of which something is remembered.
@@ -178,7 +178,7 @@ func (s *Server) Carry(revision sheepdog.Revision, id sheepdog.FamilyID, promise
 		f.markLocked(s, mark{at, replicaKey{d.Object, d.Layer}, blocks(d.Start, d.Count), d.Stamp, revision})
 	}
 	for _, o := range from.Origins {
-		f.originLocked(o)
+		f.originLocked(o, site{since: revision, carried: true})
 	}
 	return nil
 }

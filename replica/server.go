@@ -80,6 +80,9 @@ type Server struct {
 	// born is the revision of the first view seen that lists this incarnation;
 	// 0 until then. What was asked before was asked of an earlier life.
 	born atomic.Uint64
+	// ceased is the newest revision that took this node out of the acting replicas
+	// of some partition, or began its backfill anew.
+	ceased atomic.Uint64
 	// scratch numbers the temporary layers of Discard.
 	scratch atomic.Uint64
 }
