@@ -1,0 +1,65 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"sheepdog"
+	"sheepdog/objectstore"
+)
+
+// fullEngine is an engine whose store can be said to be full.
+type fullEngine struct {
+	sheepdog.Engine
+	usage atomic.Pointer[sheepdog.Usage]
+}
+
+func (e *fullEngine) Usage() (sheepdog.Usage, error) { return *e.usage.Load(), nil }
+
+// A node that filled up within the last half minute took new VDIs, and `cluster
+// info` never warned of full nodes.
+func TestFullNodeRefusesNewVDIsAtOnceAndWarns(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	e := &fullEngine{Engine: objectstore.NewMemory()}
+	e.usage.Store(&sheepdog.Usage{Used: 1 << 20, Free: 99 << 20})
+	n, err := Start(Config{Meta: t.TempDir(), Port: port, Engine: e, NoNBD: true, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Identity: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close(context.Background())
+	if err := n.cluster.Format(t.Context(), sheepdog.Config{Policy: sheepdog.Policy{Copies: 1}, BlockSizeShift: sheepdog.DefaultObjectShift}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.room(); err != nil {
+		t.Fatalf("an empty node is full: %v", err)
+	}
+	e.usage.Store(&sheepdog.Usage{Used: 96 << 20, Free: 4 << 20})
+	if err := n.room(); !errors.Is(err, sheepdog.ErrNoSpace) {
+		t.Errorf("a full node takes new VDIs: %v", err)
+	}
+	if w := strings.Join(n.warnings(n.cluster.View()), "\n"); !strings.Contains(w, "over 95 %") {
+		t.Errorf("no warning of a full node: %q", w)
+	}
+}
+
+func TestOverRatio(t *testing.T) {
+	for _, c := range []struct {
+		used, capacity uint64
+		want           bool
+	}{{0, 0, false}, {0, 1 << 40, false}, {94 << 30, 100 << 30, false}, {95 << 30, 100 << 30, true}, {1 << 63, 1 << 63, true}} {
+		if got := overRatio(c.used, c.capacity); got != c.want {
+			t.Errorf("%d of %d: %v", c.used, c.capacity, got)
+		}
+	}
+}
