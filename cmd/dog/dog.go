@@ -23,7 +23,8 @@ type dog struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
-	zone           *time.Location // nil: local time
+	zone           *time.Location   // nil: local time
+	now            func() time.Time // nil: the clock
 
 	address, port string
 	output        string
@@ -36,6 +37,9 @@ type dog struct {
 func (d *dog) run(ctx context.Context, args []string) int {
 	if d.zone == nil {
 		d.zone = time.Local
+	}
+	if d.now == nil {
+		d.now = time.Now
 	}
 	begin := time.Now()
 	d.logCommand(args)
@@ -79,7 +83,7 @@ func (d *dog) commands() *cobra.Command {
 	f.BoolVar(&d.yes, "yes", false, "answer yes to all questions")
 	root.Flags().Bool("version", false, "print the version")
 	f.DurationVar(&d.timeout, "timeout", 0, "give up after this time, as 30s (default: never)")
-	root.AddCommand(d.vdiCommands(), d.nodeCommands(), d.clusterCommands())
+	root.AddCommand(d.vdiCommands(), d.nodeCommands(), d.clusterCommands(), d.status(), d.df(), d.doctor(), d.man())
 	root.Long = overview(root)
 	return root
 }
@@ -89,6 +93,13 @@ func overview(root *cobra.Command) string {
 	var b strings.Builder
 	b.WriteString(root.Short + ".\n")
 	for _, g := range root.Commands() {
+		if g.Hidden {
+			continue
+		}
+		if !g.HasSubCommands() {
+			fmt.Fprintf(&b, "\n  %-8s %s", g.Name(), g.Short)
+			continue
+		}
 		fmt.Fprintf(&b, "\n  %-8s", g.Name())
 		for _, c := range g.Commands() {
 			b.WriteString(" " + c.Name())
@@ -171,6 +182,9 @@ func checkWords(root *cobra.Command, args []string) error {
 	g := child(root, args[0])
 	if g == nil {
 		return badUsage(fmt.Errorf("Invalid command '%s'", args[0]))
+	}
+	if !g.HasSubCommands() {
+		return nil
 	}
 	second := ""
 	if len(args) > 1 {

@@ -51,7 +51,7 @@ func newFixture(t *testing.T, nodes int) *fixture {
 func (f *fixture) run(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, talk bytes.Buffer
-	d := &dog{stdin: strings.NewReader(stdin), stdout: &out, stderr: &talk, zone: time.UTC, getenv: func(k string) string { return f.env[k] }}
+	d := &dog{stdin: strings.NewReader(stdin), stdout: &out, stderr: &talk, zone: time.UTC, now: func() time.Time { return day }, getenv: func(k string) string { return f.env[k] }}
 	code = d.run(t.Context(), args)
 	clean := strings.NewReplacer(f.addr, "ADDR", f.dir, "DIR")
 	return clean.Replace(out.String()), clean.Replace(talk.String()), code
@@ -142,7 +142,7 @@ var givens = map[string]func(*apitest.Backend){
 		for i, n := range b.NodeList {
 			b.Capacity = append(b.Capacity, api.NodeCapacity{Node: n, UsedBytes: uint64(i) * 10775285760, FreeBytes: 37976952832})
 		}
-		b.Put(api.VDI{Name: "h", ID: 9, SizeBytes: 16 << 50}, nil)
+		b.Put(api.VDI{Name: "h", ID: 9, SizeBytes: 16 << 50, Copies: sheepdog.Policy{Copies: 3}, BlockSizeShift: 22}, nil)
 	},
 	"silent": func(b *apitest.Backend) { b.Capacity[1] = api.NodeCapacity{Node: b.NodeList[1], Error: "no answer"} },
 	"gateway": func(b *apitest.Backend) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/api"
+	"sheepdog/cmd/dog/internal/show"
 )
 
 // made reports a VDI that a command made: a document with -o json, its id with
@@ -28,7 +30,7 @@ func (d *dog) made(v *api.VDI, words string) error {
 func (d *dog) vdiCreate() *cobra.Command {
 	var copies string
 	var shift int
-	var hyper bool
+	var hyper, tolerant bool
 	req := &api.CreateRequest{}
 	cmd := &cobra.Command{Use: "create <vdiname> <size>", Short: "Create a VDI", Args: arguments(2, 2, "VDI name", "VDI size"),
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
@@ -52,6 +54,9 @@ func (d *dog) vdiCreate() *cobra.Command {
 			}
 			req.Name, req.SizeBytes, req.BlockSizeShift = args[0], size, uint8(shift)
 			v, err := c.CreateVDI(ctx, req)
+			if tolerant && errors.Is(err, sheepdog.ErrExists) {
+				v, err = sameVDI(ctx, c, req)
+			}
 			if err != nil {
 				return failed(err, "create VDI %s", args[0])
 			}
@@ -63,7 +68,17 @@ func (d *dog) vdiCreate() *cobra.Command {
 	f.IntVar(&shift, "block-size-shift", 0, "the same")
 	f.BoolVarP(&req.Preallocate, "prealloc", "P", false, "allocate all objects")
 	f.BoolVarP(&hyper, "hyper", "y", false, "ignored: every VDI may have up to 16 PB")
+	f.BoolVar(&tolerant, "if-not-exists", false, "succeed if a VDI of that name and size exists already")
 	return cmd
+}
+
+// sameVDI is the VDI that exists already, if it is of the size that was asked for.
+func sameVDI(ctx context.Context, c *api.Client, req *api.CreateRequest) (*api.VDI, error) {
+	v, err := findVDI(ctx, c, req.Name, "")
+	if err == nil && v.SizeBytes != req.SizeBytes {
+		return nil, fmt.Errorf("it exists already with %d bytes instead of %d: %w", v.SizeBytes, req.SizeBytes, sheepdog.ErrExists)
+	}
+	return v, err
 }
 
 func (d *dog) vdiSnapshot() *cobra.Command {
@@ -81,6 +96,7 @@ func (d *dog) vdiSnapshot() *cobra.Command {
 			return d.madeSnapshot(res)
 		})}
 	cmd.Flags().StringVarP(&req.Tag, "snapshot", "s", "", "tag of the new snapshot")
+	cmd.Flags().StringVar(&req.Description, "description", "", "what the snapshot is for")
 	cmd.Flags().BoolVarP(&req.OnlyIfChanged, "reduce-identical-snapshots", "R", false, "make none if nothing was written since the last one")
 	return cmd
 }
@@ -98,6 +114,8 @@ func (d *dog) madeSnapshot(res *api.SnapshotResult) error {
 }
 
 func (d *dog) vdiClone() *cobra.Command {
+	var size string
+	var tolerant bool
 	req := &api.CloneRequest{}
 	cmd := &cobra.Command{Use: "clone -s <snapshot> <source vdi> <new vdi>", Short: "Make a VDI on a snapshot", Args: arguments(2, 2, "source VDI", "name of the new VDI"), ValidArgsFunction: d.completeVDI,
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
@@ -105,7 +123,17 @@ func (d *dog) vdiClone() *cobra.Command {
 				return badArgument("Only snapshot VDIs can be cloned\nPlease specify the '-s' option")
 			}
 			req.Source, req.Name = args[0], args[1]
-			v, err := c.CloneVDI(ctx, req)
+			if size != "" {
+				n, err := parseVDISize(size, 0)
+				if err != nil {
+					return err
+				}
+				req.SizeBytes = n
+			}
+			v, err := d.clone(ctx, c, req)
+			if tolerant && errors.Is(err, sheepdog.ErrExists) {
+				v, err = findVDI(ctx, c, req.Name, "")
+			}
 			if err != nil {
 				return failed(err, "clone VDI %s (snapshot %s) to %s", req.Source, req.Snapshot, req.Name)
 			}
@@ -114,7 +142,19 @@ func (d *dog) vdiClone() *cobra.Command {
 	snapshotFlag(cmd, &req.Snapshot)
 	cmd.Flags().BoolVarP(&req.Preallocate, "prealloc", "P", false, "copy all data and allocate all objects")
 	cmd.Flags().BoolVarP(&req.NoShare, "no-share", "n", false, "copy all data; the clone has no parent")
+	cmd.Flags().StringVar(&size, "size", "", "size of the clone, at least that of the snapshot")
+	cmd.Flags().BoolVar(&tolerant, "if-not-exists", false, "succeed if a VDI of that name exists already")
 	return cmd
+}
+
+// clone shares the data, or copies them with a progress bar.
+func (d *dog) clone(ctx context.Context, c *api.Client, req *api.CloneRequest) (*api.VDI, error) {
+	if !req.NoShare && !req.Preallocate {
+		return c.CloneVDI(ctx, req)
+	}
+	bar := d.progress(show.Size)
+	defer bar.end()
+	return c.CopyVDI(ctx, req, func(p api.CopyProgress) { bar.draw(p.DoneBytes, p.TotalBytes) })
 }
 
 // batchFlags accepts what paced the original's deletion, which is now done by
@@ -130,7 +170,7 @@ func batchFlags(cmd *cobra.Command) {
 }
 
 func (d *dog) vdiDelete() *cobra.Command {
-	var dryRun bool
+	var dryRun, tolerant bool
 	req := &api.DeleteRequest{}
 	cmd := &cobra.Command{Use: "delete [-s <snapshot>] <vdiname>", Short: "Delete a VDI or a snapshot", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI}
 	cmd.RunE = d.with(func(ctx context.Context, c *api.Client, args []string) error {
@@ -144,7 +184,11 @@ func (d *dog) vdiDelete() *cobra.Command {
 			what = fmt.Sprintf("snapshot %s of VDI %s", req.Snapshot, req.Name)
 		}
 		if !dryRun {
-			return failed(c.DeleteVDI(ctx, req), "delete %s", what)
+			err := c.DeleteVDI(ctx, req)
+			if tolerant && errors.Is(err, sheepdog.ErrNotFound) {
+				err = nil
+			}
+			return failed(err, "delete %s", what)
 		}
 		v, err := findVDI(ctx, c, req.Name, req.Snapshot)
 		if err != nil {
@@ -154,6 +198,7 @@ func (d *dog) vdiDelete() *cobra.Command {
 	})
 	snapshotFlag(cmd, &req.Snapshot)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	cmd.Flags().BoolVar(&tolerant, "if-exists", false, "succeed if there is no such VDI or snapshot")
 	batchFlags(cmd)
 	return cmd
 }
@@ -180,9 +225,15 @@ func findVDI(ctx context.Context, c *api.Client, name string, snapshot api.Selec
 
 func (d *dog) vdiRollback() *cobra.Command {
 	var force, dryRun bool
+	var safety string
 	req := &api.RollbackRequest{}
 	cmd := &cobra.Command{Use: "rollback -s <snapshot> <vdiname>", Short: "Put a VDI back to a snapshot", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
+			switch safety {
+			case "auto", "on", "off":
+			default:
+				return badArgument("Invalid --safety-snapshot '%s': want on, off or auto", safety)
+			}
 			switch req.Name = args[0]; {
 			case req.Snapshot == "":
 				return badArgument("Please specify the '-s' option")
@@ -190,6 +241,9 @@ func (d *dog) vdiRollback() *cobra.Command {
 				return fmt.Errorf("The snapshot id must be larger than zero")
 			}
 			what := fmt.Sprintf("roll VDI %s back to snapshot %s", req.Name, req.Snapshot)
+			if safety == "on" || safety == "auto" && !force && !d.yes && isTerminal(d.stdin) {
+				req.SaveTag = "before-rollback-" + d.now().UTC().Format("20060102T150405.000Z")
+			}
 			if dryRun {
 				if _, err := findVDI(ctx, c, req.Name, req.Snapshot); err != nil {
 					return failed(err, "%s", what)
@@ -197,7 +251,7 @@ func (d *dog) vdiRollback() *cobra.Command {
 				return d.print("would " + what + "\n")
 			}
 			if !force {
-				if err := d.confirm(fmt.Sprintf("This operation dumps any changes that are not snapshotted: VDI %s becomes snapshot %s.", req.Name, req.Snapshot)); err != nil {
+				if err := d.confirm(rollbackQuestion(req)); err != nil {
 					return err
 				}
 			}
@@ -210,8 +264,16 @@ func (d *dog) vdiRollback() *cobra.Command {
 	snapshotFlag(cmd, &req.Snapshot)
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	cmd.Flags().StringVar(&safety, "safety-snapshot", "auto", "first take a snapshot of what is thrown away: on, off, or auto, which is on if the question is answered at a terminal")
 	batchFlags(cmd)
 	return cmd
+}
+
+func rollbackQuestion(req *api.RollbackRequest) string {
+	if req.SaveTag != "" {
+		return fmt.Sprintf("VDI %s becomes snapshot %s; its present state is kept as snapshot %s.", req.Name, req.Snapshot, req.SaveTag)
+	}
+	return fmt.Sprintf("This operation dumps any changes that are not snapshotted: VDI %s becomes snapshot %s.", req.Name, req.Snapshot)
 }
 
 func (d *dog) vdiResize() *cobra.Command {
