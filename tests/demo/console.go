@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -127,6 +128,13 @@ func (c *console) find(ctx context.Context, p *position, re *regexp.Regexp) ([]s
 			return m, nil
 		}
 	}
+}
+
+// saw reports whether any line so far matches.
+func (c *console) saw(re *regexp.Regexp) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.lines, func(l line) bool { return re.MatchString(l.text) })
 }
 
 // send types one line.

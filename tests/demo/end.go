@@ -45,6 +45,7 @@ func (d *demo) showLogs(w io.Writer) {
 	if err != nil {
 		fmt.Fprintln(w, "logs:", err)
 	}
+	fmt.Fprintf(w, "\nThe logs stay in %s.\n", filepath.Join(d.dir, "log"))
 }
 
 // explain tells how to go on with what was left running.
@@ -56,7 +57,7 @@ func (d *demo) explain(w io.Writer) {
 	for _, words := range []string{"node list", "vdi list", "vdi tree", "cluster check"} {
 		fmt.Fprintf(w, "  %s %s\n", dog, words)
 	}
-	fmt.Fprintf(w, "\nThe guest's console (Debian package socat; end with Ctrl-C):\n  socat -,raw,echo=0,escape=3 UNIX-CONNECT:%s\n", filepath.Join(d.dir, "again.con"))
+	fmt.Fprintf(w, "\nThe guest's console (Debian package socat; end with Ctrl-C):\n  socat -,raw,echo=0,escape=3 UNIX-CONNECT:%s\n", d.guest.socket)
 	fmt.Fprintf(w, "\nAnother guest, on a clone, its console here:\n  qemu-system-x86_64 %s -serial mon:stdio\n", strings.Join(m.qemuArgs(), " "))
 	fmt.Fprintf(w, "\nTo end all, then remove %s:\n  kill %d; %s cluster shutdown\n", d.dir, d.guest.proc.cmd.Process.Pid, dog)
 }

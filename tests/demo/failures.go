@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"regexp"
 	"time"
 )
 
@@ -15,19 +15,49 @@ func (d *demo) chooseAccelerator(ctx context.Context, r *row) error {
 }
 
 func (d *demo) bootClone(ctx context.Context, r *row) error {
-	begin := time.Now()
-	if err := d.boot(ctx, &machine{name: "guest", accel: d.accel, disk: d.nbdDisk(d.gateway(), "vm")}, bootLimit); err != nil {
-		return err
-	}
-	r.took = time.Since(begin)
-	r.verified = "a shell answers; no disk error"
-	d.writer = writer{con: d.guest.con, files: make(files)}
-	return d.greet(ctx)
+	d.writer.files = make(files)
+	return d.bringUp(ctx, r, "guest", d.gateway())
 }
+
+// bootTries is how often a guest may be booted. Its systemd gives a device 90 s
+// to appear, which an emulated guest on a busy host may miss.
+const bootTries = 3
+
+// bringUp boots the clone through a sheep until a shell answers.
+func (d *demo) bringUp(ctx context.Context, r *row, name string, s *sheep) error {
+	for try := 1; ; try++ {
+		begin := time.Now()
+		m := &machine{name: fmt.Sprint(name, try), accel: d.accel, disk: d.nbdDisk(s, "vm")}
+		err := d.boot(ctx, m, bootLimit)
+		r.took = time.Since(begin)
+		if err == nil {
+			err = d.greet(ctx)
+		}
+		if err == nil {
+			r.verified = "a shell answers; no disk error"
+			if try > 1 {
+				r.verified += fmt.Sprintf("; try %d, the host was too busy for the guest's time limits", try)
+			}
+			d.writer.con = d.guest.con
+			return nil
+		}
+		if try == bootTries || ctx.Err() != nil || d.guest.con == nil || !d.guest.con.saw(deviceTimeout) {
+			return err
+		}
+		if err := d.guest.powerOff(); err != nil {
+			return err
+		}
+	}
+}
+
+var deviceTimeout = regexp.MustCompile("Timed out waiting for device")
+
+// greetLimit is how long the shell of a guest that is up may take to answer.
+const greetLimit = 4 * time.Minute
 
 // greet makes sure of the guest's shell.
 func (d *demo) greet(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, bootLimit, errors.New("the guest's shell does not answer"))
+	ctx, cancel := context.WithTimeoutCause(ctx, greetLimit, fmt.Errorf("the guest's shell does not answer within %v", greetLimit))
 	defer cancel()
 	if err := d.guest.con.greet(ctx); err != nil {
 		return err
@@ -101,17 +131,10 @@ func (d *demo) readFiles(ctx context.Context, r *row) error {
 // bootAgain takes the guest's power away, without a shutdown: what it synced
 // must be there.
 func (d *demo) bootAgain(ctx context.Context, r *row) error {
-	begin := time.Now()
 	if err := d.guest.powerOff(); err != nil {
 		return err
 	}
-	if err := d.boot(ctx, &machine{name: "again", accel: d.accel, disk: d.nbdDisk(d.other(), "vm")}, bootLimit); err != nil {
-		return err
-	}
-	r.took = time.Since(begin)
-	r.verified = "a shell answers; no disk error"
-	d.writer.con = d.guest.con
-	return d.greet(ctx)
+	return d.bringUp(ctx, r, "again", d.other())
 }
 
 // recoverLimit is how long a returned node may take to be complete.

@@ -13,8 +13,9 @@ import (
 
 // guest is a virtual machine and its console.
 type guest struct {
-	proc *process
-	con  *console
+	proc   *process
+	con    *console // nil until QEMU has opened it
+	socket string   // of the console
 }
 
 // machine says what to boot, and how.
@@ -63,7 +64,7 @@ func (d *demo) boot(ctx context.Context, m *machine, limit time.Duration) error 
 	if err != nil {
 		return fmt.Errorf("%w; run scripts/setup.sh", err)
 	}
-	d.guest = &guest{proc: p}
+	d.guest = &guest{proc: p, socket: socket}
 	var conn net.Conn
 	if err := eventually(ctx, time.Minute, "QEMU opens the console", func() error {
 		if !p.alive() {
