@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"time"
@@ -30,7 +31,11 @@ func (d *demo) bringUp(ctx context.Context, r *row, name string, s *sheep) error
 		m := &machine{name: fmt.Sprint(name, try), accel: d.accel, disk: d.nbdDisk(s, "vm")}
 		err := d.boot(ctx, m, bootLimit)
 		r.took = time.Since(begin)
-		if err == nil {
+		switch {
+		case err != nil:
+		case d.guest.con.saw(deviceTimeout):
+			err = errors.New("the guest gave up waiting for its serial line; is the host too busy?")
+		default:
 			err = d.greet(ctx)
 		}
 		if err == nil {
@@ -50,7 +55,7 @@ func (d *demo) bringUp(ctx context.Context, r *row, name string, s *sheep) error
 	}
 }
 
-var deviceTimeout = regexp.MustCompile("Timed out waiting for device")
+var deviceTimeout = regexp.MustCompile("Timed out waiting for device.*ttyS0")
 
 // greetLimit is how long the shell of a guest that is up may take to answer.
 const greetLimit = 4 * time.Minute
