@@ -113,7 +113,7 @@ func (e *element) write(b *strings.Builder) {
 	}
 	b.WriteString("<" + e.name)
 	for _, a := range e.attr {
-		b.WriteString(" " + a.name + "='" + escape(a.value) + "'")
+		b.WriteString(" " + a.name + "='" + escapeAttribute(a.value) + "'")
 	}
 	if len(e.kids) == 0 {
 		b.WriteString("/>")
@@ -126,10 +126,19 @@ func (e *element) write(b *strings.Builder) {
 	b.WriteString("</" + e.name + ">")
 }
 
-func escape(s string) string {
-	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a builder does not fail
-	return b.String()
+// escape makes text safe within elements and in attributes of single quotes.
+// Line breaks in text stay; in attributes a parser would make blanks of them.
+func escape(s string) string { return textEscapes().Replace(s) }
+
+// Escape makes text safe in XML that a caller writes.
+func Escape(s string) string { return escapeAttribute(s) }
+
+func escapeAttribute(s string) string {
+	return strings.NewReplacer("\n", "&#10;", "\t", "&#9;").Replace(escape(s))
+}
+
+func textEscapes() *strings.Replacer {
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&apos;", "\r", "&#13;")
 }
 
 // found is a disk at its place in the document.

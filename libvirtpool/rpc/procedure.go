@@ -87,6 +87,7 @@ const (
 	DomainLookupName         Procedure = 23
 	DomainResume             Procedure = 28
 	DomainSuspend            Procedure = 34
+	DomainUndefine           Procedure = 35
 	DomainMigratePrepare2    Procedure = 108
 	DomainXMLToNative        Procedure = 136
 	DomainAttachDeviceFlags  Procedure = 160

@@ -12,6 +12,8 @@ func (c *session) proxyCall(m *rpc.Message) error {
 	switch m.Procedure {
 	case rpc.ConnectOpen:
 		return c.answer(m.Header, func(ctx context.Context, out *rpc.Encoder) error { return c.open(ctx, m, out) })
+	case rpc.ConnectClose:
+		c.closing.Store(true)
 	case rpc.ConnectFeature:
 		if rpc.NewDecoder(m.Payload()).Int32() == featureFDPassing {
 			return c.reply(m.Header, make([]byte, 4)) // descriptors do not go through us

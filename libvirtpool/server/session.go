@@ -28,6 +28,7 @@ type session struct {
 	calls chan struct{}   // one token per call in progress
 
 	readOnly atomic.Bool
+	closing  atomic.Bool // the client asked libvirtd to hang up
 	events   chan storage.Event
 
 	mu        sync.Mutex

@@ -182,6 +182,9 @@ func (c *session) readUpstream() error {
 	defer c.up.end()
 	for {
 		m, err := c.up.read()
+		if err != nil && c.closing.Load() {
+			return errClosed
+		}
 		if err != nil {
 			return fmt.Errorf("read from libvirtd: %w", err)
 		}

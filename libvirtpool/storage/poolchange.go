@@ -37,10 +37,10 @@ func (d *Driver) changing(ctx context.Context, name string, f func(Pool) error) 
 
 // duplicate is libvirt's check of a new definition against the pools that exist.
 // It returns the pool that is meant to be replaced, if there is one.
-func (d *Driver) duplicate(def Definition, hasUUID bool) (old *Pool, err error) {
+func (d *Driver) duplicate(def Definition) (old *Pool, err error) {
 	for _, p := range d.known() {
 		switch {
-		case p.Name == def.Name && (p.UUID == def.UUID || !hasUUID):
+		case p.Name == def.Name && p.UUID == def.UUID:
 			old = &p
 		case p.Name == def.Name:
 			return nil, rpc.Errorf(rpc.CodeFailed, "pool '%s' is already defined with uuid %s", p.Name, FormatUUID(p.UUID))
@@ -61,9 +61,8 @@ func (d *Driver) prepare(ctx context.Context, text string) (def Definition, old 
 	if err = d.refresh(ctx, 0); err != nil {
 		return def, nil, err
 	}
-	_, _, hasUUID := PoolIdentity(text)
-	if old, err = d.duplicate(def, hasUUID); err == nil && old != nil {
-		def.UUID, def.Autostart = old.UUID, old.Autostart
+	if old, err = d.duplicate(def); err == nil && old != nil {
+		def.Autostart = old.Autostart
 	}
 	return def, old, err
 }
