@@ -173,6 +173,26 @@ func (m *Manager) route(ctx context.Context, id sheepdog.FamilyID) (c *coordinat
 	return m.local(id), other, 0, err
 }
 
+// named is this node's coordinator with the token that another node believes in;
+// ErrNotCoordinator if there is none. An appointment that was committed after
+// whoever asked for it had given up would be served by nobody: it is finished
+// and given back here, so that the caller can be appointed.
+func (m *Manager) named(ctx context.Context, id sheepdog.FamilyID, token sheepdog.Token) (*coordinator, error) {
+	c := m.local(id)
+	if c != nil && c.scope.Token == token {
+		return c, nil
+	}
+	f, ok := m.opt.Directory.Family(id)
+	if c == nil && ok && f.Token == token && f.Coordinator.Incarnation == m.opt.Incarnation {
+		err := m.once(ctx, fmt.Sprintf("appoint %d", id), func(ctx context.Context) error { return m.appoint(ctx, id) })
+		if err != nil {
+			return nil, fmt.Errorf("family %d: %w: %w", id, sheepdog.ErrNotCoordinator, err)
+		}
+		m.idle(ctx, id)
+	}
+	return nil, fmt.Errorf("family %d with token %d: %w", id, token, sheepdog.ErrNotCoordinator)
+}
+
 // holder is the member that coordinates the family, if it is still one.
 func (m *Manager) holder(f directory.Family) (sheepdog.Member, bool) {
 	v := m.opt.Cluster.View()

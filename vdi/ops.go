@@ -326,9 +326,9 @@ func (m *Manager) control(ctx context.Context, method string, body []byte) ([]by
 	if method == methodRelease {
 		return nil, m.controlRelease(ctx, call)
 	}
-	c := m.local(call.Family)
-	if c == nil || c.scope.Token != call.Token {
-		return nil, fmt.Errorf("family %d with token %d: %w", call.Family, call.Token, sheepdog.ErrNotCoordinator)
+	c, err := m.named(ctx, call.Family, call.Token)
+	if err != nil {
+		return nil, err
 	}
 	if method == methodSnapshot {
 		var cmd directory.Snapshot

@@ -476,3 +476,22 @@ func TestReopenedVDIDoesNotRepeatRequestNumbers(t *testing.T) {
 		}
 	}
 }
+
+// Bug: an appointment that was committed after its asker had given up was served
+// by nobody, and everybody forwarded to it for ever.
+func TestAbandonedAppointmentIsTakenUp(t *testing.T) {
+	w := newWorld()
+	a, b := w.manager(t, 1), w.manager(t, 2)
+	create(t, a, "v", 1<<20)
+	v := open(t, b, "v", "")
+	f, _ := w.dir.Family(v.family.id)
+	if _, err := a.commitAcquire(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := v.WriteAt(ctx, fill(4096, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, v, 0, fill(4096, 1))
+}

@@ -218,9 +218,9 @@ func (m *Manager) detach(ctx context.Context, f *family) error {
 
 // Forward runs I/O for the gateway of another node. (rules 10, 15)
 func (m *Manager) Forward(ctx context.Context, req *sheepdog.ForwardRequest, buf []byte) error {
-	c := m.local(req.Family)
-	if c == nil || c.scope.Token != req.Token {
-		return fmt.Errorf("family %d with token %d: %w", req.Family, req.Token, sheepdog.ErrNotCoordinator)
+	c, err := m.named(ctx, req.Family, req.Token)
+	if err != nil {
+		return err
 	}
 	if req.Op == sheepdog.ForwardFlush {
 		return c.flush()
@@ -230,7 +230,6 @@ func (m *Manager) Forward(ctx context.Context, req *sheepdog.ForwardRequest, buf
 	if p.n == 0 || p.in+p.n > size {
 		return fmt.Errorf("forwarded request of %d bytes at %d crosses objects: %w", req.Length, req.Offset, sheepdog.ErrInvalid)
 	}
-	var err error
 	switch req.Op {
 	case sheepdog.ForwardRead:
 		err = c.read(ctx, p, buf)
