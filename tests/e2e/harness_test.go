@@ -33,6 +33,8 @@ type sheep struct {
 	port int
 	zone int
 	args []string
+	ns   string // network namespace; empty: the host's
+	addr string // in that namespace
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
 }
@@ -81,7 +83,10 @@ func (w *world) run(s *sheep) {
 	w.t.Helper()
 	args := append([]string{"-f", "-p", strconv.Itoa(s.port), "-z", strconv.Itoa(s.zone),
 		"-c", "local:" + filepath.Join(w.dir, "local"), "--nbd", "none", w.meta(s)}, s.args...)
-	s.cmd = exec.Command(filepath.Join(w.bin, "sheep"), args...)
+	if s.ns != "" {
+		args = append(args, "-y", s.addr)
+	}
+	s.cmd = s.command(context.Background(), filepath.Join(w.bin, "sheep"), args...)
 	log, err := os.OpenFile(filepath.Join(w.dir, fmt.Sprintf("log.%d", s.port)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		w.t.Fatal(err)
@@ -104,6 +109,14 @@ func (w *world) run(s *sheep) {
 		}
 		return nil
 	})
+}
+
+// command runs a program where the sheep lives.
+func (s *sheep) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	if s.ns != "" {
+		name, args = "ip", append([]string{"netns", "exec", s.ns, name}, args...)
+	}
+	return exec.CommandContext(ctx, name, args...)
 }
 
 func (s *sheep) alive() bool {
@@ -148,8 +161,9 @@ func (w *world) end() {
 	}
 	if w.t.Failed() {
 		for _, s := range w.sheep {
-			b, _ := os.ReadFile(filepath.Join(w.dir, fmt.Sprintf("log.%d", s.port)))
-			w.t.Logf("log of sheep on port %d:\n%s", s.port, tail(b))
+			out, _ := os.ReadFile(filepath.Join(w.dir, fmt.Sprintf("log.%d", s.port)))
+			log, _ := os.ReadFile(filepath.Join(w.meta(s), "sheep.log"))
+			w.t.Logf("log of sheep on port %d:\n%s%s", s.port, tail(out), tail(log))
 		}
 	}
 	os.RemoveAll(w.dir)
@@ -192,7 +206,11 @@ func (w *world) dogAt(s *sheep, args ...string) (stdout, stderr string, code int
 func (w *world) dogIn(s *sheep, stdin []byte, args ...string) (stdout, stderr string, code int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(w.bin, "dog"), append(args, "-p", strconv.Itoa(s.port))...)
+	args = append(args, "-p", strconv.Itoa(s.port))
+	if s.ns != "" {
+		args = append(args, "-a", s.addr)
+	}
+	cmd := s.command(ctx, filepath.Join(w.bin, "dog"), args...)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &errs
 	err := cmd.Run()
