@@ -58,7 +58,7 @@ func (d *demo) bringUp(ctx context.Context, r *row, name string, s *sheep) error
 var deviceTimeout = regexp.MustCompile("Timed out waiting for device.*ttyS0")
 
 // greetLimit is how long the shell of a guest that is up may take to answer.
-const greetLimit = 4 * time.Minute
+const greetLimit = 8 * time.Minute
 
 // greet makes sure of the guest's shell.
 func (d *demo) greet(ctx context.Context) error {
