@@ -61,7 +61,7 @@ func (r Record) XML() string {
 	if r.Description != "" {
 		fmt.Fprintf(&b, "  <description>%s</description>\n", escape(r.Description))
 	}
-	fmt.Fprintf(&b, "  <state>shutoff</state>\n  <creationTime>%d</creationTime>\n  <memory snapshot='no'/>\n  <disks>\n", r.Created)
+	fmt.Fprintf(&b, "  <state>disk-snapshot</state>\n  <creationTime>%d</creationTime>\n  <memory snapshot='no'/>\n  <disks>\n", r.Created)
 	for _, d := range r.Disks {
 		fmt.Fprintf(&b, "    <disk name='%s' snapshot='no'/>\n", escape(d.Target))
 	}

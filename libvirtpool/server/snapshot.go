@@ -281,7 +281,7 @@ func (c *session) record(ctx context.Context, r *snapshotRequest) error {
 	var e rpc.Encoder
 	r.dom.encode(&e)
 	e.String(rec.XML())
-	e.Uint32(snapRedefine | snapCurrent)
+	e.Uint32(snapRedefine | snapCurrent | snapDiskOnly)
 	if _, err := c.up.call(ctx, rpc.DomainSnapshotCreateXML, e.Bytes()); err != nil {
 		return snapshotFailure(rpc.CodeFailed, "write the snapshot into libvirt's list", err)
 	}

@@ -1,0 +1,445 @@
+package server
+
+import (
+	"bufio"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"sheepdog/libvirtpool/rpc"
+)
+
+// daemon is a libvirtd in a few lines: one dir pool, and domains that are what
+// was defined last. It answers out of order when told to.
+type daemon struct {
+	t    *testing.T
+	path string
+
+	mu       sync.Mutex
+	identity []rpc.Param
+	flags    uint32 // of the last open
+	domain   string // XML of the last definition
+	calls    []rpc.Procedure
+	failing  map[rpc.Procedure]*rpc.Error
+	hold     map[rpc.Procedure]chan struct{} // calls that wait for a channel to close
+	conns    []net.Conn
+	redefine string // XML of the last snapshot that was written down
+}
+
+var dirUUID = rpc.UUID{1, 2, 3}
+
+func startDaemon(t *testing.T) *daemon {
+	t.Helper()
+	d := &daemon{t: t, path: filepath.Join(t.TempDir(), "d"), failing: map[rpc.Procedure]*rpc.Error{}, hold: map[rpc.Procedure]chan struct{}{}}
+	l, err := net.Listen("unix", d.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			d.mu.Lock()
+			d.conns = append(d.conns, conn)
+			d.mu.Unlock()
+			wg.Go(func() { d.serve(conn) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); d.hangUp(); wg.Wait() })
+	return d
+}
+
+func (d *daemon) hangUp() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.conns {
+		c.Close()
+	}
+}
+
+func (d *daemon) serve(conn net.Conn) {
+	defer conn.Close()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	out := newWire(conn)
+	r := bufio.NewReader(conn)
+	for {
+		m, err := rpc.ReadMessage(r)
+		if err != nil {
+			return
+		}
+		d.mu.Lock()
+		d.calls = append(d.calls, m.Procedure)
+		hold := d.hold[m.Procedure]
+		d.mu.Unlock()
+		answer := func() {
+			payload, fail := d.answer(m)
+			reply := rpc.NewMessage(m.Header.Reply(rpc.OK), payload)
+			if fail != nil {
+				reply = rpc.NewMessage(m.Header.Reply(rpc.Failed), fail.Encode())
+			}
+			_ = out.send(reply)
+		}
+		if hold == nil {
+			answer()
+			continue
+		}
+		wg.Go(func() { <-hold; answer() })
+	}
+}
+
+func (d *daemon) answer(m *rpc.Message) ([]byte, *rpc.Error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e := d.failing[m.Procedure]; e != nil {
+		return nil, e
+	}
+	in := rpc.NewDecoder(m.Payload())
+	switch m.Procedure {
+	case rpc.AuthList:
+		return encode(1, 0), nil
+	case rpc.ConnectOpen:
+		in.OptString()
+		d.flags = in.Uint32()
+	case rpc.ConnectSetIdentity:
+		d.identity = in.Params()
+	case rpc.ConnectListAllPools:
+		return encode(1, "dir", dirUUID, 1), nil
+	case rpc.ConnectNumPools:
+		return encode(1), nil
+	case rpc.ConnectListPools:
+		return encode(1, "dir"), nil
+	case rpc.ConnectPoolCaps:
+		return encode("<storagepoolCapabilities>\n  <pool type='dir' supported='yes'>\n  </pool>\n</storagepoolCapabilities>\n"), nil
+	case rpc.PoolLookupName:
+		if name := in.String(); name != "dir" {
+			return nil, rpc.Errorf(rpc.CodeNoPool, "no pool %s", name)
+		}
+		return encode("dir", dirUUID), nil
+	case rpc.PoolLookupUUID:
+		if in.UUID() != dirUUID {
+			return nil, rpc.Errorf(rpc.CodeNoPool, "no such pool")
+		}
+		return encode("dir", dirUUID), nil
+	case rpc.VolumeLookupPath:
+		return nil, rpc.Errorf(rpc.CodeNoVolume, "no such volume")
+	case rpc.PoolEventRegister:
+		return encode(41), nil
+	case rpc.DomainDefineXML:
+		d.domain = in.String()
+		return encode("vm", noUUID, -1), nil
+	case rpc.DomainXML:
+		return encode(d.domain), nil
+	case rpc.DomainSnapshotCreateXML:
+		decodeDomain(in)
+		d.redefine = in.String()
+		return encode("s", "vm", noUUID, -1), nil
+	case rpc.DomainSnapshotXML:
+		return encode(d.redefine), nil
+	}
+	return nil, nil
+}
+
+// saw reports how often a procedure was called.
+func (d *daemon) saw(p rpc.Procedure) (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.calls {
+		if c == p {
+			n++
+		}
+	}
+	return n
+}
+
+func (d *daemon) fail(p rpc.Procedure, e *rpc.Error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failing[p] = e
+}
+
+// behind makes a server in front of a daemon, with a pool p of one volume v.
+func behind(t *testing.T) (*world, *daemon) {
+	t.Helper()
+	d := startDaemon(t)
+	w := start(t, func(c *Config) { c.Upstream, c.UpstreamReadOnly = d.path, d.path })
+	w.pool("p", "v", 1<<20)
+	return w, d
+}
+
+func TestIdentityGoesUpstream(t *testing.T) {
+	w, d := behind(t)
+	w.dial("").open()
+	d.mu.Lock()
+	got := map[string]any{}
+	for _, p := range d.identity {
+		got[p.Field] = p.Value
+	}
+	flags := d.flags
+	d.mu.Unlock()
+	if got["unix-user-id"] == nil || got["process-id"] == nil || got["unix-group-id"] == nil || flags&openReadOnly != 0 {
+		t.Errorf("identity %v, flags %d", got, flags)
+	}
+	w.dial("-ro").open()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.flags&openReadOnly == 0 {
+		t.Error("the read-only socket opened libvirtd for writing")
+	}
+}
+
+// A libvirtd that does not take the client's identity would act as this process.
+func TestRefusedIdentityEndsTheOpen(t *testing.T) {
+	w, d := behind(t)
+	d.fail(rpc.ConnectSetIdentity, rpc.Errorf(rpc.CodeDenied, "no"))
+	if _, err := w.dial("").call(rpc.ConnectOpen, null{}, 0); err == nil || err.Code != rpc.CodeDenied {
+		t.Errorf("open: %v", err)
+	}
+}
+
+func TestListsAreMerged(t *testing.T) {
+	w, _ := behind(t)
+	c := w.dial("").open()
+	l := c.must(rpc.ConnectListAllPools, 1, 0)
+	var names []string
+	for range l.Count(9, 20) {
+		names = append(names, l.String())
+		l.UUID()
+	}
+	if n := l.Uint32(); strings.Join(names, " ") != "dir p" || n != 2 {
+		t.Errorf("%v, %d", names, n)
+	}
+	if n := c.must(rpc.ConnectNumPools).Int32(); n != 2 {
+		t.Errorf("%d pools", n)
+	}
+	if d := c.must(rpc.ConnectListPools, 1); d.Uint32() != 1 || d.String() != "dir" {
+		t.Error("a list of one name")
+	}
+	if s := c.must(rpc.ConnectPoolCaps, 0).String(); !strings.Contains(s, "'dir'") || strings.Count(s, "'sheepdog'") != 1 {
+		t.Error(s)
+	}
+}
+
+func TestCallsFindTheirWay(t *testing.T) {
+	w, d := behind(t)
+	c := w.dial("").open()
+	for _, name := range []string{"dir", "p"} {
+		if got := c.must(rpc.PoolLookupName, name).String(); got != name {
+			t.Errorf("look-up of %s found %s", name, got)
+		}
+	}
+	if _, err := c.call(rpc.PoolLookupName, "nope"); err == nil || err.Code != rpc.CodeNoPool {
+		t.Errorf("neither has it: %v", err)
+	}
+	if got := c.must(rpc.VolumeLookupPath, "p/v"); got.String() != "p" || got.String() != "v" {
+		t.Error("a volume by path")
+	}
+	c.must(rpc.PoolRefresh, "dir", dirUUID, 0)
+	c.must(rpc.PoolRefresh, "p", noUUID, 0)
+	if n := d.saw(rpc.PoolRefresh); n != 1 {
+		t.Errorf("libvirtd saw %d refreshes", n)
+	}
+	for _, text := range []string{"<pool type='sheepdog'><name>dir</name></pool>", "<pool type='dir'><name>p</name></pool>",
+		"<pool type='sheepdog'><name>x</name><uuid>01020300-0000-0000-0000-000000000000</uuid></pool>"} {
+		if _, err := c.call(rpc.PoolDefineXML, text, 0); err == nil || err.Code != rpc.CodeFailed {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if _, err := c.call(rpc.VolumeCreateXMLFrom, "dir", dirUUID, "<volume/>", "p", "v", "", 0); err == nil || err.Code != rpc.CodeNoSupport {
+		t.Errorf("a clone across sides: %v", err)
+	}
+	if v := c.must(rpc.ConnectFeature, 8).Int32(); v != 0 {
+		t.Error("descriptors are promised")
+	}
+}
+
+// A call that libvirtd is slow with holds up neither ours nor other ones of its
+// own; replies carry the serials of their calls.
+func TestSlowCallsHoldUpNothing(t *testing.T) {
+	w, d := behind(t)
+	c := w.dial("").open()
+	gate := make(chan struct{})
+	d.mu.Lock()
+	d.hold[rpc.ConnectNumPools] = gate
+	d.hold[rpc.ConnectHostname] = gate
+	d.mu.Unlock()
+	slow := map[uint32]bool{c.begin(rpc.ConnectNumPools): true, c.begin(rpc.ConnectHostname): true}
+	for range 10 {
+		c.must(rpc.PoolIsActive, "p", noUUID)
+		c.must(rpc.PoolRefresh, "dir", dirUUID, 0)
+	}
+	close(gate)
+	for range 2 {
+		if m := c.read(); !slow[m.Serial] {
+			t.Errorf("late reply %+v", m.Header)
+		}
+	}
+}
+
+func TestEventsUseLibvirtdsID(t *testing.T) {
+	w, _ := behind(t)
+	c := w.dial("").open()
+	if id := c.must(rpc.PoolEventRegister, 0, 0).Int32(); id != 41 {
+		t.Fatalf("id %d", id)
+	}
+	if err := w.driver.Destroy(t.Context(), "p"); err != nil {
+		t.Fatal(err)
+	}
+	if m := c.read(); m.Procedure != rpc.PoolEventLifecycle || rpc.NewDecoder(m.Payload()).Int32() != 41 {
+		t.Errorf("event %+v", m.Header)
+	}
+}
+
+const domainXML = `<domain><devices><disk type='volume'><source pool='p' volume='v'/><target dev='vda'/></disk></devices></domain>`
+
+func TestDisksAreRewrittenAndShownBack(t *testing.T) {
+	w, d := behind(t)
+	c := w.dial("").open()
+	c.must(rpc.DomainDefineXML, domainXML)
+	d.mu.Lock()
+	theirs := d.domain
+	d.mu.Unlock()
+	if !strings.Contains(theirs, "protocol='nbd' name='p/v'") || !strings.Contains(theirs, "/nbd.sock") {
+		t.Errorf("libvirtd got\n%s", theirs)
+	}
+	ours := c.must(rpc.DomainXML, "vm", noUUID, -1, 0).String()
+	if !strings.Contains(ours, "<source pool='p' volume='v'/>") || strings.Contains(ours, "nbd") {
+		t.Errorf("the client gets\n%s", ours)
+	}
+	c.must(rpc.DomainDefineXML, ours)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.domain != theirs {
+		t.Errorf("after a redefinition:\n%s\nwant\n%s", d.domain, theirs)
+	}
+}
+
+func TestXMLIsFoundAmongArguments(t *testing.T) {
+	upper := func(s string) string { return strings.ReplaceAll(s, "disk", "DISK") }
+	params := func(s string) []byte {
+		var e rpc.Encoder
+		e.Params([]rpc.Param{{Field: "bandwidth", Value: uint64(3)}, {Field: "destination_xml", Value: s}, {Field: "disks", Value: "disk"}})
+		return e.Bytes()
+	}
+	dom := []any{"vm", noUUID, 7}
+	for p, args := range map[rpc.Procedure][]any{
+		rpc.DomainCreateXML:        {"disk", 5},
+		rpc.DomainAttachDevice:     append(dom, "disk"),
+		rpc.DomainBlockCopy:        append(dom, "vda", "disk", 0, 0),
+		rpc.DomainSaveFlags:        append(dom, "/disk", optional("disk"), 0),
+		rpc.DomainRestoreFlags:     {"/disk", optional("disk"), 0},
+		rpc.DomainMigratePrepare3:  {"cook", optional("disk-uri"), uint64(1), null{}, uint64(2), "disk"},
+		rpc.DomainMigratePrepare3P: {params("disk"), "cookie", 0},
+		rpc.DomainMigratePerform3P: append(dom, null{}, params("disk"), "cookie", 0),
+	} {
+		in := encode(args...)
+		out, changed, err := rewrite(in, callLayout(p), upper)
+		if err != nil || !changed {
+			t.Errorf("procedure %d: changed %t, %v", p, changed, err)
+			continue
+		}
+		back, _, err := rewrite(out, callLayout(p), func(s string) string { return strings.ReplaceAll(s, "DISK", "disk") })
+		if err != nil || string(back) != string(in) || strings.Count(string(out), "DISK") != 1 {
+			t.Errorf("procedure %d: % x became % x (%v)", p, in, out, err)
+		}
+		if _, _, err := rewrite(in[:len(in)/3], callLayout(p), upper); err == nil {
+			t.Errorf("procedure %d: a third of the arguments was accepted", p)
+		}
+	}
+}
+
+func TestLibvirtdHangsUp(t *testing.T) {
+	w, d := behind(t)
+	c := w.dial("").open()
+	d.hangUp()
+	if _, err := rpc.ReadMessage(c.conn); err == nil {
+		t.Error("the client is not told")
+	}
+	again := w.dial("").open() // libvirtd has been restarted
+	again.must(rpc.ConnectHostname)
+}
+
+func TestWithoutLibvirtd(t *testing.T) {
+	w := start(t, func(c *Config) { c.Upstream = "/nonexistent/sock" })
+	if _, err := rpc.ReadMessage(w.dial("").conn); err == nil {
+		t.Error("a client is served without a libvirtd")
+	}
+}
+
+func agentXML(state string) string {
+	return strings.Replace(domainXML, "</devices>", "<channel><target name='org.qemu.guest_agent.0' state='"+state+"'/></channel></devices>", 1)
+}
+
+// Snapshots freeze the guest, and leave nothing when a step fails.
+func TestSnapshotSteps(t *testing.T) {
+	fail := rpc.Errorf(rpc.CodeAgent, "hook failed")
+	for name, c := range map[string]struct {
+		xml    string
+		flags  int
+		fails  rpc.Procedure
+		code   rpc.Code // 0: it succeeds
+		step   string
+		frozen int
+	}{
+		"agent":            {agentXML("connected"), snapDiskOnly, 0, 0, "", 1},
+		"no agent":         {domainXML, snapDiskOnly, 0, 0, "", 0},
+		"asleep agent":     {agentXML("disconnected"), snapDiskOnly, 0, 0, "", 0},
+		"freeze fails":     {agentXML("connected"), snapDiskOnly, rpc.DomainFSFreeze, rpc.CodeAgent, "freeze", 1},
+		"quiesce required": {domainXML, snapDiskOnly | snapQuiesce, rpc.DomainFSFreeze, rpc.CodeAgent, "freeze", 1},
+		"thaw fails":       {agentXML("connected"), snapDiskOnly, rpc.DomainFSThaw, rpc.CodeAgent, "thaw", 1},
+		"list fails":       {agentXML("connected"), snapDiskOnly, rpc.DomainSnapshotCreateXML, rpc.CodeFailed, "list", 1},
+		"memory":           {domainXML, 0, 0, rpc.CodeConfig, "--disk-only", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, d := behind(t)
+			cl := w.dial("").open()
+			cl.must(rpc.DomainDefineXML, c.xml)
+			if c.fails != 0 {
+				d.fail(c.fails, fail)
+			}
+			_, err := cl.call(rpc.DomainSnapshotCreateXML, "vm", noUUID, 7, "<domainsnapshot><name>s</name></domainsnapshot>", c.flags)
+			switch {
+			case c.code == 0 && err != nil:
+				t.Fatal(err)
+			case c.code != 0 && (err == nil || err.Code != c.code || !strings.Contains(err.Error(), c.step)):
+				t.Fatalf("error %v, want one that says %q", err, c.step)
+			}
+			if n, m := d.saw(rpc.DomainFSFreeze), d.saw(rpc.DomainFSThaw); n != c.frozen || m != c.frozen {
+				t.Errorf("%d freezes, %d thaws, want %d", n, m, c.frozen)
+			}
+			v, ferr := w.cluster.Find(t.Context(), "p/v")
+			if ferr != nil || (len(v.Snapshots) == 1) != (c.code == 0) {
+				t.Errorf("snapshots %v (%v)", v.Snapshots, ferr)
+			}
+		})
+	}
+}
+
+func TestSnapshotIsDeletedAndReverted(t *testing.T) {
+	w, d := behind(t)
+	c := w.dial("").open()
+	c.must(rpc.DomainDefineXML, domainXML)
+	c.must(rpc.DomainSnapshotCreateXML, "vm", noUUID, -1, "<domainsnapshot><name>12</name></domainsnapshot>", 0)
+	if v, _ := w.cluster.Find(t.Context(), "p/v"); strings.Join(v.Snapshots, " ") != "libvirt-12" {
+		t.Errorf("snapshots %v", v.Snapshots)
+	}
+	if err := w.cluster.Write(t.Context(), "p/v", 0, strings.NewReader("later")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.call(rpc.DomainSnapshotRevert, "12", "vm", noUUID, 7, 0); err == nil || err.Code != rpc.CodeInvalid {
+		t.Errorf("a running domain is reverted: %v", err)
+	}
+	c.must(rpc.DomainSnapshotRevert, "12", "vm", noUUID, -1, 0)
+	if b := w.cluster.Bytes("p/v"); b[0] != 0 {
+		t.Error("the volume was not rolled back")
+	}
+	c.must(rpc.DomainSnapshotDelete, "12", "vm", noUUID, -1, 0)
+	if v, _ := w.cluster.Find(t.Context(), "p/v"); len(v.Snapshots) != 0 || d.saw(rpc.DomainSnapshotDelete) != 1 {
+		t.Errorf("snapshots %v", v.Snapshots)
+	}
+}
