@@ -79,5 +79,5 @@ func (g *Gateway) askOne(ctx context.Context, m sheepdog.Member, what string, as
 		return nil
 	}
 	g.note(m, err)
-	return nodeError(what, m, err)
+	return g.nodeError(what, m, err)
 }

@@ -115,7 +115,13 @@ func (g *Gateway) note(m sheepdog.Member, err error) {
 	}
 }
 
-// nodeError says which replica failed.
-func nodeError(what string, m sheepdog.Member, err error) error {
+// nodeError says which replica failed. That another node closes, or that the
+// connection to it was closed because it is no member any more, ends nothing
+// here: the write must go on with those that are left, or a half of it would be
+// there for reads to see on one replica and not on the next.
+func (g *Gateway) nodeError(what string, m sheepdog.Member, err error) error {
+	if m.ID != g.self && errors.Is(err, sheepdog.ErrClosed) {
+		return fmt.Errorf("%s on node %s (%s): %w: %v", what, m.ID, m.Addr, sheepdog.ErrUnreachable, err)
+	}
 	return fmt.Errorf("%s on node %s (%s): %w", what, m.ID, m.Addr, err)
 }

@@ -221,6 +221,35 @@ func TestWriteNeedsEveryActingReplicaAndTarget(t *testing.T) {
 	})
 }
 
+// TestClosedConnectionToARemovedNodeEndsNothing is what the simulation found: the
+// connection to a node that the view dropped is closed from here, and the write
+// that waited for it failed, with its block on some replicas only.
+func TestClosedConnectionToARemovedNodeEndsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(1, 2, 3)
+		c.publish(1, sheepdog.Clean, ids(1, 2, 3), ids(1, 2, 3))
+		closed := func(string) error { return errors.Join(sheepdog.ErrUnreachable, sheepdog.ErrClosed) }
+		c.nodes[3].fail = closed
+		acked := make(chan error, 1)
+		go func() { acked <- c.gateway().Write(t.Context(), writeRequest(9, 1)) }()
+		time.Sleep(time.Millisecond)
+		c.publish(2, sheepdog.Clean, ids(1, 2), ids(1, 2, 3))
+		c.nodes[3].mu.Lock()
+		c.nodes[3].fail = nil
+		c.nodes[3].mu.Unlock()
+		if err := <-acked; err != nil {
+			t.Fatal(err)
+		}
+		g := New(9, c, c, func(sheepdog.Member) {}, DefaultTiming(), slog.New(slog.DiscardHandler))
+		c.nodes[1].fail = closed
+		r := &sheepdog.ReadRequest{Policy: three, Object: sheepdog.ObjectID{Family: 1, Index: 1}, Layer: 1, Count: 1,
+			Buf: make([]byte, sheepdog.BlockSize), States: make([]sheepdog.BlockState, 1)}
+		if err := g.Read(t.Context(), r); err != nil || r.Buf[0] != 1 {
+			t.Errorf("read %d, %v", r.Buf[0], err)
+		}
+	})
+}
+
 func TestWriteIsRetriedInTheNewViewWithTheSameStamp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(1, 2, 3)

@@ -108,7 +108,8 @@ func (g *Gateway) anyReplica(order []sheepdog.Member, ask func(sheepdog.Member) 
 			return nil
 		}
 		g.note(m, err)
-		errs = append(errs, nodeError("read", m, err))
+		err = g.nodeError("read", m, err)
+		errs = append(errs, err)
 		if final(err) {
 			break
 		}

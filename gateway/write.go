@@ -125,7 +125,7 @@ func (g *Gateway) send(ctx context.Context, f *fan, m sheepdog.Member, reqs []*s
 	g.peers.Replica(m).Write(ctx, reqs, func(_ int, err error) {
 		if err != nil {
 			g.note(m, err)
-			err = nodeError("write", m, err)
+			err = g.nodeError("write", m, err)
 		}
 		f.finish(err)
 	})
