@@ -48,7 +48,8 @@ type Backend struct {
 
 type disk struct {
 	api.VDI
-	data []byte
+	data    []byte
+	written bool // since its last snapshot
 }
 
 // New has a formatted cluster of nodes on 127.0.0.1, ports 7000 upwards.

@@ -119,7 +119,7 @@ func (b *Backend) SnapshotVDI(_ context.Context, req *api.SnapshotRequest) (*api
 	if err != nil {
 		return nil, err
 	}
-	if req.OnlyIfChanged && d.OwnObjects == 0 {
+	if req.OnlyIfChanged && d.OwnObjects == 0 && !d.written {
 		return &api.SnapshotResult{}, nil
 	}
 	if req.Tag != "" && b.find(req.Name, api.Selector(req.Tag)) != nil {
@@ -278,6 +278,7 @@ func (b *Backend) WriteVDI(_ context.Context, req *api.WriteRequest, r io.Reader
 	data, err := io.ReadAll(io.LimitReader(r, int64(len(room))+1))
 	b.mu.Lock()
 	n := copy(room, data)
+	d.written = d.written || n > 0
 	b.mu.Unlock()
 	if err == nil && n < len(data) {
 		err = fmt.Errorf("%w: the data go beyond the end of the VDI (%d bytes)", sheepdog.ErrInvalid, d.SizeBytes)

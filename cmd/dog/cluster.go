@@ -14,7 +14,7 @@ import (
 
 func (d *dog) clusterCommands() *cobra.Command {
 	return group("cluster", "The cluster as a whole", d.clusterInfo(), d.clusterFormat(), d.clusterShutdown(), d.clusterRecover(), d.clusterCheck(),
-		d.clusterReweight(), d.clusterAlterCopy())
+		d.clusterReweight(), d.clusterAlterCopy(), d.clusterSnapshot())
 }
 
 func (d *dog) clusterInfo() *cobra.Command {

@@ -364,7 +364,7 @@ func TestLinksNothingHeavy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours := []string{"sheepdog", "sheepdog/api", "sheepdog/cmd/dog", "sheepdog/cmd/dog/internal/show"}
+	ours := []string{"sheepdog", "sheepdog/api", "sheepdog/cmd/dog", "sheepdog/cmd/dog/internal/show", "sheepdog/cmd/dog/internal/backup"}
 	others := []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix"}
 	for dep := range strings.FieldsSeq(string(out)) {
 		switch {

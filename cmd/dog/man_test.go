@@ -31,10 +31,8 @@ func TestManPages(t *testing.T) {
 	if _, err := exec.LookPath("groff"); err != nil {
 		return // the text was looked at above
 	}
-	for _, p := range pages {
-		if out, err := exec.Command("groff", "-man", "-Tutf8", "-ww", "-z", p).CombinedOutput(); err != nil || len(out) > 0 {
-			t.Errorf("groff %s: %v\n%s", p, err, out)
-		}
+	if out, err := exec.Command("groff", append([]string{"-man", "-Tutf8", "-ww", "-z"}, pages...)...).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("groff: %v\n%s", err, out)
 	}
 }
 

@@ -1,0 +1,246 @@
+package backup
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// storeVersion is of manifests and sets. An unknown one is refused.
+const storeVersion = 1
+
+// maxManifest bounds a manifest in bytes: about a million chunks.
+const maxManifest = 256 << 20
+
+// Sum is the SHA-256 of a chunk.
+type Sum [sha256.Size]byte
+
+// MarshalText writes hex digits.
+func (s Sum) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(s[:])), nil }
+
+// UnmarshalText reads 64 hex digits.
+func (s *Sum) UnmarshalText(b []byte) error {
+	if hex.DecodedLen(len(b)) != len(s) {
+		return fmt.Errorf("checksum %q: want %d hex digits", b, 2*len(s))
+	}
+	_, err := hex.Decode(s[:], b)
+	return err
+}
+
+// Chunk is a run of bytes of a VDI; what no chunk has reads as zeros.
+type Chunk struct {
+	Offset uint64 `json:"o"` // a multiple of Piece, or of the object size if that is less
+	Length uint32 `json:"n"`
+	Sum    Sum    `json:"s"`
+}
+
+// Manifest is one snapshot as a Store keeps it. It is complete in itself:
+// deleting another one does not damage it.
+type Manifest struct {
+	Version        int       `json:"version"`
+	Cluster        string    `json:"cluster"` // id of the cluster that it is of
+	Name           string    `json:"name"`
+	VID            string    `json:"vid"`
+	SnapshotID     uint32    `json:"snapshotID"`
+	Tag            string    `json:"tag,omitempty"`
+	Description    string    `json:"description,omitempty"`
+	Created        time.Time `json:"created"` // of the snapshot
+	SizeBytes      uint64    `json:"sizeBytes"`
+	BlockSizeShift uint8     `json:"blockSizeShift"`
+	Copies         string    `json:"copies"`
+	Chunks         []Chunk   `json:"chunks"` // ascending
+	Check          string    `json:"check"`  // SHA-256 of all before, with this empty
+}
+
+// ID names the manifest in its store.
+func (m *Manifest) ID() string { return fmt.Sprintf("%.8s-%s-%d", m.Cluster, m.VID, m.SnapshotID) }
+
+func (m *Manifest) check() (string, error) {
+	plain := *m
+	plain.Check = ""
+	b, err := json.Marshal(&plain)
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), err
+}
+
+// Store is a directory of backups:
+//
+//	chunks/ab/<sha256>    bytes, by their sum; written once, never changed
+//	backups/<id>.json     manifests
+//	sets/<number>.json    what `dog cluster snapshot` saved at a time
+//
+// Files appear whole: they are written under another name, synced and renamed.
+type Store struct{ dir string }
+
+// Open makes the directory if need be.
+func Open(dir string) (*Store, error) {
+	for _, sub := range []string{"chunks", "backups", "sets"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o750); err != nil {
+			return nil, fmt.Errorf("backup directory: %w", err)
+		}
+	}
+	return &Store{dir: dir}, nil
+}
+
+// Existing opens a directory that must be a store already.
+func Existing(dir string) (*Store, error) {
+	if info, err := os.Stat(filepath.Join(dir, "backups")); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("%s is no backup directory", dir)
+	}
+	return &Store{dir: dir}, nil
+}
+
+func (s *Store) chunkPath(sum Sum) string {
+	name := hex.EncodeToString(sum[:])
+	return filepath.Join(s.dir, "chunks", name[:2], name)
+}
+
+// Put keeps a chunk and says whether it was new.
+func (s *Store) Put(data []byte) (sum Sum, added bool, err error) {
+	sum = sha256.Sum256(data)
+	path := s.chunkPath(sum)
+	if info, err := os.Stat(path); err == nil && info.Size() == int64(len(data)) {
+		return sum, false, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return sum, false, fmt.Errorf("backup directory: %w", err)
+	}
+	return sum, true, writeWhole(path, data)
+}
+
+// Get reads a chunk and checks it.
+func (s *Store) Get(c Chunk) ([]byte, error) {
+	data, err := readLimited(s.chunkPath(c.Sum), Piece)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, corrupted("chunk %x is missing", c.Sum)
+	case err != nil:
+		return nil, err
+	case len(data) != int(c.Length) || sha256.Sum256(data) != c.Sum:
+		return nil, corrupted("chunk %x is not what was written", c.Sum)
+	}
+	return data, nil
+}
+
+func readLimited(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read backup: %w", err)
+	}
+	if info.Size() > limit {
+		return nil, corrupted("%s has %d bytes, at most %d are possible", path, info.Size(), limit)
+	}
+	return os.ReadFile(path)
+}
+
+// writeWhole makes a file appear complete and durable, or not at all.
+func writeWhole(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write backup: %w", err), os.Remove(f.Name()))
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Save keeps a manifest; its chunks must be there.
+func (s *Store) Save(m *Manifest) error {
+	m.Version = storeVersion
+	var err error
+	if m.Check, err = m.check(); err != nil {
+		return err
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return writeWhole(filepath.Join(s.dir, "backups", m.ID()+".json"), b)
+}
+
+// Load reads a manifest and checks it, not its chunks.
+func (s *Store) Load(id string) (*Manifest, error) {
+	if strings.ContainsAny(id, `/\`) {
+		return nil, corrupted("%q is no name of a backup", id)
+	}
+	b, err := readLimited(filepath.Join(s.dir, "backups", id+".json"), maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manifest{}
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, corrupted("manifest %s: %v", id, err)
+	}
+	if m.Version != storeVersion {
+		return nil, fmt.Errorf("backup %s has version %d, this program reads %d", id, m.Version, storeVersion)
+	}
+	again, err := json.Marshal(m)
+	if sum, serr := m.check(); err != nil || serr != nil || sum != m.Check || m.ID() != id || !bytes.Equal(again, b) {
+		return nil, corrupted("manifest %s is not what was written", id)
+	}
+	return m, m.sound()
+}
+
+// sound refuses chunks that do not lie in the VDI, in order.
+func (m *Manifest) sound() error {
+	end := uint64(0)
+	for _, c := range m.Chunks {
+		if c.Offset < end || c.Length == 0 || c.Length > Piece || c.Offset > m.SizeBytes || uint64(c.Length) > m.SizeBytes-c.Offset {
+			return corrupted("manifest %s has a chunk of %d bytes at %d", m.ID(), c.Length, c.Offset)
+		}
+		end = c.Offset + uint64(c.Length)
+	}
+	return nil
+}
+
+// List loads all manifests, by name and snapshot.
+func (s *Store) List() ([]*Manifest, error) {
+	names, err := filepath.Glob(filepath.Join(s.dir, "backups", "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var out []*Manifest
+	for _, n := range names {
+		m, err := s.Load(strings.TrimSuffix(filepath.Base(n), ".json"))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b *Manifest) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		return int(int64(a.SnapshotID) - int64(b.SnapshotID))
+	})
+	return out, nil
+}
+
+// Verify reads every chunk of a manifest.
+func (s *Store) Verify(m *Manifest) error {
+	for _, c := range m.Chunks {
+		if _, err := s.Get(c); err != nil {
+			return fmt.Errorf("backup %s of %s at %d: %w", m.ID(), m.Name, c.Offset, err)
+		}
+	}
+	return nil
+}

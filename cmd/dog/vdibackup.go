@@ -1,0 +1,477 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"sheepdog"
+	"sheepdog/api"
+	"sheepdog/cmd/dog/internal/backup"
+	"sheepdog/cmd/dog/internal/show"
+)
+
+// changePages visits every index at which two states of a VDI can differ.
+func changePages(ctx context.Context, c *api.Client, q api.ChangeQuery, visit func(index uint32) error) error {
+	for {
+		list, err := c.ChangedObjects(ctx, &q)
+		if err != nil {
+			return err
+		}
+		for _, i := range list.Indexes {
+			if err := visit(i); err != nil {
+				return err
+			}
+		}
+		if !list.More || len(list.Indexes) == 0 {
+			return nil
+		}
+		q.Index = list.Indexes[len(list.Indexes)-1] + 1
+	}
+}
+
+// span of bytes of a VDI.
+type byteSpan struct{ offset, length uint64 }
+
+// pieces cuts an object into runs of at most backup.Piece bytes, ending with the
+// VDI.
+func pieces(v *api.VDI, index uint32) (out []byteSpan) {
+	size := uint64(1) << v.BlockSizeShift
+	start := uint64(index) << v.BlockSizeShift
+	end := min(start+size, v.SizeBytes)
+	for at := start; at < end; at += backup.Piece {
+		out = append(out, byteSpan{at, min(backup.Piece, end-at)})
+	}
+	return out
+}
+
+// readSpan reads bytes of a VDI or snapshot; beyond its end are zeros.
+func readSpan(ctx context.Context, c *api.Client, v *api.VDI, s byteSpan) ([]byte, error) {
+	buf := bytes.NewBuffer(make([]byte, 0, s.length))
+	if s.offset < v.SizeBytes {
+		req := &api.ReadRequest{Name: v.Name, Snapshot: selectorOf(v), Offset: s.offset, Length: int64(min(s.length, v.SizeBytes-s.offset))}
+		if _, err := c.ReadVDI(ctx, req, buf); err != nil {
+			return nil, err
+		}
+	}
+	return append(buf.Bytes(), make([]byte, s.length-uint64(buf.Len()))...), nil
+}
+
+// selectorOf selects a VDI or snapshot by its number.
+func selectorOf(v *api.VDI) api.Selector {
+	if !v.Snapshot {
+		return ""
+	}
+	return api.Selector(fmt.Sprint(v.SnapshotID))
+}
+
+// backupOptions are those of `vdi backup`.
+type backupOptions struct {
+	from, to api.Selector
+	dir      string
+	verify   bool
+}
+
+func (d *dog) vdiBackup() *cobra.Command {
+	o := &backupOptions{}
+	cmd := &cobra.Command{Use: "backup {-F <snapshot> -s <snapshot> | [-s <snapshot>] --dir <directory> [--verify]} <vdiname>",
+		Short: "Write what changed between two snapshots to stdout, or a snapshot to a directory", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
+		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
+			switch {
+			case o.verify && o.dir == "":
+				return badArgument("--verify needs --dir")
+			case o.verify:
+				return d.verifyBackups(o.dir, args[0])
+			case o.dir != "" && o.from != "":
+				return badArgument("A directory finds out itself what changed; leave -F out")
+			case o.dir != "" && o.to == "":
+				return badArgument("Please specify the snapshot with the '-s' option")
+			case o.dir != "":
+				return failed(d.backupTo(ctx, c, o, args[0]), "back VDI %s up", args[0])
+			case o.from == "" || o.to == "":
+				return badArgument("Please specify snapshots with '-F' and '-s' options")
+			}
+			return failed(d.backupStream(ctx, c, o, args[0]), "back VDI %s up", args[0])
+		})}
+	f := cmd.Flags()
+	f.StringVarP((*string)(&o.from), "from-snapshot", "F", "", "the older snapshot, by number or tag")
+	snapshotFlag(cmd, &o.to)
+	f.StringVar(&o.dir, "dir", "", "keep the snapshot in this directory; pieces that it has already are not kept again")
+	f.BoolVar(&o.verify, "verify", false, "read and check what the directory has of the VDI")
+	return cmd
+}
+
+// backupStream writes the original's format to stdout.
+func (d *dog) backupStream(ctx context.Context, c *api.Client, o *backupOptions, name string) error {
+	from, err := findVDI(ctx, c, name, o.from)
+	if err != nil {
+		return err
+	}
+	to, err := findVDI(ctx, c, name, o.to)
+	if err != nil {
+		return err
+	}
+	w := backup.NewWriter(d.stdout)
+	err = changePages(ctx, c, api.ChangeQuery{Name: name, From: o.from, To: o.to}, func(index uint32) error {
+		return streamObject(ctx, c, from, to, index, w)
+	})
+	if err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+func streamObject(ctx context.Context, c *api.Client, from, to *api.VDI, index uint32, w *backup.Writer) error {
+	for _, s := range pieces(to, index) {
+		old, err := readSpan(ctx, c, from, s)
+		if err != nil {
+			return err
+		}
+		now, err := readSpan(ctx, c, to, s)
+		if err != nil {
+			return err
+		}
+		a, b := backup.Difference(old, now)
+		if a == b {
+			continue
+		}
+		offset := s.offset - uint64(index)<<to.BlockSizeShift + uint64(a)
+		if err := w.Write(backup.Record{Index: index, Offset: uint32(offset), Data: now[a:b]}); err != nil {
+			return fmt.Errorf("write the backup: %w", err)
+		}
+	}
+	return nil
+}
+
+// backupReport is what `vdi backup --dir -o json` prints.
+type backupReport struct {
+	Version   int    `json:"version"`
+	ID        string `json:"id"`
+	Base      string `json:"base,omitempty"` // the backup that it began with
+	ReadBytes uint64 `json:"readBytes"`      // from the cluster
+	NewBytes  uint64 `json:"newBytes"`       // that the directory did not have
+}
+
+func (d *dog) backupTo(ctx context.Context, c *api.Client, o *backupOptions, name string) error {
+	store, err := backup.Open(o.dir)
+	if err != nil {
+		return err
+	}
+	cl, err := c.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	v, err := findVDI(ctx, c, name, o.to)
+	if err != nil {
+		return err
+	}
+	r, err := d.saveSnapshot(ctx, c, store, cl.ID.String(), v)
+	if err != nil {
+		return err
+	}
+	if d.json() {
+		return d.document(r)
+	}
+	if d.verbose {
+		return d.print(fmt.Sprintf("%s: read %s, added %s\n", r.ID, show.Size(r.ReadBytes), show.Size(r.NewBytes)))
+	}
+	return nil
+}
+
+// saveSnapshot keeps one snapshot in a store: what the newest backup of the same
+// VDI that still has its snapshot shares with it is not read again.
+func (d *dog) saveSnapshot(ctx context.Context, c *api.Client, store *backup.Store, cluster string, v *api.VDI) (*backupReport, error) {
+	m := &backup.Manifest{Cluster: cluster, Name: v.Name, VID: v.ID.String(), SnapshotID: v.SnapshotID, Tag: v.Tag, Description: v.Description,
+		Created: v.Created, SizeBytes: v.SizeBytes, BlockSizeShift: v.BlockSizeShift, Copies: v.Copies.String()}
+	base, from, err := baseOf(ctx, c, store, m)
+	if err != nil {
+		return nil, err
+	}
+	r := &backupReport{Version: api.Version, ID: m.ID()}
+	chunks := make(map[uint64]backup.Chunk)
+	q := api.ChangeQuery{Name: v.Name, To: selectorOf(v)}
+	if base != nil {
+		r.Base, q.From = base.ID(), from
+		for _, ch := range base.Chunks {
+			chunks[ch.Offset] = ch
+		}
+	}
+	bar := d.progress(func(n uint64) string { return fmt.Sprintf("%d objects", n) })
+	defer bar.end()
+	all := (v.SizeBytes + 1<<v.BlockSizeShift - 1) >> v.BlockSizeShift
+	err = changePages(ctx, c, q, func(index uint32) error {
+		bar.draw(uint64(index), all)
+		return keepObject(ctx, c, store, v, index, chunks, r)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, ch := range chunks {
+		m.Chunks = append(m.Chunks, ch)
+	}
+	slices.SortFunc(m.Chunks, func(a, b backup.Chunk) int { return cmp.Compare(a.Offset, b.Offset) })
+	return r, store.Save(m)
+}
+
+// baseOf finds the backup to begin with, and the snapshot that it is of.
+func baseOf(ctx context.Context, c *api.Client, store *backup.Store, m *backup.Manifest) (*backup.Manifest, api.Selector, error) {
+	list, err := store.List()
+	if err != nil {
+		return nil, "", err
+	}
+	vdis, err := c.VDIs(ctx, &api.VDIQuery{Name: m.Name})
+	if err != nil {
+		return nil, "", err
+	}
+	for _, b := range slices.Backward(list) {
+		if b.Cluster != m.Cluster || b.Name != m.Name || b.BlockSizeShift != m.BlockSizeShift || b.SizeBytes > m.SizeBytes {
+			continue
+		}
+		for i := range vdis {
+			v := &vdis[i]
+			if v.Snapshot && v.ID.String() == b.VID && v.SnapshotID == b.SnapshotID && v.Created.Equal(b.Created) {
+				return b, selectorOf(v), nil
+			}
+		}
+	}
+	return nil, "", nil
+}
+
+// keepObject reads one object and keeps its pieces; zeros need none.
+func keepObject(ctx context.Context, c *api.Client, store *backup.Store, v *api.VDI, index uint32, chunks map[uint64]backup.Chunk, r *backupReport) error {
+	for _, s := range pieces(v, index) {
+		data, err := readSpan(ctx, c, v, s)
+		if err != nil {
+			return err
+		}
+		r.ReadBytes += s.length
+		if backup.IsZero(data) {
+			delete(chunks, s.offset)
+			continue
+		}
+		sum, added, err := store.Put(data)
+		if err != nil {
+			return err
+		}
+		if added {
+			r.NewBytes += s.length
+		}
+		chunks[s.offset] = backup.Chunk{Offset: s.offset, Length: uint32(s.length), Sum: sum}
+	}
+	return nil
+}
+
+// verifyBackups reads all that a directory has of a VDI.
+func (d *dog) verifyBackups(dir, name string) error {
+	store, err := backup.Existing(dir)
+	if err != nil {
+		return failed(err, "verify the backups of VDI %s", name)
+	}
+	list, err := store.List()
+	if err != nil {
+		return failed(err, "verify the backups of VDI %s", name)
+	}
+	good := 0
+	for _, m := range list {
+		if m.Name != name {
+			continue
+		}
+		if err := store.Verify(m); err != nil {
+			return failed(err, "verify the backups of VDI %s", name)
+		}
+		good++
+	}
+	if good == 0 {
+		return fmt.Errorf("%s has no backup of VDI %s", dir, name)
+	}
+	return d.print(fmt.Sprintf("%d backups of %s are good\n", good, name))
+}
+
+// restoreOptions are those of `vdi restore`.
+type restoreOptions struct {
+	snapshot api.Selector
+	dir      string
+	source   string // name in the directory
+}
+
+func (d *dog) vdiRestore() *cobra.Command {
+	o := &restoreOptions{}
+	cmd := &cobra.Command{Use: "restore -s <snapshot> [--dir <directory> [--from <name>]] <vdiname>",
+		Short: "Apply a backup from stdin to a snapshot as a new one, or make a VDI of a backup in a directory", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
+		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
+			switch {
+			case o.snapshot == "":
+				return badArgument("Please specify the '-s' option")
+			case o.dir != "":
+				return failed(d.restoreFrom(ctx, c, o, args[0]), "restore VDI %s", args[0])
+			case isTerminal(d.stdin):
+				return badUsage(fmt.Errorf("stdin must be pipe"))
+			}
+			return failed(d.restoreStream(ctx, c, o, args[0]), "restore VDI %s", args[0])
+		})}
+	snapshotFlag(cmd, &o.snapshot)
+	cmd.Flags().StringVar(&o.dir, "dir", "", "directory of backups; the VDI must not exist yet")
+	cmd.Flags().StringVar(&o.source, "from", "", "name of the VDI in the directory (default: that of the new one)")
+	batchFlags(cmd)
+	return cmd
+}
+
+// restoreStream makes a snapshot of an older one and a stream. What the working
+// VDI has is kept: as it is if nothing was written since its last snapshot, else
+// in a snapshot, and it goes on from there.
+func (d *dog) restoreStream(ctx context.Context, c *api.Client, o *restoreOptions, name string) error {
+	base, err := findVDI(ctx, c, name, o.snapshot)
+	if err != nil {
+		return err
+	}
+	back, err := d.setAside(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	if _, err := c.RollbackVDI(ctx, &api.RollbackRequest{Name: name, Snapshot: o.snapshot}); err != nil {
+		return err
+	}
+	err = d.applyStream(ctx, c, base)
+	if err == nil {
+		_, err = c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: name, Description: fmt.Sprintf("restored on snapshot %s", o.snapshot)})
+	}
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	return errors.Join(err, back(undo))
+}
+
+// setAside makes sure that the working VDI's data are in a snapshot, and returns
+// what puts it back.
+func (d *dog) setAside(ctx context.Context, c *api.Client, name string) (back func(context.Context) error, err error) {
+	if _, err := findVDI(ctx, c, name, ""); err != nil {
+		if !errors.Is(err, sheepdog.ErrNotFound) {
+			return nil, err
+		}
+		return func(ctx context.Context) error { return c.DeleteVDI(ctx, &api.DeleteRequest{Name: name}) }, nil // only snapshots are left
+	}
+	tag := "before-restore-" + d.now().UTC().Format("20060102T150405.000Z")
+	if _, err := c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: name, Tag: tag, OnlyIfChanged: true, Description: "taken before a restore"}); err != nil {
+		return nil, err
+	}
+	vdis, err := c.VDIs(ctx, &api.VDIQuery{Name: name})
+	if err != nil {
+		return nil, err
+	}
+	var work, parent *api.VDI
+	for i := range vdis {
+		if !vdis[i].Snapshot {
+			work = &vdis[i]
+		}
+	}
+	for i := range vdis {
+		if work != nil && vdis[i].Snapshot && vdis[i].ID == work.ParentID {
+			parent = &vdis[i]
+		}
+	}
+	if parent == nil { // nothing was written, but its parent was deleted
+		res, err := c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: name, Tag: tag, Description: "taken before a restore"})
+		if err != nil {
+			return nil, err
+		}
+		parent = res.Snapshot
+	}
+	ref := selectorOf(parent)
+	return func(ctx context.Context) error {
+		_, err := c.RollbackVDI(ctx, &api.RollbackRequest{Name: name, Snapshot: ref})
+		return err
+	}, nil
+}
+
+func (d *dog) applyStream(ctx context.Context, c *api.Client, v *api.VDI) error {
+	r := backup.NewReader(d.stdin, 1<<v.BlockSizeShift)
+	for {
+		rec, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if errors.Is(err, backup.ErrCorrupted) {
+			return fmt.Errorf("The backup file is corrupted: %w", err)
+		}
+		if err != nil {
+			return err
+		}
+		at := uint64(rec.Index)<<v.BlockSizeShift + uint64(rec.Offset)
+		if at > v.SizeBytes || uint64(len(rec.Data)) > v.SizeBytes-at {
+			return fmt.Errorf("The backup file is corrupted, or of a larger VDI: it has %d bytes at %d of %d", len(rec.Data), at, v.SizeBytes)
+		}
+		if _, err := c.WriteVDI(ctx, &api.WriteRequest{Name: v.Name, Offset: at, Length: int64(len(rec.Data))}, bytes.NewReader(rec.Data)); err != nil {
+			return err
+		}
+	}
+}
+
+// restoreFrom makes a VDI of a backup; every piece is checked before it is
+// written.
+func (d *dog) restoreFrom(ctx context.Context, c *api.Client, o *restoreOptions, name string) error {
+	store, err := backup.Existing(o.dir)
+	if err != nil {
+		return err
+	}
+	source := o.source
+	if source == "" {
+		source = name
+	}
+	m, err := findManifest(store, source, o.snapshot)
+	if err != nil {
+		return err
+	}
+	options := &importOptions{create: api.CreateRequest{Name: name, SizeBytes: m.SizeBytes, BlockSizeShift: m.BlockSizeShift}}
+	return d.filled(ctx, c, options, func() error { return d.writeManifest(ctx, c, store, name, nil, m) })
+}
+
+func findManifest(store *backup.Store, name string, s api.Selector) (*backup.Manifest, error) {
+	list, err := store.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range slices.Backward(list) {
+		if m.Name == name && s.Matches(&api.VDI{Snapshot: true, SnapshotID: m.SnapshotID, Tag: m.Tag}) {
+			return m, nil
+		}
+	}
+	return nil, fmt.Errorf("the directory has no backup of snapshot %s of VDI %s", s, name)
+}
+
+// writeManifest makes the VDI what m says; it is what old says now, nil: zeros.
+func (d *dog) writeManifest(ctx context.Context, c *api.Client, store *backup.Store, name string, old, m *backup.Manifest) error {
+	have := make(map[uint64]backup.Chunk)
+	if old != nil {
+		for _, ch := range old.Chunks {
+			have[ch.Offset] = ch
+		}
+	}
+	bar := d.progress(show.Size)
+	defer bar.end()
+	for _, ch := range m.Chunks {
+		was, ok := have[ch.Offset]
+		delete(have, ch.Offset)
+		if ok && was == ch {
+			continue
+		}
+		data, err := store.Get(ch)
+		if err != nil {
+			return err
+		}
+		if _, err := c.WriteVDI(ctx, &api.WriteRequest{Name: name, Offset: ch.Offset, Length: int64(len(data))}, bytes.NewReader(data)); err != nil {
+			return err
+		}
+		bar.draw(ch.Offset, m.SizeBytes)
+	}
+	for _, ch := range have { // was there and is not any more
+		if _, err := c.WriteVDI(ctx, &api.WriteRequest{Name: name, Offset: ch.Offset, Length: int64(ch.Length)}, io.LimitReader(zeros{}, int64(ch.Length))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
