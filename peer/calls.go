@@ -13,20 +13,34 @@ import (
 // unknown.
 func (c *Client) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
 	n := &c.small
+	malformed := false
 	for _, r := range reqs {
-		if err := checkWrite(r); err != nil {
-			for i := range reqs {
-				done(i, err)
-			}
-			return
-		}
+		malformed = malformed || checkWrite(r) != nil
 		if len(r.Data) >= bulkSize {
 			n = &c.bulk // all of them, for the order
 		}
 	}
+	if malformed {
+		reqs, done = refuseMalformed(reqs, done)
+	}
 	if len(reqs) > 0 {
 		n.write(ctx, reqs, done)
 	}
+}
+
+// refuseMalformed answers the requests that cannot be sent and returns the
+// others, with a done that knows their positions.
+func refuseMalformed(reqs []*sheepdog.WriteRequest, done func(i int, err error)) ([]*sheepdog.WriteRequest, func(i int, err error)) {
+	var good []*sheepdog.WriteRequest
+	var at []int
+	for i, r := range reqs {
+		if err := checkWrite(r); err != nil {
+			done(i, err)
+			continue
+		}
+		good, at = append(good, r), append(at, i)
+	}
+	return good, func(i int, err error) { done(at[i], err) }
 }
 
 // Read reads blocks. The buffers of req are not used after it returns; if ctx

@@ -98,12 +98,14 @@ func testWriteRefusesMalformed(t *testing.T, pair pairFunc) {
 		"beyond the end": {Start: maxSpan, Count: 1},
 		"too much":       writeRequest(make([]byte, (maxBlocks+1)*sheepdog.BlockSize), maxBlocks+1),
 	} {
-		for _, err := range writeAll(t, c, testContext(t), writeRequest(nil, 1), r) {
-			if err == nil {
-				t.Errorf("%s: accepted", name)
-			}
-			wantError(t, err, sheepdog.ErrInvalid)
+		errs := writeAll(t, c, testContext(t), writeRequest(nil, 1), r, writeRequest(nil, 1))
+		if errs[0] != nil || errs[2] != nil {
+			t.Errorf("%s: the requests beside it failed: %v", name, errs)
 		}
+		if errs[1] == nil {
+			t.Errorf("%s: accepted", name)
+		}
+		wantError(t, errs[1], sheepdog.ErrInvalid)
 	}
 }
 
