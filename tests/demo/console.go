@@ -146,22 +146,27 @@ func (c *console) send(text string) error {
 	return err
 }
 
+var hello = regexp.MustCompile(`<<hello-\d+>>`)
+
+// maxPatience bounds how long greet waits between two questions.
+const maxPatience = time.Minute
+
 // greet finds a shell behind the console and puts a quiet one in its place. The
-// login may still throw input away, so it is asked until it answers.
+// login may still throw input away, so it is asked until it answers, more and
+// more seldom: on a busy host an answer may be to a question of long ago.
 func (c *console) greet(ctx context.Context) error {
-	for {
+	p := c.here()
+	for patience := c.patience; ; patience = min(2*patience, maxPatience) {
 		c.turn++
-		id := fmt.Sprintf("hello-%d", c.turn)
-		p := c.here()
+		if err := c.send("exec bash --noprofile --norc --noediting"); err != nil {
+			return err
+		}
 		// A word split by quotes: an echo of the line is not the marker.
-		if err := c.send(`exec bash --noprofile --norc --noediting`); err != nil {
+		if err := c.send(fmt.Sprintf(`stty -echo; dmesg -n 1; PS1=; PS2=; echo "<""<hello-%d>>"`, c.turn)); err != nil {
 			return err
 		}
-		if err := c.send(fmt.Sprintf(`stty -echo; dmesg -n 1; PS1=; PS2=; echo "<""<%s>>"`, id)); err != nil {
-			return err
-		}
-		try, cancel := context.WithTimeout(ctx, c.patience)
-		_, err := c.find(try, &p, regexp.MustCompile("<<"+id+">>"))
+		try, cancel := context.WithTimeout(ctx, patience)
+		_, err := c.find(try, &p, hello)
 		cancel()
 		if err == nil || ctx.Err() != nil || errors.Is(err, errConsoleClosed) {
 			return err

@@ -93,6 +93,26 @@ func TestGreetAsksUntilAShellAnswers(t *testing.T) {
 	}
 }
 
+// On a busy host every answer came after the next question was asked, and none
+// was ever taken.
+func TestGreetTakesALateAnswer(t *testing.T) {
+	late := ""
+	c := shell(t, func(typed string) string {
+		if !strings.Contains(typed, "hello") {
+			return ""
+		}
+		answer := late
+		late = strings.NewReplacer(`""`, "", `"`, "").Replace(typed[strings.Index(typed, `echo`)+5:]) + "\r\n"
+		return answer
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c.patience = 20 * time.Millisecond
+	if err := c.greet(ctx); err != nil || c.turn > 2 {
+		t.Error(c.turn, err)
+	}
+}
+
 // loop is a guest's writer as the console shows it; the second answer is to
 // "stop".
 func loop(t *testing.T, reports string) *writer {
