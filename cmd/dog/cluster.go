@@ -48,7 +48,7 @@ func (d *dog) clusterShutdown() *cobra.Command {
 			if err != nil {
 				return failed(err, "get node list")
 			}
-			return d.print(fmt.Sprintf("would stop all %d nodes\n", len(nodes)))
+			return d.would(fmt.Sprintf("stop all %d nodes", len(nodes)))
 		})}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
 	return cmd
@@ -68,6 +68,9 @@ func (d *dog) clusterRecover() *cobra.Command {
 			}
 			if err := c.SetRecovery(ctx, args[0] == "enable"); err != nil {
 				return failed(err, "%s recovery", args[0])
+			}
+			if d.json() {
+				return nil
 			}
 			return d.print("Cluster recovery: " + args[0] + "\n")
 		})}
@@ -191,7 +194,7 @@ func (d *dog) format(ctx context.Context, c *api.Client, o *formatOptions) error
 		return err
 	}
 	if o.dryRun {
-		return d.print(fmt.Sprintf("would delete %d VDIs and snapshots and format with copies %s\n", vdis, o.req.Copies))
+		return d.would(fmt.Sprintf("delete %d VDIs and snapshots and format with copies %s", vdis, o.req.Copies))
 	}
 	if !d.json() {
 		if err := d.print("using backend " + o.store + " store\n"); err != nil {

@@ -272,6 +272,21 @@ func arguments(least, most int, names ...string) cobra.PositionalArgs {
 // json reports whether documents are wanted.
 func (d *dog) json() bool { return d.output == "json" }
 
+// would says what a command with --dry-run would do.
+func (d *dog) would(what string) error {
+	if d.json() {
+		return d.document(dryRun{Version: api.Version, DryRun: true, Would: what})
+	}
+	return d.print("would " + what + "\n")
+}
+
+// dryRun is what a command with --dry-run prints with -o json.
+type dryRun struct {
+	Version int    `json:"version"`
+	DryRun  bool   `json:"dryRun"`
+	Would   string `json:"would"`
+}
+
 // document prints one document of the API.
 func (d *dog) document(doc any) error {
 	data, err := json.MarshalIndent(doc, "", "  ")

@@ -135,7 +135,7 @@ func (d *dog) nodeKill() *cobra.Command {
 				ref, name = api.NodeRef{ID: n.ID}, n.Addr
 			}
 			if dryRun {
-				return d.print("would stop node " + name + "\n")
+				return d.would("stop node " + name)
 			}
 			return failed(c.KillNode(ctx, ref), "stop node %s", name)
 		})}

@@ -109,10 +109,19 @@ func (d *dog) nodeLog() *cobra.Command {
 		})}
 	list := &cobra.Command{Use: "list", Short: "List the levels", Args: arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
+			if d.json() {
+				return d.document(levels{Version: api.Version, Levels: api.LogLevels()})
+			}
 			d.talk("%s", levelList())
 			return nil
 		}}
 	return d.subgroup("log", "The log of the node", d.subgroup("level", "How much the node logs", get, set, list))
+}
+
+// levels is what `node log level list` prints with -o json, the most urgent first.
+type levels struct {
+	Version int      `json:"version"`
+	Levels  []string `json:"levels"`
 }
 
 func levelList() string {

@@ -267,6 +267,13 @@ func keepObject(ctx context.Context, c *api.Client, store *backup.Store, v *api.
 	return nil
 }
 
+// verified is what `vdi backup --verify -o json` prints.
+type verified struct {
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	Backups int    `json:"backups"` // that are good; with a bad one there is no document
+}
+
 // verifyBackups reads all that a directory has of a VDI.
 func (d *dog) verifyBackups(dir, name string) error {
 	store, err := backup.Existing(dir)
@@ -289,6 +296,9 @@ func (d *dog) verifyBackups(dir, name string) error {
 	}
 	if good == 0 {
 		return fmt.Errorf("%s has no backup of VDI %s", dir, name)
+	}
+	if d.json() {
+		return d.document(verified{Version: api.Version, Name: name, Backups: good})
 	}
 	return d.print(fmt.Sprintf("%d backups of %s are good\n", good, name))
 }

@@ -194,7 +194,7 @@ func (d *dog) vdiDelete() *cobra.Command {
 		if err != nil {
 			return failed(err, "delete %s", what)
 		}
-		return d.print(fmt.Sprintf("would delete %s (id %s)\n", what, v.ID))
+		return d.would(fmt.Sprintf("delete %s (id %s)", what, v.ID))
 	})
 	snapshotFlag(cmd, &req.Snapshot)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
@@ -248,7 +248,7 @@ func (d *dog) vdiRollback() *cobra.Command {
 				if _, err := findVDI(ctx, c, req.Name, req.Snapshot); err != nil {
 					return failed(err, "%s", what)
 				}
-				return d.print("would " + what + "\n")
+				return d.would(what)
 			}
 			if !force {
 				if err := d.confirm(rollbackQuestion(req)); err != nil {

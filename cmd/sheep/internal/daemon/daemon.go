@@ -81,6 +81,9 @@ func serve(ctx context.Context, s *Settings, pipe *readiness, version string, ru
 			if err := pipe.ready(file); err != nil {
 				log.Warn("cannot let go of the starter", "err", err)
 			}
+			if err := notify("READY=1"); err != nil {
+				log.Warn("systemd waits for this node", "err", err)
+			}
 		})
 	})
 	if err != nil {
