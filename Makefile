@@ -30,7 +30,7 @@ sim:
 	SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 24h -run TestSeeds ./internal/sim/world
 
 e2e: build
-	$(GO) test -count=1 -timeout 10m ./tests/...
+	$(GO) test -count=1 -p 1 -timeout 12m ./tests/...
 
 test: setup check unit e2e
 
