@@ -5,17 +5,20 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
 
-.PHONY: build check test demo setup unit e2e sim fuzz clean
+.PHONY: build lint check test demo demo-vm setup unit e2e sim clean
 
 build:
 	mkdir -p bin
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/sheep ./cmd/dog
 
-# Build, vet, format, tidy and unit tests; no root, no Debian packages needed.
-check: build
+# Build, format, vet, tidy.
+lint: build
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not gofmt-ed:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
+
+# What to run before a commit: no root, no Debian packages needed.
+check: lint
 	$(GO) test -short -timeout 5m $$($(GO) list ./... | grep -v '^sheepdog/tests/')
 
 unit:
@@ -32,7 +35,7 @@ sim:
 e2e: build
 	$(GO) test -count=1 -p 1 -timeout 12m ./tests/...
 
-test: setup check unit e2e
+test: setup lint unit e2e
 
 demo: setup build
 	scripts/demo.sh
