@@ -117,23 +117,27 @@ const undoTimeout = 10 * time.Second
 
 // Clone takes a snapshot of the source, clones it and deletes the snapshot again.
 // The time does not depend on the size.
-func (s *Store) Clone(ctx context.Context, source, name string, size uint64) (err error) {
+func (s *Store) Clone(ctx context.Context, source, name string, size uint64) (uint64, error) {
 	tag := passingTag + token()
-	shot, err := s.c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: source, Tag: tag})
-	if err != nil {
+	shot := &api.DeleteRequest{Name: source, Snapshot: api.Selector(tag)}
+	if _, err := s.c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: source, Tag: tag}); err != nil {
 		if unknownOutcome(err) {
-			s.undo(ctx, &api.DeleteRequest{Name: source, Snapshot: api.Selector(tag)})
+			s.undo(ctx, shot)
 		}
-		return err
+		return 0, err
 	}
-	_, err = s.c.CloneVDI(ctx, &api.CloneRequest{Source: source, Snapshot: api.Selector(tag), Name: name})
-	s.undo(ctx, &api.DeleteRequest{Name: source, Snapshot: api.Selector(tag)})
-	if err == nil && size > shot.Snapshot.SizeBytes {
-		if _, err = s.c.ResizeVDI(ctx, &api.ResizeRequest{Name: name, SizeBytes: size}); err != nil {
-			s.undo(ctx, &api.DeleteRequest{Name: name})
-		}
+	v, err := s.c.CloneVDI(ctx, &api.CloneRequest{Source: source, Snapshot: api.Selector(tag), Name: name})
+	s.undo(ctx, shot)
+	if err != nil {
+		return 0, err
 	}
-	return err
+	if size <= v.SizeBytes {
+		return v.SizeBytes, nil
+	}
+	if _, err = s.c.ResizeVDI(ctx, &api.ResizeRequest{Name: name, SizeBytes: size}); err != nil {
+		s.undo(ctx, &api.DeleteRequest{Name: name})
+	}
+	return size, err
 }
 
 // unknownOutcome reports whether a failed request may have been carried out.

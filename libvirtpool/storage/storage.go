@@ -28,8 +28,9 @@ type Store interface {
 	Find(ctx context.Context, name string) (VDI, error)
 	Create(ctx context.Context, name string, size uint64) error
 	// Clone makes a VDI of at least size bytes that shares what source holds
-	// now. It leaves nothing else behind, also when it fails.
-	Clone(ctx context.Context, source, name string, size uint64) error
+	// now, and returns its size. It leaves nothing else behind, also when it
+	// fails. It is sheepdog.ErrNotFound if there is no source.
+	Clone(ctx context.Context, source, name string, size uint64) (uint64, error)
 	// Delete removes the working VDI with all its snapshots.
 	Delete(ctx context.Context, name string) error
 	// Resize makes the VDI larger.

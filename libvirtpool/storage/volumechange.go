@@ -19,17 +19,16 @@ func (d *Driver) CreateVolume(ctx context.Context, pool, text string) (Volume, e
 	if err != nil {
 		return Volume{}, err
 	}
-	name := vdiName(p.Namespace, spec.name)
-	if spec.backing == "" {
-		err = d.store.Create(ctx, name, max(spec.capacity, minSize))
-	} else {
-		var base Volume
-		if base, err = d.VolumeByKey(ctx, "path", spec.backing); err != nil {
+	if spec.backing != "" {
+		base, err := d.VolumeByKey(ctx, "path", spec.backing)
+		if err != nil {
 			return Volume{}, err
 		}
-		err = d.store.Clone(ctx, base.VDI.Name, name, max(spec.capacity, base.VDI.Size))
+		return d.clone(ctx, p, spec, base.VDI.Name)
 	}
-	return d.made(ctx, p, spec, err)
+	size := max(spec.capacity, minSize)
+	err = d.store.Create(ctx, vdiName(p.Namespace, spec.name), size)
+	return made(p, spec, size, err)
 }
 
 // CloneVolume makes a volume from XML that holds what another one, of any pool,
@@ -39,12 +38,24 @@ func (d *Driver) CloneVolume(ctx context.Context, pool, text, fromPool, from str
 	if err != nil {
 		return Volume{}, err
 	}
-	source, err := d.Volume(ctx, fromPool, from)
+	source, err := d.activePool(ctx, fromPool)
 	if err != nil {
 		return Volume{}, err
 	}
-	err = d.store.Clone(ctx, source.VDI.Name, vdiName(p.Namespace, spec.name), max(spec.capacity, source.VDI.Size))
-	return d.made(ctx, p, spec, err)
+	v, err := d.clone(ctx, p, spec, vdiName(source.Namespace, from))
+	if errors.Is(err, sheepdog.ErrNotFound) {
+		err = rpc.Errorf(rpc.CodeNoVolume, "no storage vol with matching name '%s'", from)
+	}
+	return v, err
+}
+
+// clone does not look the source up first: who starts a machine waits for it.
+func (d *Driver) clone(ctx context.Context, p Pool, spec volumeSpec, source string) (Volume, error) {
+	size, err := d.store.Clone(ctx, source, vdiName(p.Namespace, spec.name), spec.capacity)
+	if errors.Is(err, sheepdog.ErrNotFound) {
+		return Volume{}, err
+	}
+	return made(p, spec, size, err)
 }
 
 // newVolume checks what is to be made.
@@ -64,14 +75,14 @@ func (d *Driver) newVolume(ctx context.Context, pool, text string) (Pool, volume
 }
 
 // made turns the outcome of a creation into a volume.
-func (d *Driver) made(ctx context.Context, p Pool, spec volumeSpec, err error) (Volume, error) {
+func made(p Pool, spec volumeSpec, size uint64, err error) (Volume, error) {
 	if errors.Is(err, sheepdog.ErrExists) {
 		return Volume{}, rpc.Errorf(rpc.CodeVolumeExists, "'%s'", spec.name)
 	}
 	if err != nil {
 		return Volume{}, failure(err, "create volume "+spec.name)
 	}
-	return d.volume(ctx, p, spec.name)
+	return Volume{Pool: p.Name, Name: spec.name, VDI: VDI{Name: vdiName(p.Namespace, spec.name), Size: size}}, nil
 }
 
 // Snapshots says what happens to a volume's snapshots when it is deleted.

@@ -119,16 +119,18 @@ func (c *Cluster) add(name string, data func() ([]byte, error)) error {
 }
 
 // Clone copies a VDI.
-func (c *Cluster) Clone(_ context.Context, source, name string, size uint64) error {
-	return c.add(name, func() ([]byte, error) {
+func (c *Cluster) Clone(_ context.Context, source, name string, size uint64) (uint64, error) {
+	err := c.add(name, func() ([]byte, error) {
 		from := c.vdis[source]
 		if from == nil {
 			return nil, fmt.Errorf("VDI %q: %w", source, sheepdog.ErrNotFound)
 		}
-		b := make([]byte, max(size, uint64(len(from.data))))
+		size = max(size, uint64(len(from.data)))
+		b := make([]byte, size)
 		copy(b, from.data)
 		return b, nil
 	})
+	return size, err
 }
 
 // Delete removes a VDI.

@@ -1,0 +1,171 @@
+#!/usr/bin/python3
+"""The calls of cloud managers, by python3-libvirt, at a sheep-libvirt.
+
+calls.py URI [DIRECT-URI]: with DIRECT-URI, of the libvirtd behind it, domains and
+the cost of forwarding are looked at too. Prints figures; any difference from what
+is expected is an exception.
+"""
+import statistics
+import sys
+import time
+
+import libvirt
+
+libvirt.registerErrorHandler(lambda _ctx, _err: None, None)
+uri = sys.argv[1]
+direct_uri = sys.argv[2] if len(sys.argv) > 2 else None
+conn = libvirt.open(uri)
+PIECE = 250 * 1024
+
+
+def figure(name, ms, limit=None):
+    print(f"{name}: {ms:.2f} ms" + (f" (limit {limit} ms)" if limit else ""))
+    # A loaded machine is given ten times the limit before the test fails.
+    assert limit is None or ms < 10 * limit, name
+
+
+def timed(f, *args):
+    began = time.monotonic()
+    result = f(*args)
+    return result, (time.monotonic() - began) * 1000
+
+
+def refused(code, f, *args):
+    try:
+        f(*args)
+    except libvirt.libvirtError as e:
+        assert e.get_error_code() == code, (e.get_error_code(), str(e))
+        return
+    raise AssertionError(f"{f} was not refused")
+
+
+def make_pool(name):
+    pool = conn.storagePoolDefineXML(f"<pool type='sheepdog'><name>{name}</name><source><name>{name}</name></source></pool>", 0)
+    pool.build(0)
+    pool.create(0)
+    pool.setAutostart(1)
+    pool.refresh(0)
+    assert pool.info()[0] == libvirt.VIR_STORAGE_POOL_RUNNING
+    assert conn.storagePoolLookupByName(name).UUIDString() == pool.UUIDString()
+    assert conn.storagePoolLookupByUUIDString(pool.UUIDString()).name() == name
+    return pool
+
+
+def drop_pool(pool):
+    for vol in pool.listAllVolumes():
+        vol.delete(0)
+    pool.destroy()
+    pool.undefine()
+    refused(libvirt.VIR_ERR_NO_STORAGE_POOL, conn.storagePoolLookupByName, pool.name())
+
+
+def volume_xml(name, capacity):
+    return f"<volume type='network'><name>{name}</name><capacity unit='bytes'>{capacity}</capacity><target><format type='raw'/></target></volume>"
+
+
+def upload(vol, data):
+    for off in range(0, len(data), PIECE):
+        piece = data[off:off + PIECE]
+        stream = conn.newStream(0)
+        vol.upload(stream, off, len(piece), 0)
+        sent = 0
+        while sent < len(piece):
+            sent += stream.send(piece[sent:])
+        stream.finish()
+
+
+def download(vol, length):
+    stream, out = conn.newStream(0), bytearray()
+    vol.download(stream, 0, length, 0)
+    while True:
+        piece = stream.recv(PIECE)
+        if not piece:
+            break
+        out += piece
+    stream.finish()
+    return bytes(out)
+
+
+def corecluster(bases, images):
+    data = bytes(range(256)) * 8000
+    base = bases.createXML(volume_xml("debian", 10 << 30), 0)
+    upload(base, data)
+    assert download(base, len(data)) == data
+    assert base.info()[:2] == [libvirt.VIR_STORAGE_VOL_NETWORK, 10 << 30]
+    xml = base.XMLDesc(0).replace("<name>debian</name>", "<name>vm0</name>")
+    vm, ms = timed(images.createXMLFrom, xml, base, 0)
+    figure("clone of a 10 GiB base", ms, 20)
+    assert download(vm, len(data)) == data
+    assert images.storageVolLookupByName("vm0").path() == vm.path() == "images/vm0"
+    assert conn.storageVolLookupByPath(vm.path()).name() == "vm0"
+    assert conn.storageVolLookupByKey(vm.key()).name() == "vm0"
+    assert vm.storagePoolLookupByVolume().name() == "images"
+    vm.resize(11 << 30, 0)
+    assert vm.info()[1] == 11 << 30
+    larger = images.createXMLFrom(volume_xml("larger", 12 << 30), base, 0)
+    assert larger.info()[1] == 12 << 30
+    times = [timed(images.createXMLFrom, volume_xml(f"row{n}", 1), base, 0)[1] for n in range(20)]
+    figure("first five of 20 clones", statistics.median(times[:5]), 20)
+    figure("last five of 20 clones", statistics.median(times[-5:]), 20)
+    refused(libvirt.VIR_ERR_STORAGE_VOL_EXIST, images.createXMLFrom, xml, base, 0)
+    base.delete(0)
+    assert download(vm, len(data)) == data
+    refused(libvirt.VIR_ERR_NO_STORAGE_VOL, bases.storageVolLookupByName, "debian")
+
+
+def lifecycle():
+    """libvirt-tck's scripts/storage: persistent and transient life."""
+    xml = "<pool type='sheepdog'><name>tck</name><uuid>11111111-1111-1111-1111-111111111111</uuid></pool>"
+    other = xml.replace("11111111-1111", "22222222-1111")
+    pool = conn.storagePoolDefineXML(xml, 0)
+    assert not pool.isActive() and pool.isPersistent() and "tck" in conn.listDefinedStoragePools()
+    refused(libvirt.VIR_ERR_OPERATION_FAILED, conn.storagePoolDefineXML, other, 0)
+    refused(libvirt.VIR_ERR_OPERATION_FAILED, conn.storagePoolDefineXML, xml.replace(">tck<", ">tck2<"), 0)
+    refused(libvirt.VIR_ERR_OPERATION_INVALID, pool.refresh, 0)
+    refused(libvirt.VIR_ERR_OPERATION_INVALID, pool.destroy)
+    pool.create(0)
+    assert "tck" in conn.listStoragePools() and "tck" not in conn.listDefinedStoragePools()
+    refused(libvirt.VIR_ERR_OPERATION_INVALID, pool.create, 0)
+    refused(libvirt.VIR_ERR_OPERATION_INVALID, pool.undefine)
+    conn.storagePoolDefineXML(pool.XMLDesc(0), 0)
+    pool.destroy()
+    pool.delete(0)
+    pool.undefine()
+    pool = conn.storagePoolCreateXML(xml, 0)
+    assert pool.isActive() and not pool.isPersistent()
+    refused(libvirt.VIR_ERR_OPERATION_INVALID, conn.storagePoolCreateXML, xml, 0)
+    names = {p.name() for p in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_TRANSIENT)}
+    assert names == {"tck"}, names
+    assert "tck" in {p.name() for p in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_SHEEPDOG)}
+    assert "tck" not in {p.name() for p in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_DIR)}
+    pool.destroy()
+    refused(libvirt.VIR_ERR_NO_STORAGE_POOL, conn.storagePoolLookupByName, "tck")
+
+
+def thousand(images):
+    have = images.numOfVolumes()
+    for n in range(1000 - have):
+        images.createXML(volume_xml(f"many{n}", 1 << 30), 0)
+    figure("refresh of 1000 volumes", timed(images.refresh, 0)[1], 1000)
+    vols, ms = timed(images.listAllVolumes, 0)
+    figure("list of 1000 volumes", ms, 1000)
+    assert len(vols) == 1000
+
+
+def median_call(c):
+    c.getLibVersion()
+    return statistics.median(timed(c.getLibVersion)[1] for _ in range(500))
+
+
+if __name__ == "__main__":
+    lifecycle()
+    bases, images = make_pool("bases"), make_pool("images")
+    corecluster(bases, images)
+    thousand(images)
+    drop_pool(bases)
+    drop_pool(images)
+    if direct_uri:
+        direct = libvirt.open(direct_uri)
+        figure("direct call", median_call(direct))
+        figure("forwarded call", median_call(conn))
+    print("CALLS-OK")

@@ -1,0 +1,252 @@
+// Package libvirt runs sheep-libvirt as users meet it: the real virsh,
+// python3-libvirt, libvirtd and QEMU, at a cluster of three real sheep. It needs
+// root, for a libvirtd of its own. `make build` makes the binaries first.
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// world is a cluster, a libvirtd and what the tests start beside them.
+type world struct {
+	t    *testing.T
+	dir  string
+	bin  string
+	port int // of the first sheep
+}
+
+// start makes three sheep, formatted with three copies.
+func start(t *testing.T) *world {
+	t.Helper()
+	bin, err := filepath.Abs("../../bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"sheep", "dog", "sheep-libvirt"} {
+		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+			t.Fatalf("no binaries: %v; run make build first", err)
+		}
+	}
+	dir, err := os.MkdirTemp("", "shl") // short: it holds unix sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w := &world{t: t, dir: dir, bin: bin}
+	ports := freePorts(t, 3)
+	w.port = ports[0]
+	for i, port := range ports {
+		w.run(fmt.Sprintf("sheep%d", i), filepath.Join(bin, "sheep"), "-f", "-c", "local:"+filepath.Join(dir, "local"),
+			"-p", strconv.Itoa(port), "-z", strconv.Itoa(i), "--nbd", "none", filepath.Join(dir, "s"+strconv.Itoa(i)))
+	}
+	w.eventually(30*time.Second, "three sheep see each other", func() error {
+		out, err := w.dogTry("node", "list", "-r")
+		if n := len(strings.Fields(out)); err != nil || strings.Count(strings.TrimSpace(out), "\n") != 2 {
+			return fmt.Errorf("%d words: %v", n, err)
+		}
+		return nil
+	})
+	w.dog("cluster", "format", "--copies", "3")
+	return w
+}
+
+// run starts a process that is ended with the test.
+func (w *world) run(name, program string, args ...string) *exec.Cmd {
+	w.t.Helper()
+	log, err := os.Create(filepath.Join(w.dir, name+".log"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	err = cmd.Start()
+	log.Close()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		w.stop(cmd)
+		if w.t.Failed() {
+			b, _ := os.ReadFile(log.Name())
+			w.t.Logf("log of %s:\n%s", name, b[max(0, len(b)-4000):])
+		}
+	})
+	return cmd
+}
+
+// stop ends a process, hard if it does not end by itself.
+func (w *world) stop(cmd *exec.Cmd) {
+	if cmd.ProcessState != nil {
+		return
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(15*time.Second, func() { _ = cmd.Process.Kill() })
+	_ = cmd.Wait()
+	kill.Stop()
+}
+
+// serve starts a sheep-libvirt and returns its socket.
+func (w *world) serve(name string, args ...string) (socket string) {
+	w.t.Helper()
+	socket = filepath.Join(w.dir, name+".sock")
+	w.run(name, filepath.Join(w.bin, "sheep-libvirt"), append([]string{"--listen", socket, "--state", filepath.Join(w.dir, name),
+		"--spool", w.dir, "--api", "127.0.0.1:" + strconv.Itoa(w.port)}, args...)...)
+	w.answers(socket)
+	return socket
+}
+
+// libvirtd starts a libvirtd of its own and returns its process and directory.
+func (w *world) libvirtd() (cmd *exec.Cmd, dir string) {
+	w.t.Helper()
+	if os.Getuid() != 0 {
+		w.t.Skip("SKIPPED: a libvirtd of our own needs root")
+	}
+	script, err := filepath.Abs("libvirtd.sh")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	dir = filepath.Join(w.dir, "lv")
+	cmd = w.run("libvirtd", script, w.mkdir("lv"))
+	w.answers(filepath.Join(dir, "run/libvirt-sock"))
+	return cmd, dir
+}
+
+func (w *world) mkdir(name string) string {
+	w.t.Helper()
+	dir := filepath.Join(w.dir, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	return dir
+}
+
+func (w *world) answers(socket string) {
+	w.t.Helper()
+	w.eventually(30*time.Second, socket+" answers", func() error {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	})
+}
+
+func (w *world) dogTry(args ...string) (string, error) {
+	out, err := exec.Command(filepath.Join(w.bin, "dog"), append(args, "-p", strconv.Itoa(w.port))...).Output()
+	return string(out), err
+}
+
+func (w *world) dog(args ...string) string {
+	w.t.Helper()
+	out, err := w.dogTry(args...)
+	if err != nil {
+		w.t.Fatalf("dog %v: %v", args, err)
+	}
+	return out
+}
+
+// client is virsh at one URI.
+type client struct {
+	t   *testing.T
+	uri string
+}
+
+// try runs a command and returns what it says, also when it fails.
+func (c client) try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "virsh", append([]string{"-q", "-c", c.uri}, args...)...).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+func (c client) do(args ...string) string {
+	c.t.Helper()
+	out, err := c.try(args...)
+	if err != nil {
+		c.t.Fatalf("virsh %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// refused wants a command to fail with words in its error.
+func (c client) refused(words string, args ...string) {
+	c.t.Helper()
+	if out, err := c.try(args...); err == nil || !strings.Contains(out, words) {
+		c.t.Errorf("virsh %s: want an error with %q, got %v\n%s", strings.Join(args, " "), words, err, out)
+	}
+}
+
+// eventually polls until check returns nil. It is for conditions that have no
+// event to wait for from outside.
+func (w *world) eventually(limit time.Duration, what string, check func() error) {
+	w.t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("not within %v: %s: %v", limit, what, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// need skips a test aloud when a tool is missing.
+func need(t *testing.T, tools ...string) {
+	t.Helper()
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("SKIPPED: %s is not installed: apt-get install libvirt-clients libvirt-daemon-system python3-libvirt qemu-system-x86 qemu-utils", tool)
+		}
+	}
+}
+
+// needPython skips aloud without python3-libvirt.
+func needPython(t *testing.T) {
+	t.Helper()
+	if err := exec.Command("/usr/bin/python3", "-c", "import libvirt").Run(); err != nil {
+		t.Skip("SKIPPED: python3-libvirt is not installed")
+	}
+}
+
+// python runs calls.py and logs its figures.
+func python(t *testing.T, uris ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "/usr/bin/python3", append([]string{"calls.py"}, uris...)...).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "CALLS-OK") {
+		t.Fatalf("calls.py: %v\n%s", err, out)
+	}
+	t.Logf("\n%s", out)
+}
+
+func freePorts(t *testing.T, n int) (ports []int) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addr, ok := l.Addr().(*net.TCPAddr)
+		if !ok {
+			t.Fatal(errors.New("no TCP address"))
+		}
+		ports = append(ports, addr.Port)
+	}
+	return ports
+}

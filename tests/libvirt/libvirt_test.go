@@ -1,0 +1,207 @@
+package libvirt
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// file makes a file of n bytes with something in every block but some holes.
+func (w *world) file(name string, n int) string {
+	w.t.Helper()
+	b := bytes.Repeat([]byte(name+" 0123456789abcdef\n"), n/(len(name)+18)+1)[:n]
+	clear(b[n/3 : n/2])
+	path := filepath.Join(w.dir, name)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return path
+}
+
+func (w *world) same(a, b string, n int64) {
+	w.t.Helper()
+	if out, err := exec.Command("cmp", "-n", fmt.Sprint(n), a, b).CombinedOutput(); err != nil {
+		w.t.Errorf("%s and %s differ: %s", a, b, out)
+	}
+}
+
+// Storage alone: every verb of virsh, streams in both directions, qcow2, a second
+// host, a restart.
+func TestStorageAlone(t *testing.T) {
+	need(t, "virsh", "qemu-img")
+	w := start(t)
+	first := client{t, "storage+unix:///system?socket=" + w.serve("a", "--listen-ro", filepath.Join(w.dir, "ro.sock"))}
+	second := client{t, "storage+unix:///system?socket=" + w.serve("b")}
+	reader := client{t, "storage+unix:///system?socket=" + filepath.Join(w.dir, "ro.sock")}
+
+	first.do("pool-define-as", "images", "sheepdog", "--source-host", "localhost", "--source-name", "img")
+	first.do("pool-start", "images")
+	first.do("pool-autostart", "images")
+	first.refused("already active", "pool-start", "images")
+	w.eventually(5*time.Second, "another host sees the pool", func() error {
+		if out := second.do("pool-list", "--all"); !strings.Contains(out, "images") {
+			return fmt.Errorf("only %q", out)
+		}
+		return nil
+	})
+	if out := first.do("pool-info", "--bytes", "images"); !strings.Contains(out, "running") || strings.Contains(out, "Capacity:       0") {
+		t.Error(out)
+	}
+	first.do("vol-create-as", "images", "base", "8MiB")
+	const n = 5_000_001
+	raw := w.file("raw", n)
+	first.do("vol-upload", "--pool", "images", "base", raw)
+	first.do("vol-clone", "--pool", "images", "base", "copy")
+	back := filepath.Join(w.dir, "back")
+	for _, sparse := range []string{"--length=8388608", "--sparse"} {
+		first.do("vol-download", "--pool", "images", "copy", back, sparse)
+		w.same(raw, back, n)
+	}
+	first.do("vol-upload", "--pool", "images", "copy", "--offset", "1048576", "--sparse", raw)
+	first.do("vol-download", "--pool", "images", "copy", back, "--offset", "1048576")
+	w.same(raw, back, n)
+	first.do("vol-download", "--pool", "images", "base", back)
+	w.same(raw, back, n)
+
+	qcow := filepath.Join(w.dir, "img.qcow2")
+	if out, err := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", raw, qcow).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	first.do("vol-create-as", "images", "fromqcow", "1MiB")
+	first.do("vol-upload", "--pool", "images", "fromqcow", qcow)
+	first.do("vol-download", "--pool", "images", "fromqcow", back)
+	w.same(raw, back, n)
+
+	first.do("vol-delete", "--pool", "images", "base")
+	first.do("vol-resize", "--pool", "images", "copy", "16MiB")
+	first.do("vol-wipe", "--pool", "images", "copy")
+	first.refused("Storage volume not found", "vol-info", "--pool", "images", "base")
+	if out := reader.do("vol-list", "images"); !strings.Contains(out, "img/copy") || strings.Contains(out, "base") {
+		t.Error(out)
+	}
+	reader.refused("read only", "vol-delete", "--pool", "images", "copy")
+	first.do("pool-destroy", "images")
+	first.do("pool-undefine", "images")
+	w.eventually(5*time.Second, "another host sees that the pool is gone", func() error {
+		if out := second.do("pool-list", "--all"); strings.Contains(out, "images") {
+			return fmt.Errorf("still %q", out)
+		}
+		return nil
+	})
+	if out := w.dog("vdi", "list", "-r"); strings.Contains(out, "libvirt-clone") || strings.Contains(out, ".libvirt") {
+		t.Errorf("left behind:\n%s", out)
+	}
+}
+
+// The calls of a cloud manager's agent, at storage alone.
+func TestManagersCalls(t *testing.T) {
+	need(t, "virsh")
+	needPython(t)
+	w := start(t)
+	python(t, "storage+unix:///system?socket="+w.serve("a"))
+}
+
+const domainText = `<domain type='qemu'><name>%s</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>
+<devices><disk type='%s' device='disk'><source %s/><target dev='vda' bus='virtio'/></disk><memballoon model='none'/></devices></domain>`
+
+// In front of a libvirtd: both kinds of pools, domains on volumes, snapshots, and
+// libvirtd restarted behind us.
+func TestInFrontOfLibvirtd(t *testing.T) {
+	need(t, "virsh", "libvirtd", "qemu-system-x86_64")
+	w := start(t)
+	daemon, lv := w.libvirtd()
+	direct := client{t, "qemu+unix:///system?socket=" + filepath.Join(lv, "run/libvirt-sock")}
+	c := client{t, "qemu+unix:///system?socket=" + w.serve("c", "--upstream", filepath.Join(lv, "run/libvirt-sock"))}
+
+	c.do("pool-define-as", "dir", "dir", "--target", w.mkdir("pool"))
+	c.do("pool-start", "dir")
+	c.do("pool-define-as", "images", "sheepdog", "--source-host", "localhost", "--source-name", "images")
+	c.do("pool-start", "images")
+	c.refused("already", "pool-define-as", "dir", "sheepdog", "--source-host", "localhost", "--source-name", "x")
+	if out := c.do("pool-list", "--all"); !strings.Contains(out, "dir") || !strings.Contains(out, "images") {
+		t.Error(out)
+	}
+	if out := direct.do("pool-list", "--all"); strings.Contains(out, "images") {
+		t.Errorf("libvirtd itself knows\n%s", out)
+	}
+	c.do("vol-create-as", "dir", "file", "1M")
+	c.do("vol-delete", "--pool", "dir", "file")
+	c.do("vol-create-as", "images", "base", "64M")
+	w.domains(c, direct)
+
+	w.stop(daemon)
+	if out, err := c.try("list"); err == nil {
+		t.Errorf("without libvirtd there is\n%s", out)
+	}
+	w.run("libvirtd-again", "./libvirtd.sh", lv)
+	w.eventually(30*time.Second, "libvirtd is back", func() error { _, err := c.try("list"); return err })
+	if out := c.do("list"); !strings.Contains(out, "by-pool") {
+		t.Errorf("after libvirtd's restart there is\n%s", out)
+	}
+	c.do("destroy", "by-pool")
+	needPython(t)
+	c.do("pool-destroy", "images")
+	c.do("pool-undefine", "images")
+	python(t, c.uri, direct.uri)
+}
+
+// domains makes one with each form of a disk.
+func (w *world) domains(c, direct client) {
+	t := w.t
+	for name, form := range map[string][2]string{"by-pool": {"volume", "pool='images' volume='by-pool'"}, "by-protocol": {"network", "protocol='sheepdog' name='images/by-protocol'"}} {
+		c.do("vol-clone", "--pool", "images", "base", name)
+		path := filepath.Join(w.dir, name+".xml")
+		if err := os.WriteFile(path, fmt.Appendf(nil, domainText, name, form[0], form[1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		c.do("define", path)
+		c.do("start", name)
+		t.Logf("define and start %s: %v", name, time.Since(began).Round(time.Millisecond))
+		if out := c.do("domstate", name); out != "running" {
+			t.Errorf("%s is %s", name, out)
+		}
+		if out := direct.do("dumpxml", name); !strings.Contains(out, "protocol='nbd'") || !strings.Contains(out, "error_policy='stop'") {
+			t.Errorf("libvirtd has\n%s", out)
+		}
+		shown := c.do("dumpxml", "--inactive", name)
+		if !strings.Contains(shown, fmt.Sprintf("<source pool='images' volume='%s'/>", name)) {
+			t.Errorf("the client gets\n%s", shown)
+		}
+		if err := os.WriteFile(path, []byte(shown), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.do("define", path)
+	}
+	c.do("attach-device", "by-pool", w.device("base", "vdb"))
+	c.do("attach-device", "--config", "by-pool", w.device("base", "vdc"))
+	c.do("detach-device", "--config", "by-pool", w.device("base", "vdc"))
+	c.do("snapshot-create-as", "by-pool", "snap", "--disk-only")
+	if out := w.dog("vdi", "list", "images/by-pool"); !strings.Contains(out, "snap") {
+		t.Errorf("no snapshot of the VDI:\n%s", out)
+	}
+	c.refused("Guest agent", "snapshot-create-as", "by-pool", "other", "--disk-only", "--quiesce")
+	c.refused("--disk-only", "snapshot-create-as", "by-pool", "other")
+	if out := w.dog("vdi", "list", "images/by-pool"); strings.Contains(out, "other") {
+		t.Errorf("an abandoned snapshot is left:\n%s", out)
+	}
+	c.do("snapshot-delete", "by-pool", "snap")
+	c.do("destroy", "by-protocol")
+	c.do("undefine", "by-protocol")
+}
+
+func (w *world) device(volume, target string) string {
+	w.t.Helper()
+	path := filepath.Join(w.dir, "device.xml")
+	text := fmt.Sprintf("<disk type='volume' device='disk'><source pool='images' volume='%s'/><target dev='%s' bus='virtio'/></disk>", volume, target)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return path
+}
