@@ -31,7 +31,6 @@ const (
 	snapRevertRunning      = 1
 	snapRevertPaused       = 2
 	xmlSecure              = 1 // VIR_DOMAIN_XML_SECURE
-	xmlInactiveDomain      = 2
 )
 
 // Bounds of the steps of a snapshot.
@@ -267,17 +266,14 @@ func (c *session) snapshotVDIs(ctx context.Context, r *snapshotRequest) (taken [
 	return taken, nil
 }
 
-// record writes the snapshot into libvirt's list.
+// record writes the snapshot into libvirt's list, with the domain as it was then:
+// a disk that was plugged in meanwhile is part of it.
 func (c *session) record(ctx context.Context, r *snapshotRequest) error {
-	config, err := c.domainXML(ctx, r.dom, xmlSecure|xmlInactiveDomain)
+	all, err := c.srv.disks.Disks(r.xml)
 	if err != nil {
 		return snapshotFailure(rpc.CodeFailed, "read the domain's configuration", err)
 	}
-	all, err := c.srv.disks.Disks(config)
-	if err != nil {
-		return snapshotFailure(rpc.CodeFailed, "read the domain's configuration", err)
-	}
-	rec := domxml.Record{Name: r.asked.Name, Description: r.asked.Description, Created: time.Now().Unix(), Disks: all, DomainXML: config}
+	rec := domxml.Record{Name: r.asked.Name, Description: r.asked.Description, Created: time.Now().Unix(), Disks: all, DomainXML: r.xml}
 	var e rpc.Encoder
 	r.dom.encode(&e)
 	e.String(rec.XML())
