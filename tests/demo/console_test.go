@@ -129,24 +129,64 @@ func report64(n int) string {
 	return fmt.Sprintf("\r\n<<wrote:%d:%032x>>\r\n", n, n)
 }
 
-func TestWriterRecordsWhatWasSynced(t *testing.T) {
-	var reports strings.Builder
-	for n := range filesBefore + filesAfter {
-		reports.WriteString(report64(n))
-	}
-	reports.WriteString("[ 1.0] noise <<wrote:99:[ 1.1] torn\r\n")
-	w := loop(t, reports.String())
-	ran := false
-	// The reports after the disturbance come only when it has begun.
-	_, err := w.during(t.Context(), func() error {
-		ran = true
-		return w.con.send("more")
+// running is a guest's writer that goes on until "stop" is typed. Every third
+// report is torn by another program.
+func running(t *testing.T) *writer {
+	t.Helper()
+	near, far := net.Pipe()
+	typed, done := make(chan string), make(chan struct{})
+	go func() {
+		defer close(typed)
+		for in := bufio.NewScanner(far); in.Scan(); {
+			typed <- in.Text()
+		}
+	}()
+	go func() {
+		defer close(done)
+		<-typed // the loop
+		for n := 0; ; n++ {
+			select {
+			case <-typed:
+				fmt.Fprintf(far, "<<stopped:%d>>\r\n", n)
+				for range typed {
+				}
+				return
+			default:
+			}
+			text := report64(n)
+			if n%3 == 2 {
+				text = fmt.Sprintf("<<wrote:%d:[ 1.1] torn\r\n", n)
+			}
+			if _, err := far.Write([]byte(text)); err != nil {
+				for range typed {
+				}
+				return
+			}
+		}
+	}()
+	c := newConsole(near)
+	t.Cleanup(func() {
+		c.close()
+		far.Close()
+		<-done
 	})
-	if err != nil || !ran {
-		t.Fatal(ran, err)
+	return &writer{con: c, files: make(files)}
+}
+
+func TestWriterRecordsWhatWasSynced(t *testing.T) {
+	w := running(t)
+	disturbed := false
+	p, err := w.during(t.Context(), func() error { disturbed = true; return nil })
+	if err != nil || !disturbed {
+		t.Fatal(disturbed, err)
 	}
-	if len(w.files) != filesBefore+filesAfter || w.files[3] != fmt.Sprintf("%032x", 3) || w.next != 100 {
-		t.Errorf("%d files, next %d: %v", len(w.files), w.next, w.files)
+	if w.next < filesBefore+filesAfter || p.written != len(w.files) || len(w.files) != w.next-w.next/3 {
+		t.Errorf("%d files recorded, %d written, next %d", len(w.files), p.written, w.next)
+	}
+	for n, sum := range w.files {
+		if n%3 == 2 || sum != fmt.Sprintf("%032x", n) {
+			t.Errorf("file %d: %q", n, sum)
+		}
 	}
 }
 
