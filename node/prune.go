@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -93,7 +94,7 @@ func (n *Node) prune(ctx context.Context) error {
 			by[l]++
 		}
 	}
-	cmd := &directory.Prune{Time: time.Now(), Layers: make(map[sheepdog.LayerID][]sheepdog.LayerID)}
+	cmd := &directory.Prune{Time: time.Now(), Epoch: v.Epoch, Layers: make(map[sheepdog.LayerID][]sheepdog.LayerID)}
 	for _, l := range absorbing {
 		for _, a := range l.Absorbed {
 			if by[a] == storing {
@@ -101,8 +102,7 @@ func (n *Node) prune(ctx context.Context) error {
 			}
 		}
 	}
-	// A node that joined meanwhile was not asked; look again next time.
-	if now := n.cluster.View(); len(cmd.Layers) == 0 || now.Epoch != v.Epoch {
+	if len(cmd.Layers) == 0 {
 		return nil
 	}
 	kind, body, err := directory.Encode(cmd)
@@ -111,6 +111,17 @@ func (n *Node) prune(ctx context.Context) error {
 	}
 	_, err = n.cluster.Propose(ctx, kind, body)
 	return err
+}
+
+// gatePrune refuses to forget layers when the members are not those that were
+// asked. One that joined meanwhile may still hold blocks under a name that is
+// to be forgotten, which the others have under another name: it compares equal
+// before the commit, and drops them after it.
+func (n *Node) gatePrune(cmd directory.Prune) error {
+	if now := n.cluster.View(); now.Epoch != cmd.Epoch {
+		return fmt.Errorf("prune asked the members of epoch %d, it is %d now: %w", cmd.Epoch, now.Epoch, sheepdog.ErrConflict)
+	}
+	return nil
 }
 
 // handleMerged answers methodMerged.

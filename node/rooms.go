@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"sheepdog"
@@ -159,6 +160,9 @@ func (n *Node) gate(ctx context.Context, kind string, body []byte) error {
 	case <-n.wired:
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+	if cmd, ok, err := directory.ParsePrune(kind, body); ok {
+		return errors.Join(err, n.gatePrune(cmd))
 	}
 	cmd, ok, err := directory.ParseAcquire(kind, body)
 	if !ok || err != nil {

@@ -186,6 +186,19 @@ func (b *backfill) object(ctx context.Context, l *listed) error {
 			return fmt.Errorf("layer %d: %w", e.Layer, err)
 		}
 	}
+	return b.unmoved(l.layers[0])
+}
+
+// unmoved refuses what was compared if the directory here has absorbed or
+// dropped a layer that the source listed. The source's blocks of such a layer
+// were not found under the name of the one that absorbed it, and ours may have
+// been discarded as blocks that nobody has.
+func (b *backfill) unmoved(listed []sheepdog.ListEntry) error {
+	for _, e := range listed {
+		if owner, ok := b.cfg.Layers.Owner(e.Layer); !ok || owner != e.Layer {
+			return fmt.Errorf("layer %d was absorbed or dropped meanwhile: %w", e.Layer, sheepdog.ErrConflict)
+		}
+	}
 	return nil
 }
 

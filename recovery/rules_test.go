@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -262,6 +263,26 @@ func TestUnreachableReplicaIsNotPassedOver(t *testing.T) {
 	c.locked(func() { c.down[2] = false })
 	c.run(c.complete, 1)
 	c.sameAs(1, 2)
+}
+
+// TestBackfillBeginsAnewWhenALayerIsAbsorbed: what was compared counts only if
+// the directory here had the source's layers under their own names all the time.
+func TestBackfillBeginsAnewWhenALayerIsAbsorbed(t *testing.T) {
+	c := newCluster(t, twoPlusOne(), nil)
+	c.layers.Add(3, fam, top)
+	b := &backfill{Agent: c.nodes[3].agent}
+	listed := []sheepdog.ListEntry{{Object: object(0), Layer: top}, {Object: object(0), Layer: 3}}
+	if err := b.unmoved(listed); err != nil {
+		t.Fatal(err)
+	}
+	c.layers.Absorb(top, 3)
+	if err := b.unmoved(listed); !errors.Is(err, sheepdog.ErrConflict) {
+		t.Errorf("got %v after a layer was absorbed", err)
+	}
+	c.layers.Remove(3)
+	if err := b.unmoved(listed[1:]); !errors.Is(err, sheepdog.ErrConflict) {
+		t.Errorf("got %v after a layer was dropped", err)
+	}
 }
 
 func TestCollect(t *testing.T) {

@@ -12,3 +12,15 @@ func ParseAcquire(kind string, body []byte) (cmd Acquire, ok bool, err error) {
 	}
 	return *parsed.(*Acquire), true, nil
 }
+
+// ParsePrune likewise reads a Prune.
+func ParsePrune(kind string, body []byte) (cmd Prune, ok bool, err error) {
+	if kind != kindPrune {
+		return cmd, false, nil
+	}
+	parsed, err := parse(kind, body)
+	if err != nil {
+		return cmd, true, err
+	}
+	return *parsed.(*Prune), true, nil
+}

@@ -13,6 +13,8 @@ import (
 type Prune struct {
 	Time   time.Time                               `json:"time"`
 	Layers map[sheepdog.LayerID][]sheepdog.LayerID `json:"layers"`
+	// Epoch is the membership that was asked; the leader's gate refuses another.
+	Epoch sheepdog.Epoch `json:"epoch,omitempty"`
 }
 
 func (c *Prune) validate() error {
