@@ -9,7 +9,7 @@ export CGO_ENABLED = 0
 
 build:
 	mkdir -p bin
-	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/sheep ./cmd/dog
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/sheep ./cmd/dog ./cmd/sheep-libvirt
 
 # Build, format, vet, tidy.
 lint: build
