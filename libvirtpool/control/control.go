@@ -8,7 +8,6 @@ package control
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -103,8 +102,23 @@ func (s *Store) Create(ctx context.Context, name string, size uint64) error {
 	return err
 }
 
-// passingTag begins the tags of snapshots that live only while a clone is made.
+// passingTag begins the tags of snapshots that live only while a clone is made. The
+// time follows, in hex digits of seconds since 1970, and then what makes it unique:
+// what the cluster knows as a snapshot's time is when its VDI was made.
 const passingTag = "libvirt-clone-"
+
+func newPassingTag(now time.Time) string {
+	var b [8]byte
+	rand.Read(b[:])
+	return fmt.Sprintf("%s%x-%x", passingTag, now.Unix(), b)
+}
+
+// passingSince is when the clone began that a snapshot is for.
+func passingSince(tag string) (time.Time, bool) {
+	text, _, _ := strings.Cut(strings.TrimPrefix(tag, passingTag), "-")
+	n, err := strconv.ParseInt(text, 16, 64)
+	return time.Unix(n, 0), err == nil
+}
 
 // passingAge is when such a snapshot was certainly left behind by a process that
 // died.
@@ -118,7 +132,7 @@ const undoTimeout = 10 * time.Second
 // Clone takes a snapshot of the source, clones it and deletes the snapshot again.
 // The time does not depend on the size.
 func (s *Store) Clone(ctx context.Context, source, name string, size uint64) (uint64, error) {
-	tag := passingTag + token()
+	tag := newPassingTag(time.Now())
 	shot := &api.DeleteRequest{Name: source, Snapshot: api.Selector(tag)}
 	if _, err := s.c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: source, Tag: tag}); err != nil {
 		if unknownOutcome(err) {
@@ -166,7 +180,8 @@ func (s *Store) Sweep(ctx context.Context) error {
 	}
 	for i := range all {
 		v := &all[i]
-		if !passing(v) || time.Since(v.Created) < passingAge {
+		since, ok := passingSince(v.Tag)
+		if !passing(v) || !ok || time.Since(since) < passingAge {
 			continue
 		}
 		err := s.c.DeleteVDI(ctx, &api.DeleteRequest{Name: v.Name, Snapshot: api.Selector(v.Tag)})
@@ -175,13 +190,6 @@ func (s *Store) Sweep(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// token is text that nobody else has.
-func token() string {
-	var b [8]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
 }
 
 // Delete removes a VDI and its snapshots; the working VDI goes first, so that
