@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestPackage builds the .deb, unpacks it, and starts its programs as the
+// service does: systemd hears that the node is ready, and SIGTERM ends it.
+func TestPackage(t *testing.T) {
+	need(t, "dpkg-deb")
+	dir := t.TempDir()
+	build := exec.CommandContext(t.Context(), "packaging/deb.sh", "1.2.3", dir)
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	packages, err := filepath.Glob(filepath.Join(dir, "sheepdog_1.2.3_*.deb"))
+	if err != nil || len(packages) != 1 {
+		t.Fatal(packages, err)
+	}
+	root := filepath.Join(dir, "root")
+	tool(t, "dpkg-deb", "-x", packages[0], root)
+	if out := tool(t, "dpkg-deb", "-f", packages[0], "Package", "Version"); out != "Package: sheepdog\nVersion: 1.2.3\n" {
+		t.Errorf("%q", out)
+	}
+	for _, path := range []string{"usr/sbin/sheep", "usr/bin/dog", "lib/systemd/system/sheepdog.service", "etc/default/sheepdog", "var/lib/sheepdog",
+		"usr/share/man/man8/dog.8.gz", "usr/share/man/man8/dog-vdi-create.8.gz", "usr/share/bash-completion/completions/dog"} {
+		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
+			t.Error(err)
+		}
+	}
+	runPackaged(t, root)
+}
+
+func runPackaged(t *testing.T, root string) {
+	t.Helper()
+	short, err := os.MkdirTemp("", "shp") // short: it holds unix sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(short)
+	socket := filepath.Join(short, "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := strconv.Itoa(freePort(t))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	sheep := exec.CommandContext(ctx, filepath.Join(root, "usr/sbin/sheep"), "-f", "-l", "level=info,dst=stdout", "-p", port,
+		"-c", "local:"+filepath.Join(short, "local"), "--nbd", "none", filepath.Join(short, "meta"))
+	sheep.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
+	var log bytes.Buffer
+	sheep.Stdout, sheep.Stderr = &log, &log
+	if err := sheep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	l.SetReadDeadline(time.Now().Add(30 * time.Second))
+	b := make([]byte, 64)
+	n, err := l.Read(b)
+	if err != nil || string(b[:n]) != "READY=1" {
+		t.Errorf("notified of %q, %v", b[:n], err)
+	}
+	out := tool(t, filepath.Join(root, "usr/bin/dog"), "node", "list", "-r", "-p", port)
+	if !strings.HasPrefix(out, "0 127.0.0.1:"+port+" ") {
+		t.Errorf("%q", out)
+	}
+	if err := sheep.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := sheep.Wait(); err != nil {
+		t.Errorf("sheep ended with %v\n%s", err, log.String())
+	}
+}
