@@ -70,7 +70,8 @@ func decodeTombstone(key, value []byte) (tombstone, error) {
 //	 8 store(8)
 //	16 checkpoint's lastLSN(8)
 //	24 disks(4)
-//	.. disk(2) zero(2) words(4), then the words(8) of the bitmap of used blocks
+//	.. disk(2) zero(2) words(4), then the words(8) of the bitmaps of the blocks
+//	   in use and of slack
 //	.. CRC-32C(4) of all before
 const (
 	spaceMagic   = 0x464c4453 // "SDLF"
@@ -102,14 +103,14 @@ func encodeSpace(store uint64, last lsn, vols []*volume) []byte {
 	for _, v := range vols {
 		b = le.AppendUint32(b, uint32(v.id))
 		b = le.AppendUint32(b, uint32(len(v.space.used)))
-		for _, w := range v.space.used {
+		for _, w := range slices.Concat(v.space.used, v.space.slack) {
 			b = le.AppendUint64(b, w)
 		}
 	}
 	return le.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-// decodeSpace reads the bitmaps of used blocks by disk.
+// decodeSpace reads the two bitmaps of each disk, one after the other.
 func decodeSpace(b []byte, store uint64) (last lsn, used map[diskID][]uint64, err error) {
 	le := binary.LittleEndian
 	if len(b) < spaceFixed+4 || le.Uint32(b) != spaceMagic {
@@ -129,10 +130,10 @@ func decodeSpace(b []byte, store uint64) (last lsn, used map[diskID][]uint64, er
 	used = make(map[diskID][]uint64)
 	disks := le.Uint32(b[24:])
 	for body = body[spaceFixed:]; len(body) > 0; disks-- {
-		if len(body) < 8 || uint64(len(body)-8) < 8*uint64(le.Uint32(body[4:])) {
+		if len(body) < 8 || uint64(len(body)-8) < 16*uint64(le.Uint32(body[4:])) {
 			return 0, nil, errTruncated
 		}
-		words := make([]uint64, le.Uint32(body[4:]))
+		words := make([]uint64, 2*int(le.Uint32(body[4:])))
 		for i := range words {
 			words[i] = le.Uint64(body[8+8*i:])
 		}
@@ -178,12 +179,13 @@ func (d *Disk) takeSpace(last lsn) (bool, error) {
 
 func (d *Disk) applySpace(used map[diskID][]uint64) bool {
 	for _, v := range d.volumes.order {
-		if len(used[v.id]) != len(v.space.used) {
+		if len(used[v.id]) != 2*len(v.space.used) {
 			return false
 		}
 	}
 	for _, v := range d.volumes.order {
-		v.space.restore(used[v.id])
+		n := len(v.space.used)
+		v.space.restore(used[v.id][:n], used[v.id][n:])
 	}
 	return true
 }

@@ -210,7 +210,7 @@ func FuzzSmallDecoders(f *testing.F) {
 	f.Add(header{present: 1, digest: 2}.encode())
 	f.Add(checkpoint{1, 2}.encode())
 	f.Add(diskRecord{5, "/x"}.encode())
-	f.Add(encodeSpace(1, 2, []*volume{{id: 3, space: &space{used: []uint64{1, 2}}}}))
+	f.Add(encodeSpace(1, 2, []*volume{{id: 3, space: &space{used: []uint64{1, 2}, slack: []uint64{4, 5}}}}))
 	c := change{key: []byte("k"), value: []byte("v")}
 	f.Add(c.intent(1).value)
 	f.Fuzz(func(t *testing.T, b []byte) {

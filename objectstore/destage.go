@@ -340,11 +340,10 @@ func (d *Disk) retire(last generation, upto lsn) error {
 // trim gives unused space back when there is much of it.
 func (d *Disk) trim() error {
 	for _, v := range d.volumes.order {
-		keep := max(v.space.usedBlocks()/16, 16<<20/blockSize)
 		if v.failed.Load() {
 			continue
 		}
-		if err := v.trim(keep); err != nil {
+		if err := v.trim(); err != nil {
 			return err
 		}
 	}

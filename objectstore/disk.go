@@ -152,11 +152,6 @@ func (d *Disk) settle() error {
 	if err := d.destage(true); err != nil {
 		return err
 	}
-	for _, v := range d.volumes.order {
-		if err := v.trim(0); err != nil {
-			return err
-		}
-	}
 	return d.saveSpace()
 }
 

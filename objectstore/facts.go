@@ -51,6 +51,7 @@ func (d *Disk) Usage() (sheepdog.Usage, error) {
 		if err != nil {
 			return u, diskError("space of "+v.dir, err)
 		}
+		free += v.space.slackBlocks() * blockSize
 		u.Free += free - min(free, v.quota.reserve)
 	}
 	return u, nil

@@ -146,9 +146,6 @@ func TestFullFileSystem(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := u.d.volumes.order[0].trim(0); err != nil {
-		t.Fatal(err)
-	}
 	mustWrite(t, u.d, dataOp(900, 1, 0, storetest.Fill(1, 64), 1))
 	check()
 }

@@ -28,7 +28,7 @@ func Open(opts Options) (*Disk, error) {
 		tombstones:    make(map[objectKey]lsn),
 		dirty:         dirtySet{piles: make(map[*pile]struct{})},
 		volumes:       volumes{byID: make(map[diskID]*volume), noSync: opts.NoSync},
-		metaQuota:     quota{fs: opts.files, dir: opts.Meta, reserve: uint64(opts.ReserveBytes)},
+		metaQuota:     quota{fs: opts.files, dir: opts.Meta, reserve: uint64(opts.ReserveBytes) / 2},
 	}
 	d.journal.init()
 	if err := d.open(); err != nil {

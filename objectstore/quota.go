@@ -22,8 +22,9 @@ type quota struct {
 }
 
 // admit refuses n bytes if they would leave less than the reserve and what is
-// held: bytes that were admitted and wait in the log.
-func (q *quota) admit(n, held uint64) error {
+// held: bytes that were admitted and wait in the log. Spare bytes are ours
+// already and count as free.
+func (q *quota) admit(n, held, spare uint64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.budget >= n {
@@ -35,6 +36,7 @@ func (q *quota) admit(n, held uint64) error {
 		return diskError("space of "+q.dir, err)
 	}
 	keep := q.reserve + held
+	free += spare
 	if free < keep+n {
 		return fmt.Errorf("%s has %d bytes free and keeps %d for housekeeping: delete something or add space: %w",
 			q.dir, free, keep, sheepdog.ErrNoSpace)

@@ -70,8 +70,22 @@ func (s *space) allocate(n uint64, runs []spaceRun) []spaceRun {
 	return runs
 }
 
-// mayGrow: addresses are at most half again what is in use, and a file.
-func (s *space) mayGrow() bool { return s.blocks() < s.nUsed+s.nUsed/2+s.perFile }
+// mayGrow: addresses are at most half again what is in use, and a file; and
+// slack is used up first when there is much of it, because to use it again
+// costs less than to give it back and take other space.
+func (s *space) mayGrow() bool {
+	return s.blocks() < s.nUsed+s.nUsed/2+s.perFile && s.nSlack < max(s.nUsed/8, minSlack/2)
+}
+
+// minSlack is the slack that is always kept for the next writes, in blocks.
+const minSlack = 16 << 20 / blockSize
+
+// excess is how much slack is more than is kept: a quarter of what is in use.
+func (s *space) excess() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nSlack - min(s.nSlack, max(s.nUsed/4, minSlack))
+}
 
 // spaceRun is blocks in a row of one disk.
 type spaceRun struct{ at, n uint64 }
@@ -241,14 +255,16 @@ func (s *space) clear() {
 	s.nUsed = 0
 }
 
-// restore takes a bitmap of used blocks over; nothing free takes space.
-func (s *space) restore(used []uint64) {
+// restore takes bitmaps of an earlier life over.
+func (s *space) restore(used, slack []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	copy(s.used, used)
-	s.nUsed = 0
-	for _, w := range s.used {
-		s.nUsed += uint64(bits.OnesCount64(w))
+	copy(s.slack, slack)
+	s.nUsed, s.nSlack = 0, 0
+	for i := range s.used {
+		s.nUsed += uint64(bits.OnesCount64(s.used[i]))
+		s.nSlack += uint64(bits.OnesCount64(s.slack[i]))
 	}
 	s.nUsed -= s.blocks() / s.perFile
 }

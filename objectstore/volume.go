@@ -142,6 +142,11 @@ func (v *volume) file(block uint64) (*extentFile, int64, error) {
 	return v.files[no], int64(block%v.space.perFile) * blockSize, nil
 }
 
+// admit asks for room for n bytes; see quota.
+func (v *volume) admit(n, held uint64) error {
+	return v.quota.admit(n, held, v.space.slackBlocks()*blockSize)
+}
+
 // allocate takes n blocks, growing as needed.
 func (v *volume) allocate(n uint64) ([]run, error) {
 	var got []spaceRun
@@ -240,23 +245,27 @@ func (v *volume) sync(noSync bool) error {
 	return nil
 }
 
-// trim gives space back that is not in use, when it is more than keep blocks.
-func (v *volume) trim(keep uint64) error {
-	if v.space.slackBlocks() <= keep {
-		return nil
-	}
-	for at := uint64(0); ; {
-		r, ok := v.space.claimSlack(at)
-		if !ok {
-			return nil
+// trim gives the excess of slack back, long rows first.
+func (v *volume) trim() error {
+	for _, row := range []uint64{longRow, 8, 1} {
+		for at := uint64(0); v.space.excess() > 0; {
+			r, ok := v.space.claimSlack(at)
+			if !ok {
+				break
+			}
+			at = r.at + r.n
+			if r.n < row {
+				v.space.release(r, false)
+				continue
+			}
+			err := v.punch(r)
+			v.space.release(r, err == nil)
+			if err != nil {
+				return err
+			}
 		}
-		err := v.punch(r)
-		v.space.release(r, err == nil)
-		if err != nil {
-			return err
-		}
-		at = r.at + r.n
 	}
+	return nil
 }
 
 // punch never crosses a file, whose header block is always in use.

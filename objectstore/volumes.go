@@ -57,7 +57,7 @@ func (s *volumes) ranked(id sheepdog.ObjectID) []*volume {
 func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) ([]run, error) {
 	err := fmt.Errorf("no disk works: %w", sheepdog.ErrIO)
 	for _, v := range s.ranked(id) {
-		if err = v.quota.admit(uint64(len(data)), held); err != nil {
+		if err = v.admit(uint64(len(data)), held); err != nil {
 			continue
 		}
 		var runs []run
@@ -145,7 +145,7 @@ func (s *volumes) close() error {
 func (s *volumes) admit(id sheepdog.ObjectID, n, held uint64) error {
 	err := fmt.Errorf("no disk works: %w", sheepdog.ErrIO)
 	for _, v := range s.ranked(id) {
-		if err = v.quota.admit(n, held); err == nil {
+		if err = v.admit(n, held); err == nil {
 			return nil
 		}
 	}

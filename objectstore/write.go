@@ -81,7 +81,7 @@ func (d *Disk) prepareData(t *task, op *sheepdog.Op) error {
 		t.e.crcs[i] = crc32.Checksum(op.Data[i*blockSize:][:blockSize], castagnoli)
 	}
 	held := uint64(d.journal.segments()) * uint64(d.journal.segLen) * blockSize
-	if err := d.metaQuota.admit(uint64(len(op.Data)), 0); err != nil {
+	if err := d.metaQuota.admit(uint64(len(op.Data)), 0, 0); err != nil {
 		return err
 	}
 	if len(op.Data) >= LargeWrite {
