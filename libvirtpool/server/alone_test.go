@@ -123,6 +123,36 @@ func TestUploadFailsClearly(t *testing.T) {
 	c.must(rpc.PoolIsActive, "p", noUUID) // the connection is as good as before
 }
 
+// Two clients write one volume at once, each a half of it.
+func TestTwoClientsOnOneVolume(t *testing.T) {
+	w := start(t, nil)
+	w.pool("p", "v", 4<<20)
+	var wg sync.WaitGroup
+	for half := range 2 {
+		c := w.dial("").open()
+		serial := c.begin(rpc.VolumeUpload, "p", "v", "", uint64(half)<<21, uint64(2<<20), 0)
+		c.read()
+		wg.Go(func() {
+			h := rpc.Header{Program: rpc.ProgramRemote, Version: 1, Procedure: rpc.VolumeUpload, Type: rpc.Stream, Serial: serial, Status: rpc.Continue}
+			for off := 0; off < 2<<20; off += 128 << 10 {
+				if _, err := rpc.NewMessage(h, bytes.Repeat([]byte{byte(half + 1)}, 128<<10)).WriteTo(c.conn); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			h.Status = rpc.OK
+			_, _ = rpc.NewMessage(h, nil).WriteTo(c.conn)
+			if m, err := rpc.ReadMessage(c.conn); err != nil || m.Status != rpc.OK {
+				t.Errorf("half %d: %v", half, err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := w.cluster.Bytes("p/v"); !bytes.Equal(got, append(bytes.Repeat([]byte{1}, 2<<20), bytes.Repeat([]byte{2}, 2<<20)...)) {
+		t.Error("the halves do not hold what each client wrote")
+	}
+}
+
 func TestSparseStreams(t *testing.T) {
 	w := start(t, nil)
 	w.pool("p", "v", 1<<20)

@@ -11,7 +11,13 @@ import (
 func (c *session) proxyCall(m *rpc.Message) error {
 	switch m.Procedure {
 	case rpc.ConnectOpen:
-		return c.answer(m.Header, func(ctx context.Context, out *rpc.Encoder) error { return c.open(ctx, m, out) })
+		// Not in the background: nothing of the client may reach libvirtd between
+		// the open and the moment when libvirtd knows who the client is.
+		var out rpc.Encoder
+		if err := c.open(c.ctx, m, &out); err != nil {
+			return c.fail(m.Header, err)
+		}
+		return c.reply(m.Header, out.Bytes())
 	case rpc.ConnectClose:
 		c.closing.Store(true)
 	case rpc.ConnectFeature:

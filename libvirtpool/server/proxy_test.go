@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"net"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -190,6 +192,42 @@ func TestIdentityGoesUpstream(t *testing.T) {
 	defer d.mu.Unlock()
 	if d.flags&openReadOnly == 0 {
 		t.Error("the read-only socket opened libvirtd for writing")
+	}
+}
+
+// Calls that a client sends right behind its open must not run as this process:
+// libvirtd gets them after the identity.
+func TestNothingOvertakesTheIdentity(t *testing.T) {
+	w, d := behind(t)
+	gate := make(chan struct{})
+	d.mu.Lock()
+	d.hold[rpc.ConnectOpen] = gate
+	d.mu.Unlock()
+	c := w.dial("")
+	c.begin(rpc.ConnectOpen, null{}, 0)
+	c.begin(rpc.DomainDefineXML, "<domain/>")
+	for d.saw(rpc.ConnectOpen) == 0 {
+		runtime.Gosched()
+	}
+	close(gate)
+	c.read()
+	c.read()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	identity, define := slices.Index(d.calls, rpc.ConnectSetIdentity), slices.Index(d.calls, rpc.DomainDefineXML)
+	if identity < 0 || define < identity {
+		t.Errorf("libvirtd got %v", d.calls)
+	}
+}
+
+// A client cannot answer our own calls by using their serials.
+func TestOurSerialsAreNotTheClients(t *testing.T) {
+	w, _ := behind(t)
+	c := w.dial("").open()
+	c.serial = ownSerials
+	c.begin(rpc.ConnectHostname)
+	if _, err := rpc.ReadMessage(c.conn); err == nil {
+		t.Error("a serial of ours was taken")
 	}
 }
 

@@ -77,8 +77,6 @@ type Server struct {
 	disks    domxml.Rewriter
 	hostname string
 	slots    chan struct{} // one token per client
-
-	wg sync.WaitGroup // sessions
 }
 
 // New makes a server.
@@ -105,7 +103,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, a Access) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	defer l.Close()
-	defer s.wg.Wait()
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
 	for {
 		conn, err := l.Accept()
 		if ctx.Err() != nil {
@@ -121,12 +120,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, a Access) error {
 			}
 			continue
 		}
-		s.admit(ctx, conn, a)
+		s.admit(ctx, conn, a, &sessions)
 	}
 }
 
 // admit serves a connection unless there are too many.
-func (s *Server) admit(ctx context.Context, conn net.Conn, a Access) {
+func (s *Server) admit(ctx context.Context, conn net.Conn, a Access, sessions *sync.WaitGroup) {
 	select {
 	case s.slots <- struct{}{}:
 	default:
@@ -134,14 +133,12 @@ func (s *Server) admit(ctx context.Context, conn net.Conn, a Access) {
 		conn.Close()
 		return
 	}
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
+	sessions.Go(func() {
 		defer func() { <-s.slots }()
 		if err := s.session(ctx, conn, a); err != nil {
 			s.log.Info("a client's connection ended", "err", err)
 		}
-	}()
+	})
 }
 
 // Watch keeps what is known of pools fresh until ctx ends, so that calls can be

@@ -98,6 +98,8 @@ func (c *session) readClient() error {
 // handle is called in the order of messages and must not wait for the cluster.
 func (c *session) handle(m *rpc.Message) error {
 	switch {
+	case c.up != nil && m.Serial >= ownSerials:
+		return fmt.Errorf("%w: serial %d, which is kept for calls of ours", rpc.ErrMalformed, m.Serial)
 	case m.Program == rpc.ProgramKeepalive:
 		return c.keepalive(m)
 	case m.Program != rpc.ProgramRemote || m.Version != rpc.Version:

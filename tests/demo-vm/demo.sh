@@ -23,6 +23,8 @@ finish() {
 	code=$?
 	[ $code = 0 ] || tail -n 20 "$dir"/*.log >&2 || :
 	for vm in vm1 vm2; do v destroy $vm >/dev/null 2>&1 || :; done
+	# Machines outlive libvirtd; none may be left.
+	for pid in "$dir"/lv/run/qemu/*.pid; do [ ! -e "$pid" ] || kill -9 "$(cat "$pid")" 2>/dev/null || :; done
 	for ((i = ${#pids[@]} - 1; i >= 0; i--)); do kill "${pids[i]}" 2>/dev/null || :; wait "${pids[i]}" 2>/dev/null || :; done
 	rm -rf "$dir"
 	exit $code

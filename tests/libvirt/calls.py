@@ -161,7 +161,8 @@ if __name__ == "__main__":
     lifecycle()
     bases, images = make_pool("bases"), make_pool("images")
     corecluster(bases, images)
-    thousand(images)
+    if direct_uri:
+        thousand(images)
     drop_pool(bases)
     drop_pool(images)
     if direct_uri:

@@ -117,9 +117,21 @@ func (w *world) libvirtd() (cmd *exec.Cmd, dir string) {
 		w.t.Fatal(err)
 	}
 	dir = filepath.Join(w.dir, "lv")
+	w.t.Cleanup(func() { killMachines(dir) }) // machines outlive libvirtd
 	cmd = w.run("libvirtd", script, w.mkdir("lv"))
 	w.answers(filepath.Join(dir, "run/libvirt-sock"))
 	return cmd, dir
+}
+
+// killMachines ends what is left of the domains of a libvirtd.
+func killMachines(dir string) {
+	files, _ := filepath.Glob(filepath.Join(dir, "run/qemu/*.pid"))
+	for _, f := range files {
+		b, _ := os.ReadFile(f)
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 func (w *world) mkdir(name string) string {
