@@ -49,6 +49,9 @@ type Config struct {
 	Clock      func() time.Duration
 	Identity   sheepdog.NodeID
 	NoNBD      bool // no NBD at all, not even the socket
+	// Wrap is put around every replica that this node's gateway and recovery talk
+	// to, its own included, for faults that a network cannot make.
+	Wrap func(to sheepdog.Member, r sheepdog.Replica) sheepdog.Replica
 }
 
 // maxSocketPath is what a unix socket's path may have on Linux, in bytes.

@@ -60,10 +60,14 @@ func (l layers) Changed() <-chan struct{} { return l.dir.Changed() }
 type peers struct{ n *Node }
 
 func (p peers) Replica(m sheepdog.Member) sheepdog.Replica {
-	if m.ID == p.n.self.ID {
-		return p.n.replica
+	var r sheepdog.Replica = p.n.replica
+	if m.ID != p.n.self.ID {
+		r = p.n.pool.Replica(m)
 	}
-	return p.n.pool.Replica(m)
+	if p.n.cfg.Wrap != nil {
+		r = p.n.cfg.Wrap(m, r)
+	}
+	return r
 }
 
 func (p peers) Forwarder(m sheepdog.Member) sheepdog.Forwarder {

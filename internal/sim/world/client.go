@@ -157,9 +157,14 @@ func (c *client) span() (off, n uint64) {
 	return off / sheepdog.BlockSize * sheepdog.BlockSize, n
 }
 
+// limited is the context of a call: it ends with the node.
+func (c *client) limited() (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(c.host.life(), callLimit, errStalled)
+}
+
 // step does one call.
 func (c *client) step() {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), callLimit, errStalled)
+	ctx, cancel := c.limited()
 	defer cancel()
 	off, n := c.span()
 	switch d := c.rng.IntN(100); {
@@ -203,7 +208,7 @@ func (c *client) judge(what string, n *node.Node, h *Host, err error) {
 		c.vol = nil
 	case errors.Is(err, sheepdog.ErrClosed):
 		c.vol = nil // it is being killed
-	case errors.Is(err, sheepdog.ErrNotFound) && c.l.Gone(c.name):
+	case (errors.Is(err, sheepdog.ErrNotFound) || errors.Is(err, sheepdog.ErrFrozen)) && c.l.Gone(c.name):
 		c.vol = nil
 	default:
 		c.l.Fault(fmt.Errorf("client %d at node %d: %s of VDI %s at %v: %w", c.id, h.Number, what, c.name, c.w.Now(), err))
@@ -233,7 +238,7 @@ func (a *admin) run() {
 }
 
 func (a *admin) step() {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), callLimit, errStalled)
+	ctx, cancel := a.limited()
 	defer cancel()
 	switch d := a.rng.IntN(10); {
 	case d < 4 && len(a.snaps) < 6:
@@ -252,12 +257,15 @@ func (a *admin) step() {
 }
 
 // answer judges an error of a call to the control API: one that may come when
-// nodes die and leaders change leaves the outcome open.
+// nodes die and leaders change leaves the outcome open. A command that was
+// repeated after its coordinator died may meet its own first run and exist
+// already; a node that has just started does not know the format.
 func (a *admin) answer(what string, err error) bool {
 	if err == nil {
 		return true
 	}
-	for _, ok := range []error{sheepdog.ErrNoQuorum, sheepdog.ErrUnreachable, sheepdog.ErrClosed, sheepdog.ErrConflict, sheepdog.ErrBusy, sheepdog.ErrBehind} {
+	for _, ok := range []error{sheepdog.ErrNoQuorum, sheepdog.ErrUnreachable, sheepdog.ErrClosed, sheepdog.ErrConflict,
+		sheepdog.ErrBusy, sheepdog.ErrBehind, sheepdog.ErrNotFormatted, sheepdog.ErrExists} {
 		if errors.Is(err, ok) && !errors.Is(err, errStalled) {
 			a.w.Tracef("admin: %s at node %d: %v", what, a.host.Number, err)
 			return false

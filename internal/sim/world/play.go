@@ -2,6 +2,7 @@ package world
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -62,8 +63,10 @@ func (w *World) Run(s Script) (*Play, error) {
 	w.Format()
 	p.create()
 	p.begin()
+	end := sync.OnceFunc(func() { close(p.stop) })
+	defer end() // also when a test is given up
 	p.faults()
-	close(p.stop)
+	end()
 	p.wg.Wait()
 	w.Tracef("clients have stopped")
 	w.Heal()
@@ -71,7 +74,7 @@ func (w *World) Run(s Script) (*Play, error) {
 	w.AwaitWhole()
 	w.FinalLook(p.Ledger)
 	if err := p.Ledger.First(); err != nil {
-		return p, err
+		return p, errors.Join(err, w.audit())
 	}
 	w.Audit()
 	w.Tracef("audit passed")

@@ -72,6 +72,8 @@ type Host struct {
 	// guarded by World.mu
 	node   *node.Node
 	engine *Engine
+	ctx    context.Context // of what clients ask of the node
+	end    context.CancelFunc
 }
 
 // New makes a world of hosts on which nothing runs.
@@ -159,6 +161,15 @@ func (h *Host) Boot() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h.node, h.engine = n, engine
+	h.ctx, h.end = context.WithCancel(context.Background())
+}
+
+// life is the context of what clients ask of the node; it ends when the node
+// is killed.
+func (h *Host) life() context.Context {
+	h.world.mu.Lock()
+	defer h.world.mu.Unlock()
+	return h.ctx
 }
 
 func (w *World) logger(h *Host) *slog.Logger {
@@ -190,6 +201,7 @@ func (h *Host) Kill() {
 		return
 	}
 	w.Tracef("kill %d", h.Number)
+	h.end()
 	engine.Cut()
 	w.net.Kill(h.Name)
 	h.frozen = false
@@ -216,6 +228,7 @@ func (h *Host) Leave() {
 	if err := n.Close(context.Background()); err != nil {
 		w.t.Errorf("node %d did not stop cleanly: %v", h.Number, err)
 	}
+	h.end()
 	engine.Cut()
 	w.net.Kill(h.Name)
 }
