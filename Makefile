@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
 
-.PHONY: build lint check test demo demo-vm setup unit e2e sim clean
+.PHONY: build lint check test demo demo-vm man deb setup unit e2e sim clean
 
 build:
 	mkdir -p bin
@@ -39,6 +39,16 @@ test: setup lint unit e2e
 
 demo: setup build
 	scripts/demo.sh
+
+demo-vm: setup build
+	$(GO) run ./tests/demo-vm
+
+man: build
+	mkdir -p bin/man
+	bin/dog man --dir bin/man
+
+deb: build
+	packaging/deb.sh
 
 clean:
 	rm -rf bin
