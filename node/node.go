@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -268,16 +269,12 @@ func (n *Node) registerLocal() error {
 }
 
 func (n *Node) seeds() []string {
-	var out []string
+	var all []string
 	if n.cfg.LocalFile != "" {
-		out = localFile(n.cfg.LocalFile).list()
+		all = localFile(n.cfg.LocalFile).list()
 	}
-	for _, s := range append(out, n.cfg.Seeds...) {
-		if s != n.self.Addr {
-			out = append(out, s)
-		}
-	}
-	return out
+	all = append(all, n.cfg.Seeds...)
+	return slices.DeleteFunc(all, func(s string) bool { return s == n.self.Addr })
 }
 
 // wire joins what serves data.

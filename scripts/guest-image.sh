@@ -62,6 +62,13 @@ ExecStart=/bin/sh -c 'echo GUEST-READY > /dev/ttyS0'
 [Install]
 WantedBy=multi-user.target
 U
+# An emulated guest on a busy host is slow: do not give its devices up.
+mkdir -p etc/systemd/system.conf.d
+cat > etc/systemd/system.conf.d/slow.conf <<'U'
+[Manager]
+DefaultDeviceTimeoutSec=600
+DefaultTimeoutStartSec=600
+U
 # Runs only in the boot that this script makes.
 cat > $unit/bootloader.service <<'U'
 [Unit]
