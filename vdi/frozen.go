@@ -2,8 +2,10 @@ package vdi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"sheepdog"
 	"sheepdog/vdi/directory"
@@ -188,29 +190,62 @@ func (r *frozenReader) retain() {
 // another, so the list of layers must be the same before and after.
 func loadObjectMap(ctx context.Context, dir *directory.Directory, objects Objects, top sheepdog.LayerID) (*indexSet, error) {
 	for {
+		changed := dir.Changed()
 		layers := logicalChain(dir, top)
 		if len(layers) == 0 {
 			return nil, fmt.Errorf("layer %d was deleted: %w", top, sheepdog.ErrNotFound)
 		}
-		set := newIndexSet()
-		for _, l := range layers {
-			if !l.Written {
-				continue
-			}
-			fam, ok := dir.Family(l.Family)
-			if !ok {
-				return nil, fmt.Errorf("family %d: %w", l.Family, sheepdog.ErrNotFound)
-			}
-			scope := sheepdog.Scope{Family: l.Family, Policy: fam.Policy}
-			if err := objects.LayerIndexes(ctx, scope, l.ID, set.add); err != nil {
+		set, err := indexesOf(ctx, dir, objects, layers)
+		switch {
+		case errors.Is(err, sheepdog.ErrNotFound):
+			// Another node knows already that one of them was deleted.
+			if err := awaitNews(ctx, changed); err != nil {
 				return nil, err
 			}
-		}
-		if sameLayers(layers, logicalChain(dir, top)) {
+		case err != nil:
+			return nil, err
+		case sameLayers(layers, logicalChain(dir, top)):
 			return set, nil
 		}
 	}
 }
+
+// indexesOf is what the layers may hold together.
+func indexesOf(ctx context.Context, dir *directory.Directory, objects Objects, layers []directory.Layer) (*indexSet, error) {
+	set := newIndexSet()
+	for _, l := range layers {
+		if !l.Written {
+			continue
+		}
+		fam, ok := dir.Family(l.Family)
+		if !ok {
+			return nil, fmt.Errorf("family %d: %w", l.Family, sheepdog.ErrNotFound)
+		}
+		scope := sheepdog.Scope{Family: l.Family, Policy: fam.Policy}
+		if err := objects.LayerIndexes(ctx, scope, l.ID, set.add); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+// awaitNews waits for a change of the directory, for a moment, or until ctx
+// ends.
+func awaitNews(ctx context.Context, changed <-chan struct{}) error {
+	t := time.NewTimer(newsPause)
+	defer t.Stop()
+	select {
+	case <-changed:
+		return nil
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// newsPause is how long a reader waits to hear what other nodes know.
+const newsPause = 20 * time.Millisecond
 
 // logicalChain lists the layer and those below it in its family, newest first.
 func logicalChain(dir *directory.Directory, top sheepdog.LayerID) []directory.Layer {

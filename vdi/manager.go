@@ -263,6 +263,9 @@ func (c *coordinator) loadTop(ctx context.Context) error {
 	}
 	if l.Parent != 0 {
 		below, err := c.m.frozen.objectMap(ctx, l.Parent)
+		if now, ok := dir.Layer(l.ID); err != nil && ok && now.Parent != l.Parent {
+			return fmt.Errorf("layer below %d was deleted meanwhile: %w", l.ID, errMoved)
+		}
 		if err != nil {
 			return err
 		}
