@@ -41,7 +41,8 @@ demo: setup build
 	scripts/demo.sh
 
 demo-vm: setup build
-	$(GO) run ./tests/demo-vm
+	scripts/guest-image.sh cache/guest.raw
+	tests/demo-vm/demo.sh cache/guest.raw
 
 man: build
 	mkdir -p bin/man
