@@ -21,8 +21,9 @@ lint: build
 check: lint
 	$(GO) test -short -timeout 5m $$($(GO) list ./... | grep -v '^sheepdog/tests/')
 
+# Few seeds of simulated clusters here, for the time; make sim plays more.
 unit:
-	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v '^sheepdog/tests/')
+	SEEDS=6 $(GO) test -timeout 15m $$($(GO) list ./... | grep -v '^sheepdog/tests/')
 
 setup:
 	scripts/setup.sh
