@@ -10,13 +10,11 @@ type task struct {
 	err  *error // where the outcome goes
 }
 
-// call is what one caller wants committed: tasks in order, or a function that
-// runs in the commit role.
+// call is what one caller wants committed, in order.
 type call struct {
 	tasks      []task
 	next       int  // tasks before it are committed
 	structural bool // drops and merges
-	run        func()
 	done       bool
 	wake       chan bool // true: take the commit role; false: done
 }
@@ -45,7 +43,7 @@ func newCall() *call { return callPool.Get().(*call) }
 
 func (c *call) release() {
 	clear(c.tasks)
-	c.tasks, c.next, c.structural, c.run, c.done = c.tasks[:0], 0, false, nil, false
+	c.tasks, c.next, c.structural, c.done = c.tasks[:0], 0, false, false
 	callPool.Put(c)
 }
 
@@ -77,11 +75,7 @@ func (d *Disk) commit(c *call) {
 func (d *Disk) commitGroup() {
 	q := &d.committer
 	first, finished := q.take(d.journal.segLen - 1)
-	if first.run != nil {
-		first.run()
-	} else {
-		d.commitTasks(first.structural)
-	}
+	d.commitTasks(first.structural)
 	for _, c := range finished {
 		c.done = true
 		if c != first {
@@ -99,7 +93,7 @@ func (q *committer) take(segment uint32) (first *call, finished []*call) {
 	first = q.queue[0]
 	room := groupRoom{limit: min(segment, maxGroupBlocks)}
 	for i, c := range q.queue {
-		if i > 0 && (c.run != nil || first.run != nil || c.structural != first.structural) || !q.takeCall(c, &room) {
+		if i > 0 && c.structural != first.structural || !q.takeCall(c, &room) {
 			break
 		}
 		q.finished = append(q.finished, c)
@@ -171,12 +165,4 @@ func (d *Disk) account(out *outcome) {
 	if bytes > d.maxDirtyBytes/2 || d.crowded(0.5) {
 		d.kickAll()
 	}
-}
-
-// inCommitRole runs f while nothing is committed.
-func (d *Disk) inCommitRole(f func()) {
-	c := newCall()
-	c.run = f
-	d.commit(c)
-	c.release()
 }

@@ -158,7 +158,7 @@ func (p *pile) save() (s *savedPile, logged int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s = &savedPile{p: p, since: p.since, freed: p.freed}
-	p.since, p.freed, p.saving = 0, nil, true
+	p.since, p.freed = 0, nil
 	for _, o := range p.objects {
 		if !o.dirty {
 			continue
@@ -199,7 +199,6 @@ func (d *Disk) unsave(s *savedPile) {
 	p := s.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.saving = false
 	p.since = s.since
 	p.freed = append(s.freed, p.freed...)
 	for i := range s.objects {
@@ -255,7 +254,6 @@ func (d *Disk) publishAll(saved []*savedPile) {
 func (d *Disk) publish(s *savedPile) {
 	p := s.p
 	p.mu.Lock()
-	p.saving = false
 	for i := range s.objects {
 		so := &s.objects[i]
 		for j := range so.chunks {

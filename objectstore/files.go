@@ -36,8 +36,6 @@ type file interface {
 	// PunchHole gives the space of a range back; it reads as zeros.
 	PunchHole(off, n int64) error
 	Size() (int64, error)
-	// Allocated is the space that the file takes, in bytes.
-	Allocated() (int64, error)
 	Close() error
 }
 
@@ -112,14 +110,6 @@ func (f hostFile) Size() (int64, error) {
 		return 0, err
 	}
 	return st.Size(), nil
-}
-
-func (f hostFile) Allocated() (int64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0, err
-	}
-	return st.Blocks * 512, nil
 }
 
 // diskError wraps an error of a file operation in the sentinel on which

@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"testing"
@@ -129,7 +130,7 @@ func compareEngines(rt *rapid.T, d, m sheepdog.Engine) {
 				rt.Fatal(err)
 			}
 		}
-		if !slices.Equal(bufs[0], bufs[1]) || !slices.Equal(states[0], states[1]) || !slices.Equal(recs[0], recs[1]) {
+		if !bytes.Equal(bufs[0], bufs[1]) || !slices.Equal(states[0], states[1]) || !slices.Equal(recs[0], recs[1]) {
 			rt.Fatalf("object %s differs", obj)
 		}
 	}

@@ -82,14 +82,10 @@ func (d *Disk) movePart(v *volume, part []moveRef) error {
 		}
 		errs = append(errs, err)
 	}
-	return cmpErr(errors.Join(errs...), fmt.Errorf("no disk works: %w", sheepdog.ErrIO))
-}
-
-func cmpErr(err, otherwise error) error {
-	if err != nil {
-		return err
+	if len(errs) == 0 {
+		return fmt.Errorf("no disk works: %w", sheepdog.ErrIO)
 	}
-	return otherwise
+	return errors.Join(errs...)
 }
 
 func setPlaces(part []moveRef, runs []run) {

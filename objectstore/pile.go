@@ -20,8 +20,6 @@ type pile struct {
 	freed []run
 	// since is the first entry that the metadata store lacks; 0 if it lacks none.
 	since lsn
-	// saving: a destage took a snapshot that is not committed yet.
-	saving bool
 
 	// Guarded by the cache's shard.
 	pins       int

@@ -226,9 +226,8 @@ func (f *simFile) PunchHole(off, n int64) error {
 	return nil
 }
 
-func (f *simFile) Size() (int64, error)      { return f.size, nil }
-func (f *simFile) Allocated() (int64, error) { return int64(len(f.blocks)) * blockSize, nil }
-func (f *simFile) Close() error              { return nil }
+func (f *simFile) Size() (int64, error) { return f.size, nil }
+func (f *simFile) Close() error         { return nil }
 
 // flip changes one bit of a block of the first file whose base name begins with
 // prefix and that has the block with these bytes.
