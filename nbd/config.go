@@ -18,8 +18,8 @@ type Config struct {
 	MaxHandshakes  int // more push out the oldest; default 128
 	MaxRequests    int // in flight per connection; default 256
 
-	// MaxRequestBytes is the largest READ or WRITE, default 32 MiB: what clients
-	// assume that every server takes.
+	// MaxRequestBytes is the largest READ or WRITE, default 64 MiB. Clients may
+	// assume that every server takes 32 MiB; some that ask for no limit send more.
 	MaxRequestBytes int
 	// MaxConnectionBytes bounds the payload in flight of a connection, default
 	// 64 MiB. Reading of requests pauses there.
@@ -58,7 +58,7 @@ func (c Config) withDefaults() (Config, error) {
 	orElse(&c.MaxConnections, 1024)
 	orElse(&c.MaxHandshakes, 128)
 	orElse(&c.MaxRequests, 256)
-	orElse(&c.MaxRequestBytes, 32<<20)
+	orElse(&c.MaxRequestBytes, 64<<20)
 	orElse(&c.MaxConnectionBytes, 64<<20)
 	orElse(&c.ReservedBytes, 1<<20)
 	orElse(&c.SharedBytes, 1<<30)

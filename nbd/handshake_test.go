@@ -93,7 +93,7 @@ func TestInfoTellsEverything(t *testing.T) {
 	flags := hasFlags | sendFlush | sendFUA | sendTrim | sendWriteZeroes | sendDF | canMultiConn | sendCache | sendFastZero
 	want := map[uint16]string{
 		infoExport:      "\x00\x00\x00\x00\x00\x00\x30\x39" + string(binary.BigEndian.AppendUint16(nil, flags)),
-		infoBlockSize:   "\x00\x00\x00\x01" + "\x00\x40\x00\x00" + "\x02\x00\x00\x00",
+		infoBlockSize:   "\x00\x00\x00\x01" + "\x00\x40\x00\x00" + "\x04\x00\x00\x00",
 		infoName:        "disk",
 		infoDescription: "a disk in memory",
 	}

@@ -252,7 +252,7 @@ func TestStalledUnderPressure(t *testing.T) {
 }
 
 func testStalledUnderPressure(t *testing.T, cmd command) {
-	cfg := Config{SharedBytes: 32 << 20, MaxConnectionBytes: 32 << 20}
+	cfg := Config{MaxRequestBytes: 32 << 20, SharedBytes: 32 << 20, MaxConnectionBytes: 32 << 20}
 	simulated(t, newMemDevice(32<<20), cfg, func(t *testing.T, l *pipeListener, s *Server) {
 		hog := attachPipe(t, l)
 		defer hog.nc.Close()

@@ -106,7 +106,7 @@ func TestNbdinfo(t *testing.T) {
 	for _, want := range []string{
 		"export-size: 1048576", "is_read_only: false", "can_cache: true", "can_df: true", "can_fast_zero: true",
 		"can_flush: true", "can_fua: true", "can_multi_conn: true", "can_trim: true", "can_zero: true",
-		"block_size_minimum: 1", "block_size_preferred: 4096", "block_size_maximum: 33554432",
+		"block_size_minimum: 1", "block_size_preferred: 4096", "block_size_maximum: 67108864",
 		"base:allocation", "description: a disk in memory",
 	} {
 		if !strings.Contains(out, want) {

@@ -20,7 +20,7 @@ func both(t *testing.T, f func(t *testing.T, structured bool)) {
 // step.
 func TestErrno(t *testing.T) {
 	const size, end = 1 << 20, 1 << 20
-	over := make([]byte, 32<<20+1)
+	over := make([]byte, 64<<20+1)
 	for _, tt := range []struct {
 		name    string
 		h       header
@@ -32,7 +32,7 @@ func TestErrno(t *testing.T) {
 		{"read to the end", header{cmd: cmdRead, off: end - 2, length: 2}, nil, 0},
 		{"read nothing at the end", header{cmd: cmdRead, off: end}, nil, 0},
 		{"read nothing past the end", header{cmd: cmdRead, off: end + 1}, nil, wireEINVAL},
-		{"read too much", header{cmd: cmdRead, length: 32<<20 + 1}, nil, wireEINVAL},
+		{"read too much", header{cmd: cmdRead, length: 64<<20 + 1}, nil, wireEINVAL},
 		{"read 4 GiB", header{cmd: cmdRead, length: 1<<32 - 1}, nil, wireEINVAL},
 		{"read with fua", header{cmd: cmdRead, length: 1, flags: cmdFlagFUA}, nil, 0},
 		{"read with no hole", header{cmd: cmdRead, length: 1, flags: cmdFlagNoHole}, nil, wireEINVAL},
@@ -129,12 +129,13 @@ func TestDeviceErrors(t *testing.T) {
 	}
 }
 
-// TestIntegrity writes and reads 50 MiB in requests of many sizes, with many in
+// TestIntegrity writes and reads 50 MiB in requests of many sizes, some larger
+// than clients may assume to be taken (conformance clients send them), with many in
 // flight.
 func TestIntegrity(t *testing.T) {
 	const size = 50 << 20
 	want := randomBytes(size)
-	for i, request := range []int{511, 4096, 16<<10 + 1, 16 << 10, 1 << 20, 7 << 20, 32 << 20} {
+	for i, request := range []int{511, 4096, 16<<10 + 1, 16 << 10, 1 << 20, 7 << 20, 32 << 20, 50_000_000} {
 		t.Run(fmt.Sprint(request), func(t *testing.T) {
 			alternate(t, i, func(t *testing.T, structured bool) {
 				dev := newMemDevice(size)
@@ -357,12 +358,12 @@ func TestBlockStatusIsBounded(t *testing.T) {
 // DF is always honoured: a read is never split.
 func TestDontFragment(t *testing.T) {
 	c := newRig(t, newMemDevice(64<<20)).connect("disk", true)
-	for _, n := range []uint32{0, 1, 64 << 10, 32 << 20} {
+	for _, n := range []uint32{0, 1, 64 << 10, 64 << 20} {
 		if a := c.do(header{cmd: cmdRead, length: n, flags: cmdFlagDF}, nil); len(a.data) != int(n) || a.errno != 0 {
 			t.Errorf("%d bytes of %d, errno %d", len(a.data), n, a.errno)
 		}
 	}
-	if a := c.do(header{cmd: cmdRead, length: 32<<20 + 1, flags: cmdFlagDF}, nil); a.errno != wireEOVERFLOW {
+	if a := c.do(header{cmd: cmdRead, length: 64<<20 + 1, flags: cmdFlagDF}, nil); a.errno != wireEOVERFLOW {
 		t.Errorf("errno %d", a.errno)
 	}
 	simple := newRig(t, newMemDevice(4096)).connect("disk", false)

@@ -2,8 +2,8 @@ package vdi
 
 import "sheepdog"
 
-// piece is the part of a guest request that falls into one object. Offsets and
-// lengths are in bytes.
+// piece is a part of a guest request, in one object. Offsets and lengths are in
+// bytes.
 type piece struct {
 	index sheepdog.Index
 	in    uint64 // offset in the object
@@ -11,14 +11,21 @@ type piece struct {
 	at    uint64 // offset in the guest's buffer
 }
 
-// pieces cuts [off, off+n) at the borders of objects of 2^shift bytes.
+// pieceSize is the size of the aligned parts into which requests are cut, a
+// power of two: that of objects of 2^shift bytes, or for larger ones what one
+// request to a replica can carry.
+func pieceSize(shift uint8) uint64 {
+	return min(uint64(1)<<shift, sheepdog.MaxTransfer)
+}
+
+// pieces cuts [off, off+n) at multiples of pieceSize in objects of 2^shift bytes.
 func pieces(off, n uint64, shift uint8) []piece {
-	size := uint64(1) << shift
-	out := make([]piece, 0, n>>shift+2)
+	size := pieceSize(shift)
+	out := make([]piece, 0, n/size+2)
 	for at := uint64(0); at < n; {
-		in := (off + at) & (size - 1)
-		l := min(size-in, n-at)
-		out = append(out, piece{index: sheepdog.Index((off + at) >> shift), in: in, n: l, at: at})
+		pos := off + at
+		l := min(size-pos&(size-1), n-at)
+		out = append(out, piece{index: sheepdog.Index(pos >> shift), in: pos & (1<<shift - 1), n: l, at: at})
 		at += l
 	}
 	return out

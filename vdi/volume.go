@@ -131,11 +131,10 @@ func (v *Volume) Flush(ctx context.Context) error {
 	})
 }
 
-// each runs one function per object that the range touches, at once if there
-// are several.
+// each runs one function per piece of the range, at once if there are several.
 func (v *Volume) each(ctx context.Context, off, n uint64, one func(context.Context, piece) error) error {
-	if in := off & (1<<v.shift - 1); n > 0 && in+n <= 1<<v.shift {
-		return one(ctx, piece{index: sheepdog.Index(off >> v.shift), in: in, n: n})
+	if size := pieceSize(v.shift); n > 0 && off&(size-1)+n <= size {
+		return one(ctx, piece{index: sheepdog.Index(off >> v.shift), in: off & (1<<v.shift - 1), n: n})
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.SetLimit(parallelPieces)
@@ -145,7 +144,7 @@ func (v *Volume) each(ctx context.Context, off, n uint64, one func(context.Conte
 	return eg.Wait()
 }
 
-// parallelPieces bounds how many objects one request works on at a time.
+// parallelPieces bounds how many pieces of one request are worked on at a time.
 const parallelPieces = 16
 
 // do routes a request to the coordinator and routes it again when that one has
