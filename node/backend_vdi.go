@@ -293,10 +293,7 @@ func (c *counters) copyIn(ctx context.Context, v *vdi.Volume, off uint64, r io.R
 			if uint64(n) > v.Size()-at {
 				return done, fmt.Errorf("more data than the VDI has room for: its end is at %d: %w", v.Size(), sheepdog.ErrInvalid)
 			}
-			c.begin(&c.write)
-			err := v.WriteAt(ctx, buf[:n], at)
-			c.end(err, &c.writtenBytes, uint64(n))
-			if err != nil {
+			if err := c.put(ctx, v, buf[:n], at); err != nil {
 				return done, err
 			}
 			done += int64(n)

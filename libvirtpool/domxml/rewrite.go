@@ -60,6 +60,28 @@ func (r Rewriter) Disks(text string) ([]Disk, error) {
 	return out, nil
 }
 
+// UnknownPool is a pool of which a disk is a volume, and of which it is not known
+// whose it is; empty: none.
+func (r Rewriter) UnknownPool(text string) (pool string) {
+	if !strings.Contains(text, "pool=") {
+		return ""
+	}
+	list, err := disks(text)
+	if err != nil {
+		return ""
+	}
+	for _, d := range list {
+		source := d.disk.child("source")
+		if d.disk.get("type") != "volume" || source == nil {
+			continue
+		}
+		if _, ours := r.Pools.NamespaceOfPool(source.get("pool")); !ours {
+			return source.get("pool")
+		}
+	}
+	return ""
+}
+
 // named is the VDI of a disk that names a volume of ours.
 func (r Rewriter) named(disk *element) (string, bool) {
 	source := disk.child("source")

@@ -89,6 +89,7 @@ const (
 	DomainSuspend            Procedure = 34
 	DomainUndefine           Procedure = 35
 	DomainMigratePrepare2    Procedure = 108
+	DomainXMLFromNative      Procedure = 135
 	DomainXMLToNative        Procedure = 136
 	DomainAttachDeviceFlags  Procedure = 160
 	DomainDetachDeviceFlags  Procedure = 161
@@ -120,4 +121,8 @@ const (
 	DomainFSFreeze           Procedure = 335
 	DomainFSThaw             Procedure = 336
 	DomainDefineXMLFlags     Procedure = 350
+	DomainManagedSaveXML     Procedure = 388
+	DomainManagedSaveDefine  Procedure = 389
+	DomainCheckpointCreate   Procedure = 411
+	DomainCheckpointXML      Procedure = 412
 )

@@ -17,7 +17,7 @@ func callLayout(p rpc.Procedure) string {
 	case rpc.DomainCreateXML, rpc.DomainDefineXML, rpc.DomainDefineXMLFlags, rpc.DomainCreateXMLWithFiles:
 		return "X"
 	case rpc.DomainAttachDevice, rpc.DomainDetachDevice, rpc.DomainAttachDeviceFlags, rpc.DomainDetachDeviceFlags,
-		rpc.DomainUpdateDeviceFlags, rpc.DomainSnapshotCreateXML:
+		rpc.DomainUpdateDeviceFlags, rpc.DomainSnapshotCreateXML, rpc.DomainCheckpointCreate:
 		return "dX"
 	case rpc.DomainXMLToNative, rpc.DomainSaveImageDefine:
 		return "sX"
@@ -31,14 +31,12 @@ func callLayout(p rpc.Procedure) string {
 		return "ohohX"
 	case rpc.DomainMigratePrepareTun:
 		return "hohX"
-	case rpc.DomainMigrateBegin3:
+	case rpc.DomainMigrateBegin3, rpc.DomainMigratePerform3, rpc.DomainManagedSaveDefine:
 		return "dO"
 	case rpc.DomainMigratePrepare3:
 		return "qohohX"
 	case rpc.DomainMigratePrepareTun3:
 		return "qhohX"
-	case rpc.DomainMigratePerform3:
-		return "dO"
 	case rpc.DomainMigrateBegin3P, rpc.DomainSaveParams:
 		return "dP"
 	case rpc.DomainMigratePrepare3P, rpc.DomainMigratePrepTun3P, rpc.DomainRestoreParams:
@@ -52,7 +50,7 @@ func callLayout(p rpc.Procedure) string {
 // replyLayout is the same for replies.
 func replyLayout(p rpc.Procedure) string {
 	switch p {
-	case rpc.DomainXML, rpc.DomainSnapshotXML, rpc.DomainSaveImageXML:
+	case rpc.DomainXML, rpc.DomainSnapshotXML, rpc.DomainSaveImageXML, rpc.DomainXMLFromNative, rpc.DomainManagedSaveXML, rpc.DomainCheckpointXML:
 		return "X"
 	case rpc.DomainMigrateBegin3, rpc.DomainMigrateBegin3P:
 		return "qX"
@@ -70,19 +68,44 @@ func xmlParam(field string) bool {
 }
 
 // forward passes a call on. The XML in it names NBD disks then, and the XML in
-// the reply names volumes again. While volumes might be of a pool that another
+// the reply names volumes again. While a volume might be of a pool that another
 // host has just defined, the cluster is asked once.
 func (c *session) forward(m *rpc.Message) error {
-	layout, back := callLayout(m.Procedure), replyLayout(m.Procedure)
-	if layout != "" {
-		p, changed, err := rewrite(m.Payload(), layout, c.srv.disks.ToNBD)
-		if err != nil {
-			return c.fail(m.Header, err)
-		}
-		if changed {
-			m = rpc.NewMessage(m.Header, p)
-		}
+	layout := callLayout(m.Procedure)
+	if layout == "" {
+		return c.pass(m)
 	}
+	strange := ""
+	_, _, err := rewrite(m.Payload(), layout, func(text string) string {
+		strange = c.srv.disks.UnknownPool(text)
+		return text
+	})
+	switch {
+	case err != nil:
+		return c.fail(m.Header, err)
+	case strange == "":
+		return c.forwardXML(m, layout)
+	}
+	return c.background(func(ctx context.Context) error {
+		_, _ = c.srv.cfg.Driver.Lookup(ctx, strange) // if it is not ours, it is libvirtd's
+		return c.forwardXML(m, layout)
+	})
+}
+
+func (c *session) forwardXML(m *rpc.Message, layout string) error {
+	p, changed, err := rewrite(m.Payload(), layout, c.srv.disks.ToNBD)
+	if err != nil {
+		return c.fail(m.Header, err)
+	}
+	if changed {
+		m = rpc.NewMessage(m.Header, p)
+	}
+	return c.pass(m)
+}
+
+// pass sends a call on as it is; the XML in its reply is rewritten.
+func (c *session) pass(m *rpc.Message) error {
+	back := replyLayout(m.Procedure)
 	if back == "" {
 		return c.up.send(m)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sheepdog/libvirtpool/rpc"
+	"sheepdog/libvirtpool/storage"
 )
 
 // daemon is a libvirtd in a few lines: one dir pool, and domains that are what
@@ -357,6 +358,24 @@ func TestDisksAreRewrittenAndShownBack(t *testing.T) {
 	}
 }
 
+// A domain on a pool that another host had defined within the last seconds was
+// not understood.
+func TestPoolOfAnotherHostIsFoundInXML(t *testing.T) {
+	w, d := behind(t)
+	c := w.dial("").open()
+	def := storage.Definition{Name: "fresh", Namespace: "fresh", UUID: rpc.UUID{9}}
+	if err := w.cluster.Add(t.Context(), def); err != nil {
+		t.Fatal(err)
+	}
+	c.must(rpc.DomainDefineXML, strings.ReplaceAll(domainXML, "'p'", "'fresh'"))
+	c.must(rpc.ConnectHostname)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !strings.Contains(d.domain, "protocol='nbd' name='fresh/v'") {
+		t.Errorf("libvirtd got\n%s", d.domain)
+	}
+}
+
 func TestXMLIsFoundAmongArguments(t *testing.T) {
 	upper := func(s string) string { return strings.ReplaceAll(s, "disk", "DISK") }
 	params := func(s string) []byte {
@@ -366,14 +385,16 @@ func TestXMLIsFoundAmongArguments(t *testing.T) {
 	}
 	dom := []any{"vm", noUUID, 7}
 	for p, args := range map[rpc.Procedure][]any{
-		rpc.DomainCreateXML:        {"disk", 5},
-		rpc.DomainAttachDevice:     append(dom, "disk"),
-		rpc.DomainBlockCopy:        append(dom, "vda", "disk", 0, 0),
-		rpc.DomainSaveFlags:        append(dom, "/disk", optional("disk"), 0),
-		rpc.DomainRestoreFlags:     {"/disk", optional("disk"), 0},
-		rpc.DomainMigratePrepare3:  {"cook", optional("disk-uri"), uint64(1), null{}, uint64(2), "disk"},
-		rpc.DomainMigratePrepare3P: {params("disk"), "cookie", 0},
-		rpc.DomainMigratePerform3P: append(dom, null{}, params("disk"), "cookie", 0),
+		rpc.DomainCreateXML:         {"disk", 5},
+		rpc.DomainAttachDevice:      append(dom, "disk"),
+		rpc.DomainBlockCopy:         append(dom, "vda", "disk", 0, 0),
+		rpc.DomainSaveFlags:         append(dom, "/disk", optional("disk"), 0),
+		rpc.DomainRestoreFlags:      {"/disk", optional("disk"), 0},
+		rpc.DomainMigratePrepare3:   {"cook", optional("disk-uri"), uint64(1), null{}, uint64(2), "disk"},
+		rpc.DomainMigratePrepare3P:  {params("disk"), "cookie", 0},
+		rpc.DomainMigratePerform3P:  append(dom, null{}, params("disk"), "cookie", 0),
+		rpc.DomainManagedSaveDefine: append(dom, optional("disk"), 0),
+		rpc.DomainCheckpointCreate:  append(dom, "disk", 0),
 	} {
 		in := encode(args...)
 		out, changed, err := rewrite(in, callLayout(p), upper)

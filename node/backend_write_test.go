@@ -1,0 +1,112 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"testing"
+
+	"sheepdog"
+	"sheepdog/api"
+	"sheepdog/objectstore"
+)
+
+func TestZeroRun(t *testing.T) {
+	const u = zeroUnit
+	data := func(n int) []byte { return bytes.Repeat([]byte{7}, n) }
+	for _, c := range []struct {
+		name string
+		p    []byte
+		n    int
+		zero bool
+	}{
+		{"zeros", make([]byte, 3*u), 3 * u, true},
+		{"data", data(3 * u), 3 * u, false},
+		{"zeros, then data", append(make([]byte, 2*u), data(u)...), 2 * u, true},
+		{"data, then zeros", append(data(u), make([]byte, u)...), u, false},
+		{"zeros within a unit of data", append(data(1), make([]byte, u-1)...), u, false},
+		{"a short end of zeros", append(data(u), make([]byte, 5)...), u, false},
+		{"only a short end", make([]byte, 5), 5, true},
+		{"one byte", data(1), 1, false},
+	} {
+		if n, zero := zeroRun(c.p); n != c.n || zero != c.zero {
+			t.Errorf("%s: %d %t, want %d %t", c.name, n, zero, c.n, c.zero)
+		}
+	}
+}
+
+func TestWholeBlocks(t *testing.T) {
+	for _, c := range []struct {
+		off   uint64
+		n     int
+		take  int
+		whole bool
+	}{{0, 8192, 8192, true}, {0, 8193, 8192, true}, {8192, 1, 1, false}, {100, 50, 50, false}, {100, 8192, 3996, false}, {4096, 8188, 4096, true}} {
+		if take, whole := wholeBlocks(c.off, c.n); take != c.take || whole != c.whole {
+			t.Errorf("%d bytes at %d: %d %t, want %d %t", c.n, c.off, take, whole, c.take, c.whole)
+		}
+	}
+}
+
+// Sparse images that were uploaded took the space and the time of full ones.
+func TestZerosWrittenTakeNoSpace(t *testing.T) {
+	n := startAlone(t)
+	b, ctx := backend{n}, t.Context()
+	const size = 3 << 20
+	if _, err := b.CreateVDI(ctx, &api.CreateRequest{Name: "v", SizeBytes: size}); err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte("sheep"), size/5+1)[:size]
+	write := func(off uint64, p []byte) {
+		t.Helper()
+		if n, err := b.WriteVDI(ctx, &api.WriteRequest{Name: "v", Offset: off, Length: -1}, bytes.NewReader(p)); err != nil || n != int64(len(p)) {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		copy(want[off:], p)
+	}
+	write(0, want)
+	write(1<<20+100, make([]byte, 1<<20)) // over data, and at no border
+	var got bytes.Buffer
+	if err := b.ReadVDI(ctx, &api.ReadRequest{Name: "v", Length: size}, &got); err != nil || !bytes.Equal(got.Bytes(), want) {
+		t.Fatalf("other bytes come back: %v", err)
+	}
+	v, err := n.vdis.Open("v", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close(ctx)
+	runs, err := v.Status(ctx, 0, size, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var states []sheepdog.BlockState
+	for _, r := range runs {
+		states = append(states, r.State)
+	}
+	if !slices.Equal(states, []sheepdog.BlockState{sheepdog.Data, sheepdog.Zero, sheepdog.Data}) || runs[1].Length < 1<<20-2*sheepdog.BlockSize {
+		t.Errorf("%+v", runs)
+	}
+}
+
+// startAlone makes a formatted cluster of one node in memory.
+func startAlone(t *testing.T) *Node {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	n, err := Start(Config{Meta: t.TempDir(), Port: port, Engine: objectstore.NewMemory(), NoNBD: true, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Identity: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close(context.Background()) })
+	if err := n.cluster.Format(t.Context(), sheepdog.Config{Policy: sheepdog.Policy{Copies: 1}, BlockSizeShift: sheepdog.DefaultObjectShift}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
