@@ -1,14 +1,17 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"sheepdog"
 	"sheepdog/api"
 	"sheepdog/recovery"
+	"sheepdog/vdi/directory"
 )
 
 // Check compares all acting replicas and heals what differs unless told not to.
@@ -26,7 +29,31 @@ func (b backend) Check(ctx context.Context, req *api.CheckRequest, report func(*
 			return nil, err
 		}
 	}
+	for _, e := range b.n.dir.List() {
+		if err := c.tell(&e); err != nil {
+			return nil, err
+		}
+	}
 	return c.finish()
+}
+
+// tell reports a VDI or snapshot and the findings in what it reads. What
+// several read is reported with the first.
+func (c *check) tell(e *directory.Entry) error {
+	what := &api.CheckVDI{Name: e.Name, SnapshotID: e.SnapID, Tag: e.Tag}
+	if err := c.report(&api.CheckEvent{Begin: what}); err != nil {
+		return err
+	}
+	read := make(map[sheepdog.LayerID]bool)
+	for _, l := range c.n.levels(e.Layer) {
+		for _, id := range l.ids {
+			read[id] = true
+		}
+	}
+	if err := c.flush(func(k foundKey) bool { return read[k.layer] }); err != nil {
+		return err
+	}
+	return c.report(&api.CheckEvent{End: what})
 }
 
 // check is one run on behalf of a client.
@@ -39,6 +66,7 @@ type check struct {
 	blocks  map[foundKey]int
 	total   api.CheckSummary
 	skipped int
+	owners  map[sheepdog.LayerID]api.VID // nil: not computed yet
 }
 
 type foundKey struct {
@@ -75,11 +103,13 @@ func (c *check) one(ctx context.Context, req *api.CheckRequest) (*api.CheckSumma
 			return nil, err
 		}
 	}
-	summary, err := c.finish()
-	if err == nil {
-		err = c.report(&api.CheckEvent{End: what})
+	if err := c.flush(func(foundKey) bool { return true }); err != nil {
+		return nil, err
 	}
-	return summary, err
+	if err := c.report(&api.CheckEvent{End: what}); err != nil {
+		return nil, err
+	}
+	return c.finish()
 }
 
 // layers collects what a layer is read through.
@@ -152,21 +182,68 @@ func (n *Node) addrOf(id sheepdog.NodeID) string {
 	return id.String()
 }
 
-// finish reports what was gathered and counts it.
+// flush reports, in order, the findings that want selects and that were not
+// reported yet.
+func (c *check) flush(want func(foundKey) bool) error {
+	var keys []foundKey
+	for k := range c.found {
+		if want(k) {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b foundKey) int {
+		return cmp.Or(cmp.Compare(a.obj.Family, b.obj.Family), cmp.Compare(a.obj.Index, b.obj.Index), cmp.Compare(a.layer, b.layer),
+			strings.Compare(c.found[a].Node, c.found[b].Node), cmp.Compare(a.fault, b.fault))
+	})
+	for _, k := range keys {
+		if err := c.tellOne(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellOne counts one finding and reports it.
+func (c *check) tellOne(k foundKey) error {
+	f := c.found[k]
+	delete(c.found, k)
+	f.Detail = fmt.Sprintf("%d blocks of %s in layer %d", c.blocks[k], k.obj, k.layer)
+	if owner := c.owner(k.layer); owner != 0 {
+		f.Object = api.ObjectID{Owner: owner, Index: uint32(k.obj.Index)}.String()
+	}
+	c.total.Found++
+	if f.Repaired {
+		c.total.Repaired++
+	}
+	if f.Kind == api.FindingLost {
+		c.total.Lost++
+	}
+	return c.report(&api.CheckEvent{Finding: f})
+}
+
+// owner is the VDI id under which users know a layer, 0 if there is none: a
+// layer whose snapshot was deleted counts as that of what is above it.
+func (c *check) owner(layer sheepdog.LayerID) api.VID {
+	if c.owners == nil {
+		c.owners = make(map[sheepdog.LayerID]api.VID)
+		named := c.n.owners()
+		for _, e := range c.n.dir.List() {
+			levels := c.n.levels(e.Layer)
+			for i, l := range levels {
+				for _, id := range l.ids {
+					c.owners[id] = ownerOf(levels, i, named)
+				}
+			}
+		}
+	}
+	return c.owners[layer]
+}
+
+// finish reports what is left and sums up.
 func (c *check) finish() (*api.CheckSummary, error) {
 	c.total.Version = api.Version
-	for k, f := range c.found {
-		f.Detail = fmt.Sprintf("%d blocks", c.blocks[k])
-		c.total.Found++
-		if f.Repaired {
-			c.total.Repaired++
-		}
-		if f.Kind == api.FindingLost {
-			c.total.Lost++
-		}
-		if err := c.report(&api.CheckEvent{Finding: f}); err != nil {
-			return nil, err
-		}
+	if err := c.flush(func(foundKey) bool { return true }); err != nil {
+		return nil, err
 	}
 	if c.skipped > 0 {
 		return nil, fmt.Errorf("%d partitions could not be checked: they wait for replicas or kept moving; try again after recovery: %w", c.skipped, sheepdog.ErrNotActing)

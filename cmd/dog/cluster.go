@@ -121,7 +121,7 @@ func (d *dog) check(ctx context.Context, c *api.Client, req *api.CheckRequest) e
 		if e.Finding != nil {
 			report.Findings = append(report.Findings, *e.Finding)
 		}
-		line, good := show.CheckLine(e, req.DryRun)
+		line, good := show.CheckLine(e, show.CheckStyle{DryRun: req.DryRun, Single: req.VDI != "", Verbose: d.verbose})
 		switch {
 		case d.json() || line == "":
 			return nil
@@ -171,8 +171,7 @@ func (d *dog) clusterFormat() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVarP(&o.copies, "copies", "c", "3", "default redundancy of VDIs: copies, or D:P for erasure coding")
 	f.StringVarP(&o.store, "store", "b", "plain", "name of the store; plain and tree are the same")
-	f.IntVarP(&o.shift, "block_size_shift", "z", sheepdog.DefaultObjectShift, "object size of VDIs as a power of two")
-	f.IntVar(&o.shift, "block-size-shift", sheepdog.DefaultObjectShift, "the same")
+	f.IntVarP(&o.shift, "block-size-shift", "z", sheepdog.DefaultObjectShift, "object size of VDIs as a power of two")
 	f.Uint8Var(&o.req.MinCopies, "min-copies", 0, "replicas that a write needs (default: half of the copies, rounded up)")
 	f.StringVar(&o.sync, "sync", "flush", "when writes are made durable: flush, or always before they are acknowledged")
 	f.BoolVarP(&o.req.Locking, "lock", "l", false, "VDIs are exclusive to one gateway")

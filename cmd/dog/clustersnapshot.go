@@ -115,8 +115,8 @@ func (d *dog) snapshotShow() *cobra.Command {
 				}
 				return d.document(map[string]any{"version": api.Version, "backups": list})
 			}
-			for _, m := range list {
-				if err := d.print(fmt.Sprintf("%d. VDI id: %d, name: %s, tag: %s\n", m.SnapshotID, m.SnapshotID, m.Name, m.Tag)); err != nil {
+			for i, m := range list {
+				if err := d.print(fmt.Sprintf("%d. VDI id: %d, name: %s, tag: %s\n", i+1, m.SnapshotID, m.Name, m.Tag)); err != nil {
 					return err
 				}
 			}

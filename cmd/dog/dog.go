@@ -73,6 +73,7 @@ func (d *dog) commands() *cobra.Command {
 	root.SetErr(d.stderr)
 	root.SetIn(d.stdin)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return badUsage(err) })
+	root.SetGlobalNormalizationFunc(longNames)
 	f := root.PersistentFlags()
 	f.StringVarP(&d.address, "address", "a", d.env("SHEEPDOG_DOG_ADDR", "127.0.0.1"), "address of a node")
 	f.StringVarP(&d.port, "port", "p", d.env("SHEEPDOG_DOG_PORT", strconv.Itoa(sheepdog.DefaultPort)), "port of the node")
@@ -113,36 +114,6 @@ func (d *dog) env(name, preset string) string {
 		return v
 	}
 	return preset
-}
-
-// usage prints how a command is used, and nothing of how it is called in code.
-func usage(cmd *cobra.Command) error {
-	out := cmd.OutOrStdout()
-	if !cmd.Runnable() {
-		fmt.Fprintf(out, "Usage: %s <command> [options]\n", cmd.CommandPath())
-		for _, c := range cmd.Commands() {
-			if c.IsAvailableCommand() {
-				fmt.Fprintf(out, "  %-12s %s\n", c.Name(), c.Short)
-			}
-		}
-	} else {
-		_, arguments, _ := strings.Cut(cmd.Use, " ")
-		fmt.Fprintln(out, strings.TrimSpace("Usage: "+cmd.CommandPath()+" [options] "+arguments))
-		subcommands(out, cmd)
-	}
-	_, err := fmt.Fprintf(out, "Options:\n%s%s", cmd.LocalFlags().FlagUsages(), cmd.InheritedFlags().FlagUsages())
-	return err
-}
-
-// subcommands lists the third words of a command that has them.
-func subcommands(out io.Writer, cmd *cobra.Command) {
-	if !cmd.HasAvailableSubCommands() {
-		return
-	}
-	fmt.Fprintln(out, "Available subcommands:")
-	for _, c := range cmd.Commands() {
-		fmt.Fprintf(out, "  %-24s %s\n", c.Name(), c.Short)
-	}
 }
 
 // group is a first word, such as vdi.

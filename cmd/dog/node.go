@@ -15,7 +15,7 @@ import (
 
 func (d *dog) nodeCommands() *cobra.Command {
 	return group("node", "Nodes of the cluster", d.nodeList(), d.nodeInfo(), d.nodeRecovery(), d.nodeKill(),
-		d.nodeMD(), d.nodeStat(), d.nodeLog(), d.nodeVNodes())
+		d.nodeMD(), d.nodeStat(), d.nodeLog(), d.nodeVNodes(), d.nodeFormat())
 }
 
 func (d *dog) nodeList() *cobra.Command {

@@ -64,8 +64,7 @@ func (d *dog) vdiCreate() *cobra.Command {
 		})}
 	f := cmd.Flags()
 	f.StringVarP(&copies, "copies", "c", "", "redundancy: copies, or D:P for erasure coding (default: the cluster's)")
-	f.IntVarP(&shift, "block_size_shift", "z", 0, "object size as a power of two (default: the cluster's)")
-	f.IntVar(&shift, "block-size-shift", 0, "the same")
+	f.IntVarP(&shift, "block-size-shift", "z", 0, "object size as a power of two (default: the cluster's)")
 	f.BoolVarP(&req.Preallocate, "prealloc", "P", false, "allocate all objects")
 	f.BoolVarP(&hyper, "hyper", "y", false, "ignored: every VDI may have up to 16 PB")
 	f.BoolVar(&tolerant, "if-not-exists", false, "succeed if a VDI of that name and size exists already")

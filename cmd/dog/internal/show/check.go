@@ -6,14 +6,23 @@ import (
 	"sheepdog/api"
 )
 
+// CheckStyle selects what CheckLine says.
+type CheckStyle struct {
+	DryRun  bool
+	Single  bool // one VDI was asked for: no line before it
+	Verbose bool // where, and how much of the object
+}
+
 // CheckLine is what `check` prints for an event; good tells whether it belongs
 // to stdout (true) or is a complaint. Empty: nothing.
-func CheckLine(e *api.CheckEvent, dryRun bool) (line string, good bool) {
-	verb := "fix"
+func CheckLine(e *api.CheckEvent, style CheckStyle) (line string, good bool) {
+	verb, dryRun := "fix", style.DryRun
 	if dryRun {
 		verb = "check"
 	}
 	switch {
+	case e.Begin != nil && style.Single:
+		return "", true
 	case e.Begin != nil && e.Begin.SnapshotID == 0:
 		return fmt.Sprintf("%s vdi %s\n", verb, e.Begin.Name), true
 	case e.Begin != nil:
@@ -23,12 +32,12 @@ func CheckLine(e *api.CheckEvent, dryRun bool) (line string, good bool) {
 	case e.End != nil:
 		return fmt.Sprintf("finish check&repair %s\n", e.End.Name), true
 	case e.Finding != nil:
-		return findingLine(e.Finding), e.Finding.Repaired || dryRun && e.Finding.Kind != api.FindingLost
+		return findingLine(e.Finding, style.Verbose), e.Finding.Repaired || dryRun && e.Finding.Kind != api.FindingLost
 	}
 	return "", true
 }
 
-func findingLine(f *api.Finding) string {
+func findingLine(f *api.Finding, verbose bool) string {
 	what := map[api.FindingKind]string{api.FindingDifferent: "replica", api.FindingCorrupt: "replica"}[f.Kind]
 	if what == "" {
 		what = string(f.Kind)
@@ -40,6 +49,9 @@ func findingLine(f *api.Finding) string {
 		line = "no node has " + f.Object
 	default:
 		line = string(f.Kind) + " " + f.Object
+	}
+	if !verbose {
+		return line + "\n"
 	}
 	if f.Node != "" {
 		line += " on " + f.Node

@@ -87,17 +87,17 @@ func TestTree(t *testing.T) {
 		snap("w", 50, 0, 1), snap("w", 51, 50, 2), snap("w", 52, 51, 3), snap("w", 53, 51, 4), snap("w", 54, 50, 5), work("w", 55, 50),
 		work("self", 60, 60),
 	}
-	want := `clone---(you are here)
-orphan---[2026-01-02 03:02]
-orphan---(you are here)
-self---(you are here)
-test---[2026-01-02 03:01]---[2026-01-02 03:02]---[2026-01-02 03:03]---(you are here)
+	want := `test---[2026-01-02 03:01]---[2026-01-02 03:02]---[2026-01-02 03:03]---(you are here)
 test2---[2026-01-02 03:01]-+-[2026-01-02 03:02]
                            ` + "`" + `-[2026-01-02 03:03]---(you are here)
+clone---(you are here)
+orphan---[2026-01-02 03:02]
+orphan---(you are here)
 w---[2026-01-02 03:01]-+-[2026-01-02 03:02]-+-[2026-01-02 03:03]
                        |                    ` + "`" + `-[2026-01-02 03:04]
                        |-[2026-01-02 03:05]
                        ` + "`" + `-(you are here)
+self---(you are here)
 `
 	if got := Tree(vdis, TreeStyle{Zone: time.UTC}); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)

@@ -34,9 +34,9 @@ func Tree(vdis []api.VDI, style TreeStyle) string {
 		}
 		roots = append(roots, v)
 	}
-	slices.SortStableFunc(roots, func(a, b *api.VDI) int { return cmp.Or(cmp.Compare(a.Name, b.Name), order(a, b)) })
+	slices.SortStableFunc(roots, byVID)
 	for _, list := range t.children {
-		slices.SortStableFunc(list, order)
+		slices.SortStableFunc(list, byVID)
 	}
 	for _, v := range roots {
 		t.out.WriteString(v.Name + "---")
@@ -45,16 +45,7 @@ func Tree(vdis []api.VDI, style TreeStyle) string {
 	return t.out.String()
 }
 
-// order puts snapshots by number, then the working VDI.
-func order(a, b *api.VDI) int {
-	if a.Snapshot != b.Snapshot {
-		if a.Snapshot {
-			return -1
-		}
-		return 1
-	}
-	return cmp.Or(cmp.Compare(a.SnapshotID, b.SnapshotID), cmp.Compare(a.ID, b.ID))
-}
+func byVID(a, b *api.VDI) int { return cmp.Compare(a.ID, b.ID) }
 
 type tree struct {
 	style    TreeStyle
