@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
 
-.PHONY: build lint check test demo demo-vm man deb setup unit e2e sim clean
+.PHONY: build lint check test demo demo-vm bench bench-full profile man deb setup unit e2e sim clean
 
 build:
 	mkdir -p bin
@@ -44,6 +44,23 @@ demo: setup build
 demo-vm: setup build
 	scripts/guest-image.sh cache/guest.raw
 	tests/demo-vm/demo.sh cache/guest.raw
+
+# Our cluster beside what the machine can do, in one run; about two minutes. ARGS
+# has more options: make bench ARGS=-h
+bench: build
+	$(GO) build -trimpath -o bin/bench ./bench
+	bin/bench run $(ARGS)
+
+# The same with enough rounds for medians, about twenty minutes, kept for the commit.
+bench-full: build
+	$(GO) build -trimpath -o bin/bench ./bench
+	bin/bench run -mode full -jobs all -out bench/results $(ARGS)
+
+# CPU, mutex and allocation profiles of three sheep under a job of the benchmark.
+JOB ?= rw4k-q16
+profile: build
+	$(GO) build -trimpath -o bin/bench ./bench
+	bin/bench profile -job $(JOB) $(ARGS)
 
 man: build
 	mkdir -p bin/man

@@ -307,7 +307,7 @@ func (n *Node) followViews() {
 	}
 }
 
-// serve opens the doors: peers, API, NBD.
+// serve opens the doors: peers, API, profiles, NBD.
 func (n *Node) serve() error {
 	n.spawn(func() { n.server.Serve(n.streams[peer.KindPeer]) })
 	n.http = api.NewServer(backend{n}, api.Options{Logger: n.log.With("part", "api")}).HTTPServer(n.ctx)
@@ -315,6 +315,9 @@ func (n *Node) serve() error {
 	n.onClose(func() { n.http.Close() })
 	if n.cfg.NoNBD {
 		return nil
+	}
+	if err := n.serveProfiles(); err != nil {
+		return err
 	}
 	return n.serveNBD()
 }

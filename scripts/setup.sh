@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs the Debian packages that the tests and the demo use, if they are
+# Installs the Debian packages that the tests, the demo and the benchmark use, if they are
 # missing. Needs root, or sudo without a password, only for what is missing.
 set -eu
-want="qemu-system-x86 qemu-utils libnbd-bin python3-libnbd fio mmdebstrap e2fsprogs fdisk zstd xfsprogs iproute2 iptables libvirt-clients libvirt-daemon-system python3-libvirt"
+want="qemu-system-x86 qemu-utils nbdkit libnbd-bin python3-libnbd fio mmdebstrap e2fsprogs fdisk zstd xfsprogs iproute2 iptables libvirt-clients libvirt-daemon-system python3-libvirt"
 missing=""
 for p in $want; do
 	dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $p"

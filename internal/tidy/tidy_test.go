@@ -114,6 +114,7 @@ var layers = []struct {
 	{"internal/sim", nil, "the simulated network replaces the real one"},
 	{"internal/model", nil, "the model is not the code"},
 	{"internal/tidy", nil, "reads sources only"},
+	{"bench", []string{"api"}, "a benchmark measures the binaries"},
 	{"tests", []string{"api", "libvirtpool"}, "end-to-end tests use the binaries"},
 }
 

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseStat(t *testing.T) {
+	got, err := parseStat([]byte("12 (a) b (c)) S 1 12 12 0 -1 4194560 90 0 0 0 250 50 7 8 20 0 9 0 100\n"))
+	if err != nil || got != 3*time.Second {
+		t.Errorf("%v, %v; want 3s: 250 and 50 ticks, none of the children's", got, err)
+	}
+	for _, bad := range []string{"", "12 (a) S 1", "12 (a) S 1 12 12 0 -1 4194560 90 0 0 0 x 50 7 8"} {
+		if _, err := parseStat([]byte(bad)); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+func TestParseMachine(t *testing.T) {
+	got, err := parseMachine("cpu  100 0 100 700 100 0 0 0 50 0\ncpu0 1 2\n")
+	if want := (machine{idle: 8 * time.Second, total: 10 * time.Second}); err != nil || got != want {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+	if _, err := parseMachine("intr 1\n"); err == nil {
+		t.Error("a file without CPUs is taken")
+	}
+}
+
+func TestParseFio(t *testing.T) {
+	out := `note: something
+{"jobs": [{"error": 0, "read": {"total_ios": 0},
+ "write": {"iops": 8000.5, "bw_bytes": 32768000, "total_ios": 8000, "lat_ns": {"mean": 120000, "max": 9000000}, "clat_ns": {"percentile": {"99.000000": 250000}}},
+ "sync": {"lat_ns": {"mean": 400000}}}]}`
+	got, err := parseFio([]byte(out))
+	want := sample{PerSecond: 8000.5, MBs: 32.768, Mean: 120, P99: 250, Max: 9000, Flush: 400, Count: 8000}
+	if err != nil || got != want {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	for _, bad := range []string{"", "fio: broken", `{"jobs": []}`, `{"jobs": [{"error": 5}]}`, `{"jobs": [{"error": 0}]}`} {
+		if s, err := parseFio([]byte(bad)); err == nil {
+			t.Errorf("%q gives %+v", bad, s)
+		}
+	}
+}
+
+func TestJobFile(t *testing.T) {
+	stride, err := choose("cow-touch-q1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := stride[0].file("nbd+unix:///x?socket=/s", 64<<20, 1000)
+	for _, want := range []string{"rw=write:4190208\n", "io_size=65536\n", "uri=nbd+unix:///x?socket=/s\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "runtime") {
+		t.Errorf("a job that is run once has a time:\n%s", text)
+	}
+	if _, err := choose("std,nonsense"); err == nil {
+		t.Error("an unknown job is taken")
+	}
+	for name := range sets {
+		if _, err := choose(name); err != nil {
+			t.Errorf("set %s: %v", name, err)
+		}
+	}
+}
+
+func TestRatiosAreOfTheSameRound(t *testing.T) {
+	ours := []sample{{Round: 0, PerSecond: 10}, {Round: 1, PerSecond: 30}, {Round: 2, PerSecond: 1}}
+	other := []sample{{Round: 1, PerSecond: 60}, {Round: 0, PerSecond: 40}}
+	if got := spread(ratios(ours, other, sample.rate)); got != (middle{0.375, 0.25, 0.5}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestStoredResultPrintsTheSame(t *testing.T) {
+	r := &result{Version: formatVersion, Commit: "abc", Systems: []string{"sheep", "nbdkit"}, Samples: make(map[string]map[string][]sample)}
+	for round := range 3 {
+		r.add("rw4k-q1", "sheep", sample{Round: round, PerSecond: 1000, CPU: 100, Mean: 1000})
+		r.add("rw4k-q1", "nbdkit", sample{Round: round, PerSecond: 2000, CPU: 50, Mean: 500})
+		r.add("clone-api", "sheep", sample{Round: round, Mean: 2500, Count: 1})
+	}
+	dir := filepath.Join(t.TempDir(), "results")
+	if err := r.store(dir); err != nil {
+		t.Fatal(err)
+	}
+	again, err := load(filepath.Join(dir, "abc.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a, b bytes.Buffer
+	r.print(&a)
+	again.print(&b)
+	if a.String() != b.String() {
+		t.Errorf("stored:\n%s\nread:\n%s", &a, &b)
+	}
+	for _, want := range []string{"0.50 (0.50-0.50)", "2.00", "2.5 (2.5-2.5)"} {
+		if !strings.Contains(a.String(), want) {
+			t.Errorf("no %q in\n%s", want, &a)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "later.json"), []byte(`{"version": 99}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(filepath.Join(dir, "later.json")); err == nil || !strings.Contains(err.Error(), "version 99") {
+		t.Errorf("a later format: %v", err)
+	}
+}
+
+func TestBadArguments(t *testing.T) {
+	for _, args := range [][]string{{"fly"}, {"run", "-mode", "slow"}, {"run", "-jobs", "x"}, {"run", "-systems", "x"}, {"run", "more"}, {"show"}} {
+		var out bytes.Buffer
+		if err := execute(context.Background(), args, &out); err == nil {
+			t.Errorf("%v is taken", args)
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// sample is one run of one job on one system. Times are in microseconds.
+type sample struct {
+	Round     int     `json:"round"`
+	PerSecond float64 `json:"perSecond"` // operations
+	MBs       float64 `json:"mbs"`       // 10^6 bytes per second
+	Mean      float64 `json:"mean"`      // latency
+	P99       float64 `json:"p99"`
+	Max       float64 `json:"max"`
+	Flush     float64 `json:"flush,omitempty"` // mean latency of flushes
+	// CPU of all processes of the system, and of fio, per operation.
+	CPU    float64 `json:"cpu"`
+	Client float64 `json:"client"`
+	// Other is the share of the machine that neither the system nor fio used, and
+	// that was not idle: other programs, and the kernel's own threads.
+	Other float64 `json:"other"`
+	Count int64   `json:"count"`
+}
+
+// fioStat is what is read of a direction in fio's JSON.
+type fioStat struct {
+	IOPS     float64 `json:"iops"`
+	BW       float64 `json:"bw_bytes"`
+	TotalIOs int64   `json:"total_ios"`
+	Lat      struct {
+		Mean, Max  float64
+		Percentile map[string]float64
+	} `json:"lat_ns"`
+	Clat struct {
+		Percentile map[string]float64
+	} `json:"clat_ns"`
+}
+
+type fioOutput struct {
+	Jobs []struct {
+		Error             int
+		Read, Write, Sync fioStat
+	}
+}
+
+// parseFio takes the measures of a job from fio's output, which may have notes
+// before the JSON.
+func parseFio(out []byte) (sample, error) {
+	i := bytes.IndexByte(out, '{')
+	if i < 0 {
+		return sample{}, fmt.Errorf("fio printed no JSON: %.200q", out)
+	}
+	var r fioOutput
+	if err := json.Unmarshal(out[i:], &r); err != nil {
+		return sample{}, fmt.Errorf("fio's JSON: %w", err)
+	}
+	if len(r.Jobs) != 1 || r.Jobs[0].Error != 0 {
+		return sample{}, fmt.Errorf("fio reports an error: %.500s", out[i:])
+	}
+	d := &r.Jobs[0].Write
+	if r.Jobs[0].Read.TotalIOs > 0 {
+		d = &r.Jobs[0].Read
+	}
+	if d.TotalIOs == 0 {
+		return sample{}, errors.New("fio did nothing")
+	}
+	const ns = 1e3
+	return sample{PerSecond: d.IOPS, MBs: d.BW / 1e6, Mean: d.Lat.Mean / ns, P99: d.Clat.Percentile["99.000000"] / ns, Max: d.Lat.Max / ns,
+		Flush: r.Jobs[0].Sync.Lat.Mean / ns, Count: d.TotalIOs}, nil
+}
+
+// runFio runs one job on the disk at uri and charges the CPU time of pids to it.
+func runFio(ctx context.Context, dir string, j job, uri string, size int64, runtime time.Duration, pids []int) (sample, error) {
+	runtime = max(runtime, time.Duration(j.seconds)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, runtime+2*time.Minute)
+	defer cancel()
+	name := filepath.Join(dir, "job.fio")
+	if err := os.WriteFile(name, []byte(j.file(uri, size, runtime.Milliseconds())), 0o600); err != nil {
+		return sample{}, err
+	}
+	cpu0, err := cpuOf(pids)
+	if err != nil {
+		return sample{}, err
+	}
+	m0, err := readMachine()
+	if err != nil {
+		return sample{}, err
+	}
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, "fio", name, "--output-format=json")
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
+	if err := cmd.Run(); err != nil {
+		return sample{}, fmt.Errorf("fio %s on %s: %w: %.500s%.500s", j.name, uri, err, errs.Bytes(), out.Bytes())
+	}
+	cpu1, err := cpuOf(pids)
+	if err != nil {
+		return sample{}, fmt.Errorf("a process ended during %s: %w", j.name, err)
+	}
+	m1, err := readMachine()
+	if err != nil {
+		return sample{}, err
+	}
+	s, err := parseFio(out.Bytes())
+	if err != nil {
+		return s, err
+	}
+	client := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	s.CPU, s.Client = micros(cpu1-cpu0)/float64(s.Count), micros(client)/float64(s.Count)
+	if total := m1.total - m0.total; total > 0 {
+		s.Other = max(0, float64(total-(m1.idle-m0.idle)-(cpu1-cpu0)-client)/float64(total))
+	}
+	return s, nil
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

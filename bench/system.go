@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strconv"
+)
+
+// system is something that serves disks by NBD. Every one has a disk, of the
+// plan's size, and can make clones of its content after the prefill.
+type system interface {
+	start(ctx context.Context) error
+	// disk is the URI of the disk.
+	disk() string
+	// freeze makes the disk's content the base of clones.
+	freeze(ctx context.Context) error
+	// clone is the URI of a clone; the next call ends its life.
+	clone(ctx context.Context) (string, error)
+	// pids are the processes whose CPU time counts.
+	pids() []int
+	stop() error
+}
+
+// programs are what systems need beside our own binaries.
+var programs = map[string]string{"sheep": "", "nbdkit": "nbdkit", "qemu-nbd": "qemu-nbd"}
+
+func systemNames() []string { return []string{"sheep", "nbdkit", "qemu-nbd"} }
+
+// newSystem makes a system with its data in dir, which exists.
+func newSystem(name, dir string, p *plan) system {
+	switch name {
+	case "nbdkit":
+		return &local{dir: dir, size: p.size, serve: serveNbdkit}
+	case "qemu-nbd":
+		return &local{dir: dir, size: p.size, serve: serveQemu}
+	}
+	return newOurs(dir, p)
+}
+
+// serveNbdkit is the command that serves a file on a unix socket.
+func serveNbdkit(file, format, socket string) (string, []string) {
+	if format == "qcow2" { // nbdkit has no overlays in a file; its clone is a copy
+		panic("nbdkit serves raw files")
+	}
+	return "nbdkit", []string{"-f", "-U", socket, "file", file}
+}
+
+func serveQemu(file, format, socket string) (string, []string) {
+	return "qemu-nbd", []string{"-t", "-e", "4", "-f", format, "--cache=writeback", "--discard=unmap", "-k", socket, file}
+}
+
+// local is a program that serves files: one copy, no checksums, no network. It is
+// the machine's limit. Its clone is an overlay with QEMU, and the disk itself with
+// nbdkit.
+type local struct {
+	dir   string
+	size  int64
+	serve func(file, format, socket string) (program string, args []string)
+
+	main, overlay *process
+	clones        int
+}
+
+func (l *local) path(name string) string { return filepath.Join(l.dir, name) }
+
+func uri(socket, export string) string { return "nbd+unix:///" + export + "?socket=" + socket }
+
+func (l *local) start(ctx context.Context) error {
+	if _, err := output(ctx, "truncate", "-s", strconv.FormatInt(l.size, 10), l.path("disk")); err != nil {
+		return err
+	}
+	var err error
+	l.main, err = l.spawn(ctx, "disk", "raw", "sock")
+	return err
+}
+
+func (l *local) spawn(ctx context.Context, file, format, socket string) (*process, error) {
+	program, args := l.serve(l.path(file), format, l.path(socket))
+	p, err := spawn(program, l.path("log"), program, args...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.waitSocket(ctx, l.path(socket))
+}
+
+func (l *local) disk() string { return uri(l.path("sock"), "") }
+
+func (l *local) freeze(context.Context) error { return nil }
+
+// overlays is whether clones are overlays.
+func (l *local) overlays() bool { return l.main.name == "qemu-nbd" }
+
+func (l *local) clone(ctx context.Context) (string, error) {
+	if !l.overlays() {
+		return l.disk(), nil
+	}
+	if l.overlay != nil {
+		if err := l.overlay.end(); err != nil {
+			return "", err
+		}
+	}
+	if _, err := output(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-b", l.path("disk"), "-F", "raw", l.path("overlay")); err != nil {
+		return "", err
+	}
+	l.clones++
+	socket := "sock" + strconv.Itoa(l.clones)
+	var err error
+	l.overlay, err = l.spawn(ctx, "overlay", "qcow2", socket)
+	return uri(l.path(socket), ""), err
+}
+
+func (l *local) pids() []int {
+	out := []int{l.main.pid()}
+	if l.overlay != nil {
+		out = append(out, l.overlay.pid())
+	}
+	return out
+}
+
+func (l *local) stop() error {
+	var errs []error
+	for _, p := range []*process{l.overlay, l.main} {
+		if p != nil {
+			errs = append(errs, p.end())
+		}
+	}
+	return errors.Join(errs...)
+}
