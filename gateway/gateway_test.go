@@ -25,7 +25,9 @@ type fakeReplica struct {
 	sealed sheepdog.Token
 	writes []sheepdog.WriteRequest
 	flush  int
-	gate   chan struct{} // if set, writes wait for it
+	// how often blocks were asked for, and how many bytes
+	fetched, bytes int
+	gate           chan struct{} // if set, writes wait for it
 }
 
 func newFake() *fakeReplica {
@@ -105,10 +107,18 @@ func (f *fakeReplica) List(context.Context, *sheepdog.ListRequest) (*sheepdog.Li
 func (f *fakeReplica) Fetch(_ context.Context, r *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := &sheepdog.FetchReply{Data: make([]byte, r.Count*sheepdog.BlockSize)}
+	f.fetched++
+	out := &sheepdog.FetchReply{}
+	if r.WithData {
+		f.bytes += int(r.Count) * sheepdog.BlockSize
+		out.Data = make([]byte, r.Count*sheepdog.BlockSize)
+	}
 	for i := range r.Count {
 		b := r.Start + sheepdog.BlockNo(i)
 		out.Records = append(out.Records, f.recs[b])
+		if !r.WithData {
+			continue
+		}
 		if f.bad[b] {
 			out.Bad = append(out.Bad, b)
 			continue
@@ -426,14 +436,78 @@ func TestFlushIsRepeatedWhenThePartitionMoves(t *testing.T) {
 	})
 }
 
-func TestWinnersIgnoreBadBytes(t *testing.T) {
-	run := sheepdog.DirtyBlocks{Start: 0, Count: 1}
-	s := sheepdog.Stamp{Token: 1, Seq: 5}
-	rotten := &sheepdog.FetchReply{Records: []sheepdog.Record{{State: sheepdog.Data, Stamp: s}}, Data: make([]byte, sheepdog.BlockSize), Bad: []sheepdog.BlockNo{0}}
-	good := &sheepdog.FetchReply{Records: []sheepdog.Record{{State: sheepdog.Data, Stamp: s}}, Data: bytes.Repeat([]byte{3}, sheepdog.BlockSize)}
-	w := winners(run, []witness{{reply: rotten}, {reply: good}})
-	if len(w) != 1 || w[0].Data[0] != 3 {
-		t.Fatalf("got %d winners, want the good bytes", len(w))
+// Of two replicas with the newest write the one whose bytes are good is taken.
+func TestTakeoverIgnoresBadBytes(t *testing.T) {
+	c := newCluster(1, 2, 3)
+	c.publish(1, sheepdog.Clean, ids(1, 2, 3), ids(1, 2, 3))
+	old, unfinished := sheepdog.Stamp{Token: 1, Seq: 1}, sheepdog.Stamp{Token: 1, Seq: 2}
+	c.nodes[1].put(0, old, 10)
+	for _, id := range ids(2, 3) {
+		n := c.nodes[id]
+		n.put(0, unfinished, 99)
+		n.dirty = []sheepdog.DirtyBlocks{{Object: sheepdog.ObjectID{Family: 1, Index: 1}, Layer: 1, Count: 1, Stamp: unfinished}}
+	}
+	c.nodes[2].bad[0] = true
+	if _, err := c.gateway().Takeover(t.Context(), sheepdog.Scope{Family: 1, Policy: three, Token: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.nodes[1]; n.recs[0].Stamp != unfinished || n.data[0][0] != 99 {
+		t.Errorf("node 1 has %v %d, want the unfinished write", n.recs[0], n.data[0][0])
+	}
+}
+
+// Bug: a takeover compared dirty block after dirty block, each with its bytes: a
+// guest that wrote at random for the seconds between two flushes stood still
+// for as long.
+func TestTakeoverAsksOncePerObject(t *testing.T) {
+	c := newCluster(1, 2, 3)
+	c.publish(1, sheepdog.Clean, ids(1, 2, 3), ids(1, 2, 3))
+	const objects, blocks = 40, 1024
+	same, unfinished := sheepdog.Stamp{Token: 1, Seq: 1}, sheepdog.Stamp{Token: 1, Seq: 2}
+	for _, n := range c.nodes {
+		for b := sheepdog.BlockNo(0); b < blocks; b += 2 {
+			n.put(b, same, 10)
+			for i := range sheepdog.Index(objects) {
+				n.dirty = append(n.dirty, sheepdog.DirtyBlocks{Object: sheepdog.ObjectID{Family: 1, Index: i}, Layer: 1, Start: b, Count: 1, Stamp: same})
+			}
+		}
+	}
+	c.nodes[3].put(6, unfinished, 99)
+	if _, err := c.gateway().Takeover(t.Context(), sheepdog.Scope{Family: 1, Policy: three, Token: 2}); err != nil {
+		t.Fatal(err)
+	}
+	for id, n := range c.nodes {
+		if n.recs[6].Stamp != unfinished || n.data[6][0] != 99 {
+			t.Errorf("node %d has %v in the block that differed", id, n.recs[6])
+		}
+		if n.fetched > 2*objects || n.bytes > objects*sheepdog.BlockSize {
+			t.Errorf("node %d was asked %d times for %d objects, and for %d bytes", id, n.fetched, objects, n.bytes)
+		}
+	}
+}
+
+func TestWindows(t *testing.T) {
+	o, p := sheepdog.ObjectID{Family: 1}, sheepdog.ObjectID{Family: 1, Index: 1}
+	run := func(o sheepdog.ObjectID, layer sheepdog.LayerID, start sheepdog.BlockNo, count uint32) sheepdog.DirtyBlocks {
+		return sheepdog.DirtyBlocks{Object: o, Layer: layer, Start: start, Count: count}
+	}
+	got := windows([]sheepdog.DirtyBlocks{run(o, 1, 0, 1), run(o, 1, 1000, 24), run(o, 1, 1023, 2), run(o, 2, 1026, 1), run(p, 2, 1030, maxRun), run(p, 2, 1030+maxRun, 1)})
+	want := []struct {
+		start sheepdog.BlockNo
+		count uint32
+		runs  int
+	}{{0, 1024, 2}, {1023, 2, 1}, {1026, 1, 1}, {1030, maxRun, 1}, {1030 + maxRun, 1, 1}}
+	if len(got) != len(want) {
+		t.Fatalf("got %v", got)
+	}
+	for i, w := range want {
+		if g := got[i]; g.start != w.start || g.count != w.count || len(g.runs) != w.runs {
+			t.Errorf("window %d is %+v, want %+v", i, g, w)
+		}
+	}
+	inside := got[0].within([]sheepdog.DirtyBlocks{run(o, 1, 1022, 9), run(o, 2, 5, 1), run(p, 1, 5, 1)})
+	if len(inside) != 2 || !inside[1022] || !inside[1023] {
+		t.Errorf("within gives %v", inside)
 	}
 }
 

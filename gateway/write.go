@@ -26,7 +26,7 @@ func (g *Gateway) Write(ctx context.Context, req *sheepdog.WriteRequest) error {
 		}
 		r := *req
 		r.Revision = v.Revision
-		if err := g.fanOut(ctx, &r, writers); err != nil {
+		if err := g.fanOut(ctx, []*sheepdog.WriteRequest{&r}, writers); err != nil {
 			return err
 		}
 		return g.sameInterval(req.Policy, part, p.Since)
@@ -72,7 +72,7 @@ func (g *Gateway) sameInterval(policy sheepdog.Policy, part sheepdog.Partition, 
 	return nil
 }
 
-// fan is one attempt of one write at all its replicas.
+// fan is one attempt of one or more writes at all their replicas.
 type fan struct {
 	mu      sync.Mutex
 	pending int
@@ -93,16 +93,15 @@ func (f *fan) finish(err error) {
 	}
 }
 
-// fanOut sends the request to all members and waits for every answer: the
+// fanOut sends the requests to all members and waits for every answer: the
 // payload is the caller's memory, and a broken connection answers too. Remote
 // members come first so that their work overlaps the local one.
-func (g *Gateway) fanOut(ctx context.Context, req *sheepdog.WriteRequest, to []sheepdog.Member) error {
+func (g *Gateway) fanOut(ctx context.Context, reqs []*sheepdog.WriteRequest, to []sheepdog.Member) error {
 	f, ok := g.fans.Get().(*fan)
 	if !ok {
 		f = &fan{done: make(chan struct{}, 1)}
 	}
-	f.pending, f.err = len(to), nil
-	reqs := []*sheepdog.WriteRequest{req}
+	f.pending, f.err = len(to)*len(reqs), nil
 	ctx = context.WithoutCancel(ctx)
 	local := -1
 	for i, m := range to {
