@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
 
-.PHONY: build lint check test demo demo-vm bench bench-full profile man deb setup unit e2e sim clean
+.PHONY: build lint check test demo demo-vm bench bench-full profile man deb setup unit e2e sim chaos clean
 
 build:
 	mkdir -p bin
@@ -32,6 +32,15 @@ setup:
 SEEDS ?= 20
 sim:
 	SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 24h -run TestSeeds ./internal/sim/world
+
+# Faults of real processes, networks and disks; needs root. SEED=N chooses them,
+# RUN=PATTERN the tests, ROUNDS=N how often, CHAOS=short the form of make test.
+SEED   ?=
+RUN    ?= .*
+ROUNDS ?=
+CHAOS  ?= long
+chaos: build
+	CHAOS=$(CHAOS) SEED=$(SEED) ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 2h -v -run '^($(RUN))$$' ./tests/chaos
 
 e2e: build
 	$(GO) test -count=1 -p 1 -timeout 12m ./tests/...

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sheepdog/tests/internal/lab"
 )
 
 // image makes a raw file of size bytes with data in some places and holes in
@@ -37,128 +39,128 @@ func image(t *testing.T, size int64) string {
 }
 
 func TestImageGoesInAndOut(t *testing.T) {
-	need(t, "qemu-img", "nbdcopy", "nbdinfo")
+	lab.Need(t, "qemu-img", "nbdcopy", "nbdinfo")
 	w := start(t, 3)
-	w.format(3)
+	w.Format(3)
 	raw := image(t, 256<<20)
-	w.dog("vdi", "create", "img", "256M")
-	tool(t, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", raw, w.uri(w.sheep[0], "img"))
-	for i, s := range w.sheep {
+	w.Dog("vdi", "create", "img", "256M")
+	lab.Tool(t, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", raw, w.URI(w.Sheep[0], "img"))
+	for i, s := range w.Sheep {
 		back := filepath.Join(t.TempDir(), fmt.Sprint("back", i))
-		tool(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", w.uri(s, "img"), back)
-		tool(t, "cmp", raw, back)
+		lab.Tool(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", w.URI(s, "img"), back)
+		lab.Tool(t, "cmp", raw, back)
 	}
-	w.dog("vdi", "snapshot", "-s", "one", "img")
-	w.dog("vdi", "clone", "-s", "one", "img", "copy")
-	tool(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", w.uri(w.sheep[1], "img@one"), w.uri(w.sheep[2], "copy"))
-	if out := tool(t, "qemu-img", "map", "--output=json", "-f", "raw", w.uri(w.sheep[0], "copy")); !strings.Contains(out, `"data": false`) {
+	w.Dog("vdi", "snapshot", "-s", "one", "img")
+	w.Dog("vdi", "clone", "-s", "one", "img", "copy")
+	lab.Tool(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", w.URI(w.Sheep[1], "img@one"), w.URI(w.Sheep[2], "copy"))
+	if out := lab.Tool(t, "qemu-img", "map", "--output=json", "-f", "raw", w.URI(w.Sheep[0], "copy")); !strings.Contains(out, `"data": false`) {
 		t.Errorf("qemu-img map shows no holes:\n%s", out)
 	}
 	back := filepath.Join(t.TempDir(), "nbdcopy")
-	tool(t, "nbdcopy", "--connections=4", w.uri(w.sheep[1], "copy"), back)
-	tool(t, "cmp", raw, back)
-	if out := tool(t, "nbdinfo", "--json", w.uri(w.sheep[0], "img@one")); !strings.Contains(out, `"is_read_only": true`) {
+	lab.Tool(t, "nbdcopy", "--connections=4", w.URI(w.Sheep[1], "copy"), back)
+	lab.Tool(t, "cmp", raw, back)
+	if out := lab.Tool(t, "nbdinfo", "--json", w.URI(w.Sheep[0], "img@one")); !strings.Contains(out, `"is_read_only": true`) {
 		t.Errorf("a snapshot is writable:\n%s", out)
 	}
-	w.checked()
+	w.Checked()
 }
 
 // fio writes and verifies through one gateway while another node dies; a node
 // returns and is brought up to date.
 func TestNodeDiesUnderVerifiedLoad(t *testing.T) {
-	need(t, "fio")
+	lab.Need(t, "fio")
 	for _, victim := range []string{"replica", "coordinator"} {
 		t.Run(victim, func(t *testing.T) {
 			w := start(t, 3)
-			w.format(3)
+			w.Format(3)
 			raw := image(t, 64<<20)
-			w.dog("vdi", "import", raw, "base")
-			w.dog("vdi", "snapshot", "-s", "s", "base")
-			w.dog("vdi", "clone", "-s", "s", "base", "vm")
-			client, dead := w.sheep[0], w.sheep[1]
+			w.Dog("vdi", "import", raw, "base")
+			w.Dog("vdi", "snapshot", "-s", "s", "base")
+			w.Dog("vdi", "clone", "-s", "s", "base", "vm")
+			client, dead := w.Sheep[0], w.Sheep[1]
 			if victim == "coordinator" {
 				// The victim coordinates while the client's gateway forwards.
 				w.holdOpen(dead, "vm")
 			}
 			var wg sync.WaitGroup
 			wg.Go(func() {
-				out := fio(t, w.uri(client, "vm"), "--rw=randwrite", "--verify=crc32c", "--verify_backlog=512", "--fsync=32", "--iodepth=16", "--runtime=8", "--time_based=1", "--do_verify=1")
-				if lat := maxLatency(t, out); lat > 5*time.Second {
+				out := lab.Fio(t, w.URI(client, "vm"), "--rw=randwrite", "--verify=crc32c", "--verify_backlog=512", "--fsync=32", "--iodepth=16", "--runtime=8", "--time_based=1", "--do_verify=1")
+				if lat := lab.MaxLatency(t, out); lat > 5*time.Second {
 					t.Errorf("longest I/O %v", lat)
 				} else {
 					t.Logf("longest I/O %v", lat)
 				}
 			})
 			time.Sleep(3 * time.Second) // the middle of the load
-			w.kill(dead)
+			w.Kill(dead)
 			wg.Wait()
 			if t.Failed() {
 				return
 			}
-			w.run(dead)
-			w.recovered(60 * time.Second)
-			w.checked()
+			w.Run(dead)
+			w.Recovered(60 * time.Second)
+			w.Checked()
 		})
 	}
 }
 
 func TestWholeClusterDiesAtOnce(t *testing.T) {
-	need(t, "qemu-io")
+	lab.Need(t, "qemu-io")
 	w := start(t, 3)
-	w.format(3)
-	w.dog("vdi", "create", "v", "1G")
+	w.Format(3)
+	w.Dog("vdi", "create", "v", "1G")
 	data := bytes.Repeat([]byte("sheep"), 200000)
 	for i := range 20 {
-		if _, errText, code := w.dogIn(w.sheep[i%3], data, "vdi", "write", "v", fmt.Sprint(i*50<<20)); code != 0 {
+		if _, errText, code := w.DogIn(w.Sheep[i%3], data, "vdi", "write", "v", fmt.Sprint(i*50<<20)); code != 0 {
 			t.Fatal(errText)
 		}
 	}
-	for _, s := range w.sheep {
-		w.kill(s)
+	for _, s := range w.Sheep {
+		w.Kill(s)
 	}
-	for _, s := range w.sheep {
-		w.run(s)
+	for _, s := range w.Sheep {
+		w.Run(s)
 	}
-	w.recovered(60 * time.Second)
+	w.Recovered(60 * time.Second)
 	for i := range 20 {
-		out, errText, code := w.dogAt(w.sheep[(i+1)%3], "vdi", "read", "v", fmt.Sprint(i*50<<20), fmt.Sprint(len(data)))
+		out, errText, code := w.DogAt(w.Sheep[(i+1)%3], "vdi", "read", "v", fmt.Sprint(i*50<<20), fmt.Sprint(len(data)))
 		if code != 0 || out != string(data) {
 			t.Fatalf("piece %d differs after the restart: exit %d %s", i, code, errText)
 		}
 	}
-	w.checked()
+	w.Checked()
 }
 
 func TestSnapshotCycleLeavesNothingBehind(t *testing.T) {
 	w := start(t, 3)
-	w.format(3)
-	w.dog("vdi", "import", image(t, 64<<20), "base")
-	before := w.dog("vdi", "list", "-r")
+	w.Format(3)
+	w.Dog("vdi", "import", image(t, 64<<20), "base")
+	before := w.Dog("vdi", "list", "-r")
 	used := w.used()
 	for i := range 25 {
 		tag, name := fmt.Sprintf("snap_vm%d", i), fmt.Sprintf("vm%d", i)
-		w.dog("vdi", "snapshot", "-s", tag, "base")
-		w.dog("vdi", "clone", "-s", tag, "base", name)
-		w.dog("vdi", "delete", "-s", tag, "base")
-		w.dog("vdi", "delete", name)
+		w.Dog("vdi", "snapshot", "-s", tag, "base")
+		w.Dog("vdi", "clone", "-s", tag, "base", name)
+		w.Dog("vdi", "delete", "-s", tag, "base")
+		w.Dog("vdi", "delete", name)
 	}
-	after := w.dog("vdi", "list", "-r")
+	after := w.Dog("vdi", "list", "-r")
 	if strip(before) != strip(after) {
 		t.Errorf("list before and after:\n%s%s", before, after)
 	}
-	w.eventually(time.Minute, "space is back", func() error {
+	w.Eventually(time.Minute, "space is back", func() error {
 		if now := w.used(); now > used+1<<20 {
 			return fmt.Errorf("%d bytes used before, %d after", used, now)
 		}
 		return nil
 	})
-	w.checked()
+	w.Checked()
 }
 
 // strip removes the VDI id and the times, which go on.
 func strip(list string) string {
 	var out []string
-	for _, row := range rows(list) {
+	for _, row := range lab.Rows(list) {
 		f := strings.Split(row, " ")
 		out = append(out, strings.Join(append(f[:6:6], f[8:]...), " "))
 	}
@@ -167,77 +169,77 @@ func strip(list string) string {
 
 // used is the space that all nodes report.
 func (w *world) used() uint64 {
-	w.t.Helper()
-	for _, row := range rows(w.dog("node", "info", "-r")) {
+	w.TB.Helper()
+	for _, row := range lab.Rows(w.Dog("node", "info", "-r")) {
 		var size, used uint64
 		if n, _ := fmt.Sscanf(row, "Total %d %d", &size, &used); n == 2 {
 			return used
 		}
 	}
-	w.t.Fatal("node info has no total")
+	w.TB.Fatal("node info has no total")
 	return 0
 }
 
 func TestGracefulStopDownToOneAndBack(t *testing.T) {
 	w := start(t, 3)
-	w.format(3)
-	w.dog("vdi", "create", "v", "64M")
+	w.Format(3)
+	w.Dog("vdi", "create", "v", "64M")
 	data := bytes.Repeat([]byte{42}, 1<<20)
-	if _, errText, code := w.dogIn(w.sheep[0], data, "vdi", "write", "v", "0"); code != 0 {
+	if _, errText, code := w.DogIn(w.Sheep[0], data, "vdi", "write", "v", "0"); code != 0 {
 		t.Fatal(errText)
 	}
-	w.stop(w.sheep[0])
-	w.stop(w.sheep[1])
-	if out := w.dog("vdi", "read", "v", "0", "1048576"); out != string(data) {
+	w.Stop(w.Sheep[0])
+	w.Stop(w.Sheep[1])
+	if out := w.Dog("vdi", "read", "v", "0", "1048576"); out != string(data) {
 		t.Fatal("the last node reads something else")
 	}
-	w.run(w.sheep[0])
-	w.run(w.sheep[1])
-	w.recovered(60 * time.Second)
-	w.checked()
-	w.dog("cluster", "shutdown")
-	w.eventually(15*time.Second, "all sheep stop", func() error {
-		for _, s := range w.sheep {
-			if s.alive() {
-				return fmt.Errorf("port %d is alive", s.port)
+	w.Run(w.Sheep[0])
+	w.Run(w.Sheep[1])
+	w.Recovered(60 * time.Second)
+	w.Checked()
+	w.Dog("cluster", "shutdown")
+	w.Eventually(15*time.Second, "all sheep stop", func() error {
+		for _, s := range w.Sheep {
+			if s.Alive() {
+				return fmt.Errorf("port %d is alive", s.Port)
 			}
 		}
 		return nil
 	})
-	for _, s := range w.sheep {
-		w.run(s)
+	for _, s := range w.Sheep {
+		w.Run(s)
 	}
-	w.recovered(60 * time.Second)
-	if out := w.dog("vdi", "read", "v", "0", "1048576"); out != string(data) {
+	w.Recovered(60 * time.Second)
+	if out := w.Dog("vdi", "read", "v", "0", "1048576"); out != string(data) {
 		t.Fatal("data differ after the shutdown")
 	}
-	w.checked()
+	w.Checked()
 }
 
 // A fourth node takes over the replicas of a lost one.
 func TestLostNodeIsReplacedByAnother(t *testing.T) {
 	w := start(t, 4, "--recovery-delay", "0s")
-	w.format(3)
+	w.Format(3)
 	raw := image(t, 64<<20)
-	w.dog("vdi", "import", raw, "v")
-	w.kill(w.sheep[3])
-	w.recovered(60 * time.Second)
-	w.checked()
-	w.kill(w.sheep[2])
-	w.recovered(60 * time.Second)
+	w.Dog("vdi", "import", raw, "v")
+	w.Kill(w.Sheep[3])
+	w.Recovered(60 * time.Second)
+	w.Checked()
+	w.Kill(w.Sheep[2])
+	w.Recovered(60 * time.Second)
 	back := filepath.Join(t.TempDir(), "back")
-	tool(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", w.uri(w.sheep[0], "v"), back)
-	tool(t, "cmp", raw, back)
-	w.checked()
+	lab.Tool(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", w.URI(w.Sheep[0], "v"), back)
+	lab.Tool(t, "cmp", raw, back)
+	w.Checked()
 }
 
 func TestBadInputIsRefusedClearly(t *testing.T) {
 	w := start(t, 1)
-	if _, errText, code := w.dogAt(w.sheep[0], "vdi", "create", "early", "1G"); code != 1 || !strings.Contains(errText, "format") {
+	if _, errText, code := w.DogAt(w.Sheep[0], "vdi", "create", "early", "1G"); code != 1 || !strings.Contains(errText, "format") {
 		t.Errorf("create before format: exit %d %q", code, errText)
 	}
-	w.format(1)
-	w.dog("vdi", "create", "v", "1G")
+	w.Format(1)
+	w.Dog("vdi", "create", "v", "1G")
 	for _, c := range []struct {
 		code int
 		args []string
@@ -256,7 +258,7 @@ func TestBadInputIsRefusedClearly(t *testing.T) {
 		{1, []string{"vdi", "read", "nosuch"}},
 		{64, []string{"vdi", "frobnicate"}},
 	} {
-		_, errText, code := w.dogAt(w.sheep[0], c.args...)
+		_, errText, code := w.DogAt(w.Sheep[0], c.args...)
 		if code != c.code {
 			t.Errorf("dog %q: exit %d, want %d: %s", c.args, code, c.code, errText)
 		}
@@ -264,7 +266,7 @@ func TestBadInputIsRefusedClearly(t *testing.T) {
 			t.Errorf("dog %q fails without a word", c.args)
 		}
 	}
-	if out := w.dog("vdi", "list", "-r"); len(rows(out)) != 1 {
+	if out := w.Dog("vdi", "list", "-r"); len(lab.Rows(out)) != 1 {
 		t.Errorf("something was left behind:\n%s", out)
 	}
 }

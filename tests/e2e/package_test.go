@@ -12,12 +12,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sheepdog/tests/internal/lab"
 )
 
 // TestPackage builds the .deb, unpacks it, and starts its programs as the
 // service does: systemd hears that the node is ready, and SIGTERM ends it.
 func TestPackage(t *testing.T) {
-	need(t, "dpkg-deb")
+	lab.Need(t, "dpkg-deb")
 	dir := t.TempDir()
 	build := exec.CommandContext(t.Context(), "packaging/deb.sh", "1.2.3", dir)
 	build.Dir = "../.."
@@ -29,8 +31,8 @@ func TestPackage(t *testing.T) {
 		t.Fatal(packages, err)
 	}
 	root := filepath.Join(dir, "root")
-	tool(t, "dpkg-deb", "-x", packages[0], root)
-	if out := tool(t, "dpkg-deb", "-f", packages[0], "Package", "Version"); out != "Package: sheepdog\nVersion: 1.2.3\n" {
+	lab.Tool(t, "dpkg-deb", "-x", packages[0], root)
+	if out := lab.Tool(t, "dpkg-deb", "-f", packages[0], "Package", "Version"); out != "Package: sheepdog\nVersion: 1.2.3\n" {
 		t.Errorf("%q", out)
 	}
 	for _, path := range []string{"usr/sbin/sheep", "usr/bin/dog", "lib/systemd/system/sheepdog.service", "etc/default/sheepdog", "var/lib/sheepdog",
@@ -55,7 +57,7 @@ func runPackaged(t *testing.T, root string) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	port := strconv.Itoa(freePort(t))
+	port := strconv.Itoa(lab.FreePort(t))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	sheep := exec.CommandContext(ctx, filepath.Join(root, "usr/sbin/sheep"), "-f", "-l", "level=info,dst=stdout", "-p", port,
@@ -72,7 +74,7 @@ func runPackaged(t *testing.T, root string) {
 	if err != nil || string(b[:n]) != "READY=1" {
 		t.Errorf("notified of %q, %v", b[:n], err)
 	}
-	out := tool(t, filepath.Join(root, "usr/bin/dog"), "node", "list", "-r", "-p", port)
+	out := lab.Tool(t, filepath.Join(root, "usr/bin/dog"), "node", "list", "-r", "-p", port)
 	if !strings.HasPrefix(out, "0 127.0.0.1:"+port+" ") {
 		t.Errorf("%q", out)
 	}

@@ -1,0 +1,55 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Image is the file behind the disk of a sheep.
+func (l *Lab) Image(s *Sheep) string { return filepath.Join(l.Dir, fmt.Sprintf("disk.%d", s.Port)) }
+
+// GiveDisk puts the directory of a sheep on a file system of its own, XFS on a
+// sparse file of size bytes. The sheep must not run yet.
+func (l *Lab) GiveDisk(s *Sheep, size int64) {
+	l.TB.Helper()
+	Need(l.TB, "mkfs.xfs", "xfs_io", "losetup")
+	NeedRoot(l.TB, "to mount")
+	f, err := os.Create(l.Image(s))
+	if err != nil {
+		l.TB.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		l.TB.Fatal(err)
+	}
+	Tool(l.TB, "mkfs.xfs", "-q", l.Image(s))
+	l.MountAt(l.Image(s), s)
+}
+
+// MountAt mounts a disk image as the directory of a sheep.
+func (l *Lab) MountAt(image string, s *Sheep) {
+	l.TB.Helper()
+	if err := os.MkdirAll(l.Meta(s), 0o700); err != nil {
+		l.TB.Fatal(err)
+	}
+	if out, err := exec.Command("mount", "-o", "loop", image, l.Meta(s)).CombinedOutput(); err != nil {
+		l.TB.Skipf("SKIPPED: cannot mount a loop device here: %v: %s", err, out)
+	}
+	l.mounts = append(l.mounts, l.Meta(s))
+}
+
+// CutPower shuts the file systems of sheep down, which drops what was not
+// synced, kills the sheep, and mounts the disks as they are after that.
+func (l *Lab) CutPower(all ...*Sheep) {
+	l.TB.Helper()
+	for _, s := range all {
+		Tool(l.TB, "xfs_io", "-x", "-c", "shutdown", l.Meta(s))
+	}
+	l.Kill(all...)
+	for _, s := range all {
+		Tool(l.TB, "umount", l.Meta(s))
+		Tool(l.TB, "mount", "-o", "loop", l.Image(s), l.Meta(s))
+	}
+}
