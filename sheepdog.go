@@ -123,39 +123,75 @@ type Origin struct {
 }
 
 // Policy is a redundancy policy: Copies replicas, or (Parity > 0) Copies data
-// and Parity parity strips.
+// and Parity parity strips. Data of the latter are first written as Parity+1
+// replicas; strips are made of them later (docs/adr/0008).
 type Policy struct {
 	Copies uint8
 	Parity uint8
 }
 
+// stripsFlag in Parity marks the policy of the layers that are stored as strips.
+const stripsFlag = 0x80
+
+// Strips is the policy of the coded layers of a policy with parity.
+func (p Policy) Strips() Policy { return Policy{Copies: p.Copies, Parity: p.Parity | stripsFlag} }
+
+// IsStrips reports whether objects of this policy are stored as strips.
+func (p Policy) IsStrips() bool { return p.Parity&stripsFlag != 0 }
+
+// ParityStrips is the number of parity strips; 0 for copies.
+func (p Policy) ParityStrips() int { return int(p.Parity &^ stripsFlag) }
+
+// String is `3`, `4:2`, or `4+2` for coded layers.
 func (p Policy) String() string {
-	if p.Parity > 0 {
+	switch {
+	case p.IsStrips():
+		return fmt.Sprintf("%d+%d", p.Copies, p.ParityStrips())
+	case p.Parity > 0:
 		return fmt.Sprintf("%d:%d", p.Copies, p.Parity)
 	}
 	return strconv.Itoa(int(p.Copies))
 }
 
-// Width is the number of nodes that an object of this policy wants.
-func (p Policy) Width() int { return int(p.Copies) + int(p.Parity) }
+// Width is the number of nodes that hold an object of this policy: one for each
+// replica or strip. Written data of D:P have P+1 replicas.
+func (p Policy) Width() int {
+	switch {
+	case p.IsStrips():
+		return p.Zones()
+	case p.Parity > 0:
+		return int(p.Parity) + 1
+	}
+	return int(p.Copies)
+}
 
-// MarshalText writes the policy as `3` or `4:2`.
+// Zones is the number of zones that a policy needs to be kept in full.
+func (p Policy) Zones() int { return int(p.Copies) + p.ParityStrips() }
+
+// MarshalText writes the policy as String does.
 func (p Policy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalText reads `3` or `4:2`.
+// UnmarshalText reads what String writes.
 func (p *Policy) UnmarshalText(b []byte) error {
 	data, parity, coded := strings.Cut(string(b), ":")
+	strips := false
+	if !coded {
+		data, parity, strips = strings.Cut(string(b), "+")
+	}
 	c, err := strconv.ParseUint(data, 10, 8)
 	if err != nil || c < 1 || c > MaxCopies {
 		return fmt.Errorf("redundancy policy %q: want 1 to %d copies, or D:P", b, MaxCopies)
 	}
 	*p = Policy{Copies: uint8(c)}
-	if coded {
+	if coded || strips {
 		n, err := strconv.ParseUint(parity, 10, 8)
 		if err != nil || n < 1 || n > 15 {
 			return fmt.Errorf("redundancy policy %q: want 1 to 15 parity strips after the colon", b)
 		}
 		p.Parity = uint8(n)
+	}
+	if strips {
+		*p = p.Strips()
 	}
 	return nil
 }

@@ -142,18 +142,18 @@ func (v *View) StorageZones() int {
 
 // MinCopies is how many acting replicas a write needs under the policy: the
 // configured number, else half of the copies rounded up, of at most the zones
-// with storage.
+// with storage. With parity P it is one of the P+1: P losses stop no write.
 func (v *View) MinCopies(policy Policy) int {
-	copies := min(int(policy.Copies), v.StorageZones())
+	copies := min(policy.Width(), v.StorageZones())
 	want := (copies + 1) / 2
 	if v.Config.MinCopies > 0 {
 		want = int(v.Config.MinCopies)
 	}
+	if policy.Parity > 0 {
+		want = min(int(v.Config.MinCopies), policy.Width())
+	}
 	if v.Config.Strict {
 		want = policy.Width()
-	}
-	if policy.Parity > 0 {
-		want = int(policy.Copies)
 	}
 	return max(want, 1)
 }
