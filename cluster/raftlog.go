@@ -10,6 +10,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/hashicorp/raft"
+
+	"sheepdog/internal/reserve"
 )
 
 // raftLog keeps Raft's log, term and vote on Badger. This is the only file of
@@ -22,7 +24,8 @@ import (
 // Every transaction is synced before it returns. First and last index are kept
 // in memory, as a look-up would walk over the deleted entries before them.
 type raftLog struct {
-	db *badger.DB
+	db      *badger.DB
+	reserve *reserve.Reserve
 
 	mu          sync.Mutex
 	first, last uint64 // 0: empty
@@ -43,10 +46,17 @@ const (
 	raftTxnBytes  = 256 << 10 // a transaction is closed once it has this much
 	raftTxnCount  = 4096      // or this many deletions
 	maxStoredData = maxEntry + 64<<10
+	// What a full file system must have left; see package reserve.
+	raftNeed    = 16 << 20
+	raftBallast = 8 << 20
 )
 
 // openRaftLog opens or creates the log in dir.
 func openRaftLog(dir string) (*raftLog, error) {
+	room, err := reserve.Open(reserve.Options{Dir: dir, Table: raftMemTable, Need: raftNeed, Ballast: raftBallast})
+	if err != nil {
+		return nil, fmt.Errorf("raft log: %w", err)
+	}
 	db, err := badger.Open(badger.DefaultOptions(dir).
 		WithLogger(nil).
 		WithSyncWrites(true).
@@ -65,7 +75,8 @@ func openRaftLog(dir string) (*raftLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", dir, err)
 	}
-	s := &raftLog{db: db}
+	room.Opened()
+	s := &raftLog{db: db, reserve: room}
 	if s.first, err = s.edge(false); err == nil {
 		s.last, err = s.edge(true)
 	}
@@ -76,7 +87,12 @@ func openRaftLog(dir string) (*raftLog, error) {
 }
 
 // Close waits for Badger's goroutines.
-func (s *raftLog) Close() error { return s.db.Close() }
+func (s *raftLog) Close() error {
+	if err := s.reserve.Closing(); err != nil {
+		return fmt.Errorf("raft log stays open: %w", err)
+	}
+	return s.db.Close()
+}
 
 // IsMonotonic tells Raft that indexes never leave a gap.
 func (s *raftLog) IsMonotonic() bool { return true }
@@ -133,6 +149,13 @@ func (s *raftLog) StoreLogs(logs []*raft.Log) error {
 }
 
 func (s *raftLog) storeBatch(logs []*raft.Log) error {
+	size := 0
+	for _, l := range logs {
+		size += logEntryFixed + len(l.Data) + len(l.Extensions) + 9
+	}
+	if err := s.reserve.Admit(len(logs), size); err != nil {
+		return err
+	}
 	err := s.db.Update(func(txn *badger.Txn) error {
 		for _, l := range logs {
 			if len(l.Data) > maxStoredData {
@@ -173,6 +196,9 @@ func (s *raftLog) DeleteRange(low, high uint64) error {
 	}
 	count := high - low + 1
 	for done := uint64(0); done < count; done += raftTxnCount {
+		if err := s.reserve.AdmitVital(int(min(count-done, raftTxnCount)), 9*raftTxnCount); err != nil {
+			return err
+		}
 		err := s.db.Update(func(txn *badger.Txn) error {
 			for i := done; i < min(count, done+raftTxnCount); i++ {
 				if err := txn.Delete(logKey(step(i))); err != nil {
@@ -202,8 +228,11 @@ func (s *raftLog) deleted(low, high uint64) {
 	}
 }
 
-// Set stores a value durably.
+// Set stores a value durably. Raft panics if it cannot store its term and vote.
 func (s *raftLog) Set(name, value []byte) error {
+	if err := s.reserve.AdmitVital(1, len(name)+len(value)); err != nil {
+		return err
+	}
 	return s.db.Update(func(txn *badger.Txn) error {
 		return txn.Set(stableKey(name), append([]byte(nil), value...))
 	})

@@ -9,10 +9,16 @@ import (
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"sheepdog/internal/reserve"
 )
 
 const (
-	memTableBytes = 16 << 20
+	memTableBytes = 8 << 20
+	// metaNeed is the room for a table that is written out and for the compaction
+	// that follows; metaBallast is given up for it. See package reserve.
+	metaNeed    = 24 << 20
+	metaBallast = 12 << 20
 	// A Badger transaction holds at most 15 % of a memtable.
 	maxCommitBytes   = memTableBytes / 10
 	maxCommitChanges = 8 << 10
@@ -22,10 +28,15 @@ const (
 // value log does not give space back; every commit is synced by itself, because
 // DB.Sync misses memtables that were rotated away.
 type badgerKV struct {
-	db *badger.DB
+	db      *badger.DB
+	reserve *reserve.Reserve
 }
 
 func openBadger(dir string, noSync bool, log *slog.Logger) (metadata, error) {
+	room, err := reserve.Open(reserve.Options{Dir: dir, Table: memTableBytes, Need: metaNeed, Ballast: metaBallast})
+	if err != nil {
+		return nil, err
+	}
 	o := badger.DefaultOptions(dir).
 		WithLogger(badgerLogger{log}).
 		WithSyncWrites(!noSync).
@@ -36,7 +47,7 @@ func openBadger(dir string, noSync bool, log *slog.Logger) (metadata, error) {
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(32 << 20).
 		WithMemTableSize(memTableBytes).
-		WithNumMemtables(3).
+		WithNumMemtables(2).
 		WithNumCompactors(2).
 		WithValueThreshold(1 << 20).
 		WithValueLogFileSize(memTableBytes)
@@ -44,7 +55,8 @@ func openBadger(dir string, noSync bool, log *slog.Logger) (metadata, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open metadata in %s: %w", dir, err)
 	}
-	return &badgerKV{db: db}, nil
+	room.Opened()
+	return &badgerKV{db: db, reserve: room}, nil
 }
 
 func (b *badgerKV) Get(key []byte) ([]byte, error) {
@@ -118,12 +130,19 @@ func (b *badgerKV) Fits(changes, bytes int) bool {
 	return changes <= maxCommitChanges && bytes <= maxCommitBytes
 }
 
+func (b *badgerKV) Room(changes, bytes int) error { return b.reserve.Admit(changes, bytes) }
+
 func (b *badgerKV) Size() uint64 {
 	lsm, _ := b.db.Size()
 	return uint64(max(lsm, 0))
 }
 
-func (b *badgerKV) Close() error { return b.db.Close() }
+func (b *badgerKV) Close() error {
+	if err := b.reserve.Closing(); err != nil {
+		return fmt.Errorf("metadata stay open: %w", err)
+	}
+	return b.db.Close()
+}
 
 // badgerLogger passes Badger's warnings on; what it tells of its routine is for
 // debugging.

@@ -3,6 +3,7 @@ package objectstore
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -10,6 +11,8 @@ import (
 const (
 	roundChunks = 4096
 	roundBlocks = 8192
+	// tightChunks is the bound while the metadata store has little room.
+	tightChunks = 128
 	// copyBlocks is how much is read from the log and written at once, in blocks.
 	copyBlocks = 1024
 )
@@ -70,13 +73,21 @@ func (d *Disk) destageAll(all bool) error {
 	last, upto := d.journal.sealed()
 	piles := d.dirtyUpTo(all, upto)
 	var failures []error
+	limit := roundChunks
 	for len(piles) > 0 {
-		n, err := d.destageRound(piles)
+		n, err := d.destageRound(piles, limit)
 		if d.journal.failed() != nil {
 			return err
 		}
+		if errors.Is(err, errMetaFull) && limit > tightChunks {
+			limit = tightChunks
+			continue
+		}
 		failures = append(failures, err)
 		piles = piles[n:]
+		if errors.Is(err, errMetaFull) {
+			break
+		}
 	}
 	if err := errors.Join(failures...); err != nil {
 		return err
@@ -105,12 +116,15 @@ func (d *Disk) dirtyUpTo(all bool, upto lsn) []*pile {
 	return piles
 }
 
+// errMetaFull is why a round was undone: the metadata store has no room for it.
+var errMetaFull = errors.New("no room to commit maps")
+
 // destageRound takes some piles from the first on through all the steps, and
 // returns how many. Piles whose data found no room stay as they were.
-func (d *Disk) destageRound(piles []*pile) (int, error) {
+func (d *Disk) destageRound(piles []*pile, limit int) (int, error) {
 	var saved []*savedPile
 	n, chunks, blocks := 0, 0, 0
-	for n < len(piles) && chunks < roundChunks && blocks < roundBlocks {
+	for n < len(piles) && chunks < limit && blocks < roundBlocks {
 		s, logged := piles[n].save()
 		d.dirtyBytes.Add(-int64(s.chunks) * chunkBytes)
 		saved = append(saved, s)
@@ -123,7 +137,12 @@ func (d *Disk) destageRound(piles []*pile) (int, error) {
 		d.unsaveAll(saved)
 		return n, err
 	}
-	if err := d.commitSaved(saved); err != nil {
+	all, err := d.prepareCommit(saved)
+	if err != nil {
+		d.unsaveAll(saved)
+		return n, fmt.Errorf("%w: %w", errMetaFull, err)
+	}
+	if err := d.commitSaved(saved, all); err != nil {
 		return n, d.journal.fail(err)
 	}
 	d.publishAll(saved)
@@ -318,6 +337,9 @@ func (p *pile) relocate(o *object, no uint32, m move) bool {
 // retire frees log segments that nothing points to any more, once the metadata
 // store says where the log begins.
 func (d *Disk) retire(last generation, upto lsn) error {
+	if err := d.meta.Room(1+len(d.tombstones), checkpointSize+len(d.tombstones)*(objectKeyLen+32)); err != nil {
+		return metaError("retire the log", err)
+	}
 	d.checkpoint.firstGen = d.journal.beginning(last)
 	d.checkpoint.lastLSN = max(d.checkpoint.lastLSN, upto)
 	changes := []change{d.checkpoint.change()}

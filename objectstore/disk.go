@@ -141,6 +141,7 @@ func (d *Disk) Close() error {
 }
 
 // settle leaves a store without a log to replay, and with a map of its space.
+// If there is no space for that, the next Open has more to do.
 func (d *Disk) settle() error {
 	if err := d.journal.failed(); err != nil {
 		return err
@@ -149,10 +150,15 @@ func (d *Disk) settle() error {
 		return err
 	}
 	d.journal.seal()
-	if err := d.destage(true); err != nil {
-		return err
+	err := d.destage(true)
+	if err == nil {
+		err = d.saveSpace()
 	}
-	return d.saveSpace()
+	if errors.Is(err, sheepdog.ErrNoSpace) {
+		d.log.Warn("no space to settle; the log is replayed at the next start", "store", d.opts.Meta, "err", err)
+		return nil
+	}
+	return err
 }
 
 // release closes what is open, in whatever state it is.

@@ -29,7 +29,11 @@ func (d *Disk) Put(name string, value []byte) error {
 	}
 	defer d.end()
 	c := change{key: append([]byte{keyFact}, name...), value: append([]byte{}, value...)}
-	if err := d.meta.Commit([]change{c}); err != nil {
+	err := d.meta.Room(1, c.size())
+	if err == nil {
+		err = d.meta.Commit([]change{c})
+	}
+	if err != nil {
 		return metaError(fmt.Sprintf("keep fact %q", name), err)
 	}
 	return nil

@@ -182,7 +182,8 @@ func (j *journal) seal() {
 	}
 }
 
-// takeFree waits for a free segment, bounded by two destages.
+// takeFree waits for a free segment, bounded by two destages. One that is made
+// already stays for structural records: on a full file system no other can be.
 func (j *journal) takeFree(structural bool) (*segment, error) {
 	keep := 1
 	if structural {
@@ -192,27 +193,30 @@ func (j *journal) takeFree(structural bool) (*segment, error) {
 	defer j.mu.Unlock()
 	var makeErr error
 	for begin := j.rounds; ; {
-		unmade := max(j.maxSegs-j.made, 0)
-		if n := len(j.free); n > 0 && n+unmade > keep {
-			s := j.free[n-1]
-			j.free = j.free[:n-1]
-			return s, nil
+		if len(j.free) > keep {
+			return j.takeLowest(), nil
 		}
 		if j.failure != nil {
 			return nil, j.failure
 		}
-		if unmade > keep {
-			var s *segment
-			if s, makeErr = j.makeSegment(); makeErr == nil {
-				return s, nil
+		if j.made < j.maxSegs {
+			if makeErr = j.makeSegment(); makeErr == nil {
+				continue
 			}
 		}
-		if err := cmp.Or(j.lastErr, makeErr); err != nil && j.rounds >= begin+2 {
+		if err := cmp.Or(makeErr, j.lastErr); err != nil && j.rounds >= begin+2 {
 			return nil, fmt.Errorf("log is full: %w", err)
 		}
 		j.kick()
 		j.cond.Wait()
 	}
+}
+
+// takeLowest takes the free segment with the lowest number; the caller holds mu.
+func (j *journal) takeLowest() *segment {
+	s := slices.MinFunc(j.free, func(a, b *segment) int { return cmp.Compare(a.no, b.no) })
+	j.free = slices.DeleteFunc(j.free, func(f *segment) bool { return f == s })
+	return s
 }
 
 // await waits until ok, which is asked under mu, bounded by two destages that
@@ -234,8 +238,9 @@ func (j *journal) await(ok func() bool) error {
 }
 
 // makeSegment makes a file and fills it with zeros, so that later appends need
-// no allocation. The caller holds mu, which it gives up meanwhile.
-func (j *journal) makeSegment() (*segment, error) {
+// no allocation, and adds it to the free ones. The caller holds mu, which it
+// gives up meanwhile.
+func (j *journal) makeSegment() error {
 	no := j.made
 	j.made++
 	j.mu.Unlock()
@@ -243,9 +248,10 @@ func (j *journal) makeSegment() (*segment, error) {
 	j.mu.Lock()
 	if err != nil {
 		j.made--
-		return nil, err
+		return err
 	}
-	return &segment{no: no, f: f}, nil
+	j.free = append(j.free, &segment{no: no, f: f})
+	return nil
 }
 
 func createSegment(fs fileSystem, dir string, no int, size int64) (file, error) {

@@ -19,6 +19,9 @@ type metadata interface {
 	Commit(changes []change) error
 	// Fits reports whether a commit of so many changes and bytes is allowed.
 	Fits(changes, bytes int) bool
+	// Room returns sheepdog.ErrNoSpace if commits of so many changes and bytes
+	// together could fail for want of space. Ask before the first of them.
+	Room(changes, bytes int) error
 	Size() uint64
 	Close() error
 }

@@ -111,9 +111,30 @@ func (d *Disk) readLogged(part []moveRef, buf []byte) error {
 	return nil
 }
 
+// prepareCommit lists what each snapshot changes in the metadata store, and
+// refuses if there is no room for all of it.
+func (d *Disk) prepareCommit(saved []*savedPile) ([][]change, error) {
+	all := make([][]change, len(saved))
+	count, size := 1, checkpointSize
+	for i, s := range saved {
+		all[i] = s.changes()
+		count += len(all[i])
+		size += sizeOf(all[i])
+	}
+	return all, d.meta.Room(count, size)
+}
+
+func sizeOf(changes []change) int {
+	n := 0
+	for i := range changes {
+		n += changes[i].size()
+	}
+	return n
+}
+
 // commitSaved puts snapshots into the metadata store: a pile in one commit,
 // with its neighbours as far as they fit.
-func (d *Disk) commitSaved(saved []*savedPile) error {
+func (d *Disk) commitSaved(saved []*savedPile, all [][]change) error {
 	d.checkpoint.lastLSN = max(d.checkpoint.lastLSN, lsn(d.journal.applied.Load()), lastOf(saved))
 	var batch []change
 	size := 0
@@ -125,12 +146,9 @@ func (d *Disk) commitSaved(saved []*savedPile) error {
 		batch, size = nil, 0
 		return err
 	}
-	for _, s := range saved {
-		changes := s.changes()
-		n := 0
-		for i := range changes {
-			n += changes[i].size()
-		}
+	for i, s := range saved {
+		changes := all[i]
+		n := sizeOf(changes)
 		if !d.meta.Fits(len(batch)+len(changes)+1, size+n+checkpointSize) {
 			if err := flush(); err != nil {
 				return metaError("commit", err)

@@ -35,7 +35,15 @@ func (j *journal) openSegments(firstGen generation) (*logScan, error) {
 	}
 	s := &logScan{store: j.store, segLen: j.segLen, firstGen: firstGen}
 	for slices.Contains(names, filepath.Base(segmentName(j.dir, j.made))) {
-		if err := j.openSegment(s); err != nil {
+		last := !slices.Contains(names, filepath.Base(segmentName(j.dir, j.made+1)))
+		err := j.openSegment(s)
+		if last && errors.Is(err, sheepdog.ErrNoSpace) {
+			if err := j.unmakeSegment(); err != nil {
+				return nil, err
+			}
+			break
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -75,6 +83,16 @@ func (j *journal) openSegment(s *logScan) error {
 		s.segs = append(s.segs, scannedSegment{seg, h})
 	}
 	return nil
+}
+
+// unmakeSegment removes the last segment, which the process died over making and
+// for which there is no space now.
+func (j *journal) unmakeSegment() error {
+	j.made--
+	n := len(j.free) - 1
+	s := j.free[n]
+	j.free = j.free[:n]
+	return diskError("remove a log segment", errors.Join(s.f.Close(), j.fs.Remove(segmentName(j.dir, s.no))))
 }
 
 // completeSegment fills up a file that was being made when the process died, or

@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -207,7 +208,11 @@ func (p *pile) addChunk(o *object, no uint32, value []byte) error {
 	return nil
 }
 
-// metaError wraps what the metadata store reports.
+// metaError wraps what the metadata store reports. What it refuses for want of
+// space has not failed.
 func metaError(what string, err error) error {
+	if errors.Is(err, sheepdog.ErrNoSpace) {
+		return fmt.Errorf("%s: metadata: %w", what, err)
+	}
 	return fmt.Errorf("%s: metadata: %w: %w", what, sheepdog.ErrIO, err)
 }
