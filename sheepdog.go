@@ -41,6 +41,11 @@ type NodeID uint64
 // repeats for a node; it has no order.
 type Incarnation uint64
 
+// StoreLife names a time in which the store of a node forgot nothing that it had
+// acknowledged: it outlives processes, and ends when the machine may have lost
+// what was not flushed. It never repeats for a node; zero is unknown.
+type StoreLife uint64
+
 // ClusterID is made by `dog cluster format`. The zero value means unformatted.
 type ClusterID [16]byte
 

@@ -12,6 +12,7 @@ type Member struct {
 	Addr        string      `json:"addr"` // host:port of API, peers, Raft and gossip
 	Zone        Zone        `json:"zone"`
 	VNodes      uint16      `json:"vnodes"` // weight; 0: a gateway without storage
+	StoreLife   StoreLife   `json:"storeLife,omitempty"`
 }
 
 // Config is what `dog cluster format` fixes and later commands change.
@@ -54,6 +55,10 @@ type Placement struct {
 	// one of them last changed. A request of an older revision is stale.
 	Since Revision
 	State PartitionState
+	// Lost is the revision in which the partition last began to serve again after
+	// all its acting replicas had forgotten what they had not made durable; 0:
+	// never. Writes acknowledged before and not flushed may be gone.
+	Lost Revision
 }
 
 // IsActing reports whether id is an acting replica.

@@ -48,7 +48,8 @@ type Config struct {
 	Timing     cluster.Timing
 	Clock      func() time.Duration
 	Identity   sheepdog.NodeID
-	NoNBD      bool // no NBD at all, not even the socket
+	Boot       string // names the time since the machine was started
+	NoNBD      bool   // no NBD at all, not even the socket
 	// Wrap is put around every replica that this node's gateway and recovery talk
 	// to, its own included, for faults that a network cannot make.
 	Wrap func(to sheepdog.Member, r sheepdog.Replica) sheepdog.Replica

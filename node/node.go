@@ -122,7 +122,7 @@ func (n *Node) openStore() error {
 		Zone: sheepdog.Zone(*n.cfg.Zone), VNodes: uint16(n.cfg.VNodes)}
 	if n.cfg.Engine != nil {
 		n.engine = n.cfg.Engine
-		return nil
+		return n.beginLife()
 	}
 	if err := os.MkdirAll(n.cfg.Meta, 0o700); err != nil {
 		return fmt.Errorf("metadata directory: %w", err)
@@ -137,8 +137,10 @@ func (n *Node) openStore() error {
 			n.log.Error("store did not close cleanly", "err", err)
 		}
 	})
-	n.self.ID, err = loadIdentity(n.cfg.Meta)
-	return err
+	if n.self.ID, err = loadIdentity(n.cfg.Meta); err != nil {
+		return err
+	}
+	return n.beginLife()
 }
 
 // listen takes the node's port and sorts what comes in.

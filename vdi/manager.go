@@ -30,8 +30,9 @@ type Manager struct {
 // family is what this node knows of one family that is open or coordinated
 // here.
 type family struct {
-	id       sheepdog.FamilyID
-	requests window // this gateway's requests in flight
+	id        sheepdog.FamilyID
+	requests  window // this gateway's requests in flight
+	unflushed unflushed
 
 	// guarded by Manager.mu
 	coord    *coordinator // nil: another node's, or nobody's

@@ -69,7 +69,9 @@ func (m *Manager) Open(name, ref string) (*Volume, error) {
 	defer m.mu.Unlock()
 	f := m.family(v.Family)
 	f.attached++
-	return &Volume{m: m, name: name, shift: v.BlockSizeShift, family: f}, nil
+	vol := &Volume{m: m, name: name, shift: v.BlockSizeShift, family: f}
+	vol.told.Store(f.unflushed.losses.Load())
+	return vol, nil
 }
 
 // Create makes an empty VDI.

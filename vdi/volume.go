@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,6 +26,7 @@ type Volume struct {
 
 	// A VDI.
 	family *family
+	told   atomic.Uint64 // losses that a flush has reported here
 
 	close sync.Once
 }
@@ -98,7 +100,7 @@ func (v *Volume) write(ctx context.Context, op sheepdog.ForwardOp, pc piece, dat
 	n, done := v.family.requests.begin(&v.m.numbers)
 	defer v.family.requests.end(n)
 	o := sheepdog.Origin{Gateway: v.m.opt.Incarnation, Request: n}
-	return v.do(ctx, func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error {
+	err := v.do(ctx, func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error {
 		if c == nil {
 			req := v.forward(op, token, pc, data)
 			req.Origin, req.OriginDone = o, done
@@ -109,6 +111,10 @@ func (v *Volume) write(ctx context.Context, op sheepdog.ForwardOp, pc piece, dat
 		}
 		return c.write(ctx, pc, data, o, done)
 	})
+	if err == nil {
+		v.family.unflushed.note(v.m.opt.Cluster.View(), sheepdog.ObjectID{Family: v.family.id, Index: pc.index}.Partition())
+	}
+	return err
 }
 
 func (v *Volume) forward(op sheepdog.ForwardOp, token sheepdog.Token, pc piece, data []byte) *sheepdog.ForwardRequest {
@@ -117,11 +123,20 @@ func (v *Volume) forward(op sheepdog.ForwardOp, token sheepdog.Token, pc piece, 
 }
 
 // Flush makes every write that returned before the call durable on all acting
-// replicas.
+// replicas. It fails with ErrIO, once, if a loss of power of all replicas may
+// have taken such a write.
 func (v *Volume) Flush(ctx context.Context) error {
 	if v.layer != 0 {
 		return nil
 	}
+	err := v.family.unflushed.flush(func() error { return v.flush(ctx) }, v.lost)
+	if err != nil {
+		return err
+	}
+	return v.report()
+}
+
+func (v *Volume) flush(ctx context.Context) error {
 	return v.do(ctx, func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error {
 		if c != nil {
 			return c.flush()
@@ -129,6 +144,16 @@ func (v *Volume) Flush(ctx context.Context) error {
 		req := &sheepdog.ForwardRequest{Family: v.family.id, Token: token, Op: sheepdog.ForwardFlush}
 		return v.m.opt.Peers.Forwarder(other).Forward(ctx, req, nil)
 	})
+}
+
+// lost reports whether writes acknowledged since those revisions may be gone.
+func (v *Volume) lost(since map[sheepdog.Partition]sheepdog.Revision) bool {
+	f, ok := v.m.opt.Directory.Family(v.family.id)
+	if !ok || !gone(v.m.opt.Cluster.View(), f.Policy, since) {
+		return false
+	}
+	v.m.opt.Logger.Error("acknowledged writes may be lost: all replicas lost their power before a flush", "vdi", v.name)
+	return true
 }
 
 // each runs one function per piece of the range, at once if there are several.

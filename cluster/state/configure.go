@@ -30,7 +30,7 @@ func (s *State) place(policy sheepdog.Policy) error {
 	if len(wanted[0]) == 0 {
 		return fmt.Errorf("%w: no member has storage for policy %s; add a node first", sheepdog.ErrInvalid, policy)
 	}
-	s.putTable(freshTable(policy, wanted, s.revision))
+	s.putTable(s.freshTable(policy, wanted))
 	return nil
 }
 

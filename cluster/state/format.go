@@ -50,7 +50,7 @@ func (s *State) format(f *Format) *State {
 	}
 	next.newEpoch(f.Time)
 	wanted := ring.Place(next.members, next.config.Policy.Width())
-	next.tables = []*table{freshTable(next.config.Policy, wanted, next.revision)}
+	next.tables = []*table{next.freshTable(next.config.Policy, wanted)}
 	return next
 }
 

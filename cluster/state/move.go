@@ -98,10 +98,15 @@ func (m *move) next(r *row, target []sheepdog.NodeID) *row {
 	if same && !m.anyReplaced(acting) && !m.anyReplaced(target) {
 		return r
 	}
-	return &row{
-		Placement: sheepdog.Placement{Acting: acting, Target: target, Since: m.revision, State: state},
+	out := &row{
+		Placement: sheepdog.Placement{Acting: acting, Target: target, Since: m.revision, State: state, Lost: r.Lost},
 		Restarted: m.stillRestarted(r, acting, state),
+		Lives:     make([]sheepdog.StoreLife, len(acting)),
 	}
+	for i, id := range acting {
+		out.Lives[i] = r.lifeOf(id)
+	}
+	return out
 }
 
 // survivors decides who of the acting nodes goes on acting.

@@ -97,10 +97,17 @@ func (s *State) promoted(r *row, node sheepdog.NodeID) *row {
 	if allAct(acting, r.Target) {
 		acting = r.Target
 	}
-	return &row{Placement: sheepdog.Placement{Acting: inRingOrder(acting, r.Target), Target: r.Target}}
+	acting = inRingOrder(acting, r.Target)
+	out := &row{Placement: sheepdog.Placement{Acting: acting, Target: r.Target, Lost: r.Lost}, Lives: s.lives(acting)}
+	for i, id := range acting {
+		if id != node {
+			out.Lives[i] = r.lifeOf(id)
+		}
+	}
+	return out
 }
 
-// cleaned is r with equal replicas; nil if it is clean already, the node does
+// cleaned is r with equal replicas, which have what any of them remembered; nil if it is clean already, the node does
 // not act, or an acting node is no member and so cannot have been compared.
 func (s *State) cleaned(r *row, node sheepdog.NodeID) *row {
 	if r.State != sheepdog.Unclean || !r.IsActing(node) {
@@ -115,5 +122,10 @@ func (s *State) cleaned(r *row, node sheepdog.NodeID) *row {
 	if allAct(acting, r.Target) {
 		acting = r.Target
 	}
-	return &row{Placement: sheepdog.Placement{Acting: inRingOrder(acting, r.Target), Target: r.Target}}
+	acting = inRingOrder(acting, r.Target)
+	out := &row{Placement: sheepdog.Placement{Acting: acting, Target: r.Target, Lost: r.Lost}, Lives: s.lives(acting)}
+	if s.forgot(r) {
+		out.Lost = s.revision + 1
+	}
+	return out
 }

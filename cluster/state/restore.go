@@ -162,6 +162,7 @@ func (s *State) checkTables() error {
 type snapshotReader struct {
 	rest  []byte
 	nodes []sheepdog.NodeID
+	known []sheepdog.StoreLife
 }
 
 func (r *snapshotReader) header() (*header, error) {
@@ -180,7 +181,7 @@ func (r *snapshotReader) header() (*header, error) {
 	if len(h.Policies) > MaxTables {
 		return nil, fmt.Errorf("%w: %d tables", sheepdog.ErrInvalid, len(h.Policies))
 	}
-	r.nodes = h.Nodes
+	r.nodes, r.known = h.Nodes, h.Lives
 	return &h, nil
 }
 
@@ -213,13 +214,36 @@ func (r *snapshotReader) row() (*row, error) {
 	if err != nil {
 		return nil, fmt.Errorf("since: %w", err)
 	}
-	out := &row{Placement: sheepdog.Placement{Since: sheepdog.Revision(since), State: sheepdog.PartitionState(state)}}
+	lost, err := r.uvarint(since)
+	if err != nil {
+		return nil, fmt.Errorf("lost: %w", err)
+	}
+	out := &row{Placement: sheepdog.Placement{Since: sheepdog.Revision(since), State: sheepdog.PartitionState(state), Lost: sheepdog.Revision(lost)}}
 	for _, list := range []*[]sheepdog.NodeID{&out.Acting, &out.Target, &out.Restarted} {
 		if *list, err = r.list(); err != nil {
 			return nil, err
 		}
 	}
+	if out.Lives, err = r.lives(len(out.Acting)); err != nil {
+		return nil, fmt.Errorf("lives: %w", err)
+	}
 	return out, out.check()
+}
+
+// lives reads n positions in the list of lives.
+func (r *snapshotReader) lives(n int) ([]sheepdog.StoreLife, error) {
+	out := make([]sheepdog.StoreLife, n)
+	for i := range out {
+		if len(r.known) == 0 {
+			return nil, fmt.Errorf("%w: none is known", sheepdog.ErrInvalid)
+		}
+		at, err := r.uvarint(uint64(len(r.known)) - 1)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = r.known[at]
+	}
+	return out, nil
 }
 
 // check refuses a row that no command makes.

@@ -15,6 +15,40 @@ type row struct {
 	// since it was last clean and were kept because no other replica was known to
 	// live. They hold every flushed write and have been seen since.
 	Restarted []sheepdog.NodeID
+	// Lives has, for each acting node, the life of its store in which it last was
+	// complete: as it began to act, or as the partition was last clean.
+	Lives []sheepdog.StoreLife
+}
+
+// lifeOf is the entry of Lives of a node; zero if it does not act.
+func (r *row) lifeOf(id sheepdog.NodeID) sheepdog.StoreLife {
+	if i := slices.Index(r.Acting, id); i >= 0 {
+		return r.Lives[i]
+	}
+	return 0
+}
+
+// lives lists the present lives of the stores of nodes; zero for one that is no
+// member.
+func (s *State) lives(nodes []sheepdog.NodeID) []sheepdog.StoreLife {
+	out := make([]sheepdog.StoreLife, len(nodes))
+	for i, id := range nodes {
+		if m, ok := s.member(id); ok {
+			out[i] = m.StoreLife
+		}
+	}
+	return out
+}
+
+// forgot reports whether none of the acting nodes remembers what it had
+// acknowledged when the partition was last clean.
+func (s *State) forgot(r *row) bool {
+	for i, id := range r.Acting {
+		if m, ok := s.member(id); ok && m.StoreLife != 0 && m.StoreLife == r.Lives[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // table is all rows of one policy. Immutable but for the cached view of it.
@@ -36,14 +70,14 @@ func (t *table) published() sheepdog.Table {
 }
 
 // freshTable is a table for a policy under which nothing is stored yet: what
-// the ring wants acts.
-func freshTable(policy sheepdog.Policy, ring [][]sheepdog.NodeID, since sheepdog.Revision) *table {
+// the ring wants acts. s has its members and revision already.
+func (s *State) freshTable(policy sheepdog.Policy, ring [][]sheepdog.NodeID) *table {
 	t := &table{policy: policy, rows: make([]*row, len(ring))}
 	shared := make(map[*sheepdog.NodeID]*row)
 	for p, nodes := range ring {
 		key := &nodes[0] // the caller checked that the ring has storage
 		if shared[key] == nil {
-			shared[key] = &row{Placement: sheepdog.Placement{Acting: nodes, Target: nodes, Since: since}}
+			shared[key] = &row{Placement: sheepdog.Placement{Acting: nodes, Target: nodes, Since: s.revision}, Lives: s.lives(nodes)}
 		}
 		t.rows[p] = shared[key]
 	}

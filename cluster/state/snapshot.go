@@ -10,7 +10,7 @@ import (
 	"sheepdog"
 )
 
-// A snapshot, version 1:
+// A snapshot, version 2:
 //
 //	magic    "SDCS", 4 bytes
 //	version  1 byte
@@ -24,12 +24,14 @@ import (
 //
 //	state     1 byte
 //	since     uvarint
+//	lost      uvarint
 //	acting    uvarint count, then uvarint positions in header.Nodes
 //	target    the same
 //	restarted the same
+//	lives     per acting node the uvarint position in header.Lives
 const (
 	snapshotMagic   = "SDCS"
-	snapshotVersion = 1
+	snapshotVersion = 2
 	// maxSnapshot bounds what Restore looks at, in bytes.
 	maxSnapshot = 1 << 30
 )
@@ -49,6 +51,8 @@ type header struct {
 	Policies []sheepdog.Policy `json:"policies"`
 	// Nodes has every node that a row names.
 	Nodes []sheepdog.NodeID `json:"nodes"`
+	// Lives has every store life that a row names.
+	Lives []sheepdog.StoreLife `json:"lives"`
 }
 
 type pooledEpoch struct {
@@ -79,7 +83,7 @@ func (s *State) Snapshot() ([]byte, error) {
 	for _, t := range s.tables {
 		head.Policies = append(head.Policies, t.policy)
 	}
-	head.Pool, head.Nodes = w.pool, w.nodes
+	head.Pool, head.Nodes, head.Lives = w.pool, w.nodes, w.lives
 	text, err := json.Marshal(head)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot of revision %d: %w", s.revision, err)
@@ -97,22 +101,19 @@ type snapshotWriter struct {
 	members map[sheepdog.Member]int
 	nodes   []sheepdog.NodeID
 	numbers map[sheepdog.NodeID]int
+	lives   []sheepdog.StoreLife
+	lived   map[sheepdog.StoreLife]int
 }
 
 func newSnapshotWriter() *snapshotWriter {
-	return &snapshotWriter{members: make(map[sheepdog.Member]int), numbers: make(map[sheepdog.NodeID]int)}
+	return &snapshotWriter{members: make(map[sheepdog.Member]int), numbers: make(map[sheepdog.NodeID]int),
+		lived: make(map[sheepdog.StoreLife]int)}
 }
 
 func (w *snapshotWriter) pooled(members []sheepdog.Member) []int {
 	out := make([]int, len(members))
 	for i, m := range members {
-		n, ok := w.members[m]
-		if !ok {
-			n = len(w.pool)
-			w.pool = append(w.pool, m)
-			w.members[m] = n
-		}
-		out[i] = n
+		out[i] = position(&w.pool, w.members, m)
 	}
 	return out
 }
@@ -152,23 +153,33 @@ func (w *snapshotWriter) table(out []byte, t *table) []byte {
 func (w *snapshotWriter) row(out []byte, r *row) []byte {
 	out = append(out, byte(r.State))
 	out = binary.AppendUvarint(out, uint64(r.Since))
+	out = binary.AppendUvarint(out, uint64(r.Lost))
 	out = w.list(out, r.Acting)
 	out = w.list(out, r.Target)
-	return w.list(out, r.Restarted)
+	out = w.list(out, r.Restarted)
+	for _, life := range r.Lives {
+		out = binary.AppendUvarint(out, uint64(position(&w.lives, w.lived, life)))
+	}
+	return out
 }
 
 func (w *snapshotWriter) list(out []byte, nodes []sheepdog.NodeID) []byte {
 	out = binary.AppendUvarint(out, uint64(len(nodes)))
 	for _, id := range nodes {
-		n, ok := w.numbers[id]
-		if !ok {
-			n = len(w.nodes)
-			w.nodes = append(w.nodes, id)
-			w.numbers[id] = n
-		}
-		out = binary.AppendUvarint(out, uint64(n))
+		out = binary.AppendUvarint(out, uint64(position(&w.nodes, w.numbers, id)))
 	}
 	return out
+}
+
+// position is where v is in list, to which it is added if it is new.
+func position[T comparable](list *[]T, known map[T]int, v T) int {
+	n, ok := known[v]
+	if !ok {
+		n = len(*list)
+		*list = append(*list, v)
+		known[v] = n
+	}
+	return n
 }
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }

@@ -114,7 +114,7 @@ func TestRestoreRefusesNonsense(t *testing.T) {
 
 func rowOf(s *State, since sheepdog.Revision, state sheepdog.PartitionState) *row {
 	id := s.members[0].ID
-	return &row{Placement: sheepdog.Placement{Acting: []sheepdog.NodeID{id}, Target: []sheepdog.NodeID{id}, Since: since, State: state}}
+	return &row{Placement: sheepdog.Placement{Acting: []sheepdog.NodeID{id}, Target: []sheepdog.NodeID{id}, Since: since, State: state}, Lives: make([]sheepdog.StoreLife, 1)}
 }
 
 func TestDecodeCommandRefuses(t *testing.T) {

@@ -273,3 +273,73 @@ func BenchmarkChange(b *testing.B) {
 		})
 	}
 }
+
+// reborn lists the members under another incarnation, each with the life of its
+// store that is given.
+func reborn(members []sheepdog.Member, incarnation sheepdog.Incarnation, lives ...sheepdog.StoreLife) []sheepdog.Member {
+	out := slices.Clone(members)
+	for i := range out {
+		out[i].Incarnation, out[i].StoreLife = incarnation, lives[i]
+	}
+	return out
+}
+
+// A partition whose acting replicas have all forgotten what was not flushed says
+// so when it serves again; one that remembers is enough.
+func TestLostMemoryIsRecorded(t *testing.T) {
+	all := reborn(nodes(3, 1), 1, 11, 12, 13)
+	for _, c := range []struct {
+		name  string
+		lives []sheepdog.StoreLife
+		lost  bool
+	}{
+		{"processes died", []sheepdog.StoreLife{11, 12, 13}, false},
+		{"one kept its power", []sheepdog.StoreLife{21, 12, 23}, false},
+		{"the power failed", []sheepdog.StoreLife{21, 22, 23}, true},
+		{"nothing is known", []sheepdog.StoreLife{0, 0, 0}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := New()
+			mustApply(t, s, formatOf(all, 3))
+			mustApply(t, s, Command{Change: &Change{Join: reborn(all, 2, c.lives...), Time: time.Unix(1, 0)}})
+			v := s.View()
+			pl, _ := v.Placement(sheepdog.Policy{Copies: 3}, 5)
+			if pl.State != sheepdog.Unclean || pl.Lost != 0 {
+				t.Fatalf("after the restart: %+v", pl)
+			}
+			clean := &Clean{Policy: sheepdog.Policy{Copies: 3}, Node: pl.Acting[0], Incarnation: 2, Items: []PartitionSince{{Partition: 5, Since: pl.Since}}}
+			mustApply(t, s, Command{Clean: clean})
+			restored, err := Restore(snapshotOf(t, s))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range []*State{s, restored} {
+				pl, _ := s.View().Placement(sheepdog.Policy{Copies: 3}, 5)
+				if pl.State != sheepdog.Clean || (pl.Lost == s.View().Revision) != c.lost || (pl.Lost == 0) == c.lost {
+					t.Errorf("lost in revision %d of %d, want lost: %v (%+v)", pl.Lost, s.View().Revision, c.lost, pl)
+				}
+			}
+		})
+	}
+}
+
+// A replica that kept its memory but was not acting any more when the others
+// lost theirs, and was filled from them, remembers nothing of worth.
+func TestMemoryOfAFormerReplicaDoesNotCount(t *testing.T) {
+	three, time1 := sheepdog.Policy{Copies: 3}, time.Unix(1, 0)
+	all := reborn(nodes(3, 1), 1, 11, 12, 13)
+	s := New()
+	mustApply(t, s, formatOf(all, 3))
+	mustApply(t, s, Command{Change: &Change{Remove: refs(all[:1]), Confirmed: refs(all[1:]), Time: time1}})
+	mustApply(t, s, Command{Change: &Change{Join: reborn(all, 2, 11, 22, 23), Time: time1}})
+	row := func() *sheepdog.Placement { pl, _ := s.View().Placement(three, 5); return pl }
+	if row().IsActing(all[0].ID) {
+		t.Fatalf("the removed node acts: %+v", row())
+	}
+	mustApply(t, s, Command{Clean: &Clean{Policy: three, Node: row().Acting[0], Incarnation: 2, Items: []PartitionSince{{Partition: 5, Since: row().Since}}}})
+	lost := row().Lost
+	mustApply(t, s, Command{Promote: &Promote{Policy: three, Node: all[0].ID, Incarnation: 2, Items: []PartitionSince{{Partition: 5, Since: row().Since}}}})
+	if !row().IsActing(all[0].ID) || lost == 0 || row().Lost != lost {
+		t.Errorf("the loss of revision %d is not kept: %+v", lost, row())
+	}
+}

@@ -68,6 +68,7 @@ type Host struct {
 	world  *World
 	raft   *cluster.Memory
 	lives  int
+	boots  int // how often the machine itself was started
 	frozen bool
 	// guarded by World.mu
 	node   *node.Node
@@ -148,7 +149,7 @@ func (h *Host) Boot() {
 	h.lives++
 	engine := h.Disk.Open(&h.Faults)
 	cfg := node.Config{Advertise: h.Name, Zone: &zone, Seeds: []string{"10.0.0.1:7000", "10.0.0.2:7000"},
-		Network: w.net.Host(h.Name), Engine: engine, RaftMemory: h.raft, Identity: sheepdog.NodeID(h.Number), NoNBD: true,
+		Network: w.net.Host(h.Name), Engine: engine, RaftMemory: h.raft, Identity: sheepdog.NodeID(h.Number), Boot: fmt.Sprintf("boot %d", h.boots), NoNBD: true,
 		Timing: cluster.Timing{CommitTimeout: 25 * time.Millisecond}, Clock: w.Now, Logger: w.logger(h)}
 	if w.opt.Break != nil {
 		w.opt.Break(h, &cfg)
@@ -211,6 +212,7 @@ func (h *Host) Kill() {
 // PowerLoss kills the node and loses what its disk had not been told to keep.
 func (h *Host) PowerLoss() {
 	h.Kill()
+	h.boots++
 	h.world.Tracef("power loss %d: %d changes lost", h.Number, h.Disk.PowerLoss(h.world.rng))
 }
 

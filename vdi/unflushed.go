@@ -1,0 +1,86 @@
+package vdi
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"sheepdog"
+)
+
+// unflushed remembers, per partition, since which revision writes of this
+// gateway's clients are acknowledged and not flushed. Such writes survive the
+// death of processes but not of machines: if a loss of power has taken all
+// replicas since (sheepdog.Placement.Lost), the next flush must not report
+// success.
+type unflushed struct {
+	mu     sync.Mutex
+	since  map[sheepdog.Partition]sheepdog.Revision
+	losses atomic.Uint64 // losses found so far
+}
+
+// note records an acknowledged write; v is a view in which it is acknowledged.
+func (u *unflushed) note(v *sheepdog.View, part sheepdog.Partition) {
+	if v == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.since == nil {
+		u.since = make(map[sheepdog.Partition]sheepdog.Revision)
+	}
+	if _, ok := u.since[part]; !ok {
+		u.since[part] = v.Revision
+	}
+}
+
+// flush runs a flush and judges, once it is complete, whether what it should
+// have covered was still there. Writes noted after its begin stay.
+func (u *unflushed) flush(run func() error, judge func(map[sheepdog.Partition]sheepdog.Revision) bool) error {
+	u.mu.Lock()
+	taken := u.since
+	u.since = nil
+	u.mu.Unlock()
+	if err := run(); err != nil {
+		u.giveBack(taken)
+		return err
+	}
+	if len(taken) > 0 && judge(taken) {
+		u.losses.Add(1)
+	}
+	return nil
+}
+
+func (u *unflushed) giveBack(taken map[sheepdog.Partition]sheepdog.Revision) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.since == nil {
+		u.since = taken
+		return
+	}
+	for part, revision := range taken {
+		u.since[part] = revision // older than what was noted meanwhile
+	}
+}
+
+// gone reports whether any partition lost all its replicas' memory after its
+// writes were acknowledged. A partition without a row has moved to another
+// policy, which began with a flush.
+func gone(v *sheepdog.View, policy sheepdog.Policy, since map[sheepdog.Partition]sheepdog.Revision) bool {
+	for part, revision := range since {
+		if pl, ok := v.Placement(policy, part); ok && pl.Lost > revision {
+			return true
+		}
+	}
+	return false
+}
+
+// report tells of losses found since this volume last told of them: each
+// attachment learns of every loss once, as of a failed fsync.
+func (v *Volume) report() error {
+	found := v.family.unflushed.losses.Load()
+	if v.told.Swap(found) == found {
+		return nil
+	}
+	return fmt.Errorf("flush of VDI %s: every replica of some of it lost its power while acknowledged writes were not flushed; they may be lost: %w", v.name, sheepdog.ErrIO)
+}
