@@ -24,3 +24,15 @@ func ParsePrune(kind string, body []byte) (cmd Prune, ok bool, err error) {
 	}
 	return *parsed.(*Prune), true, nil
 }
+
+// ParseRetire likewise reads a Retire.
+func ParseRetire(kind string, body []byte) (cmd Retire, ok bool, err error) {
+	if kind != kindRetire {
+		return cmd, false, nil
+	}
+	parsed, err := parse(kind, body)
+	if err != nil {
+		return cmd, true, err
+	}
+	return *parsed.(*Retire), true, nil
+}

@@ -34,6 +34,11 @@ const (
 	kindMarkWritten    = "vdi-mark-written"
 	kindPrune          = "vdi-prune"
 	kindReset          = "vdi-reset"
+	kindRecode         = "vdi-recode"
+	kindRecoded        = "vdi-recoded"
+	kindGiveUp         = "vdi-recode-give-up"
+	kindRetire         = "vdi-retire"
+	kindCode           = "vdi-code"
 )
 
 func kindOf(cmd Command) string {
@@ -67,7 +72,7 @@ func kindOf(cmd Command) string {
 	case *Reset:
 		return kindReset
 	}
-	return ""
+	return codingKindOf(cmd)
 }
 
 func newCommand(kind string) Command {
@@ -100,6 +105,38 @@ func newCommand(kind string) Command {
 		return &Prune{}
 	case kindReset:
 		return &Reset{}
+	}
+	return newCodingCommand(kind)
+}
+
+func codingKindOf(cmd Command) string {
+	switch cmd.(type) {
+	case *Recode:
+		return kindRecode
+	case *Recoded:
+		return kindRecoded
+	case *GiveUp:
+		return kindGiveUp
+	case *Retire:
+		return kindRetire
+	case *Code:
+		return kindCode
+	}
+	return ""
+}
+
+func newCodingCommand(kind string) Command {
+	switch kind {
+	case kindRecode:
+		return &Recode{}
+	case kindRecoded:
+		return &Recoded{}
+	case kindGiveUp:
+		return &GiveUp{}
+	case kindRetire:
+		return &Retire{}
+	case kindCode:
+		return &Code{}
 	}
 	return nil
 }
@@ -162,8 +199,8 @@ func encodeResult(result any) ([]byte, error) {
 
 // Decode reads the result of a command: Created of Create and Clone, Snapped of
 // Snapshot, Deleted of Delete and DeleteSnapshot, RolledBack of Rollback,
-// Acquired of Acquire. The other commands have none.
-func Decode[R Created | Snapped | Deleted | RolledBack | Acquired](result []byte) (R, error) {
+// Acquired of Acquire, Recoding of Recode. The other commands have none.
+func Decode[R Created | Snapped | Deleted | RolledBack | Acquired | Recoding](result []byte) (R, error) {
 	var r R
 	if err := json.Unmarshal(result, &r); err != nil {
 		return r, invalid("result of a VDI command: %v", err)

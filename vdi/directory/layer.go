@@ -24,6 +24,21 @@ type Layer struct {
 	// Absorbed are layers that were deleted and whose blocks belong to this one
 	// now, newest first. A node merges them in this order.
 	Absorbed []sheepdog.LayerID `json:"absorbed,omitempty"`
+	// Strips is set for a coded layer: its strips are stored under as many ids,
+	// from ID upwards. Objects is how many objects it has, once it is complete;
+	// Encoder is the process that makes it, until then.
+	Strips  uint8       `json:"strips,omitempty"`
+	Objects uint64      `json:"objects,omitempty"`
+	Encoder Coordinator `json:"encoder,omitzero"`
+	// Coding is the policy D:P to which this frozen layer is to be encoded; zero:
+	// that of its family, if that has parity.
+	Coding sheepdog.Policy `json:"coding,omitzero"`
+	// Recoding is the coded layer that is being made of this frozen one. Retiring:
+	// it was made, and is the base now; what was below before, Was, and the blocks
+	// of this layer stay for those who do not know yet.
+	Recoding sheepdog.LayerID `json:"recoding,omitempty"`
+	Retiring bool             `json:"retiring,omitempty"`
+	Was      sheepdog.LayerID `json:"was,omitempty"`
 	// CreatedIndex is the Raft index of the command that made the layer.
 	CreatedIndex uint64 `json:"createdIndex"`
 }
@@ -38,7 +53,7 @@ type layerNode struct {
 	path atomic.Pointer[path]
 
 	// The rest is guarded by Directory.mu.
-	refs     int // working VDI, snapshots and bases of clones that name the layer
+	refs     int // working VDI, snapshots, bases and encodings that name the layer
 	children map[sheepdog.LayerID]*layerNode
 	into     *layerNode // the one that absorbed it
 }
@@ -117,11 +132,10 @@ func (s *state) settle(n *layerNode) *layerNode {
 // drop forgets a layer that has nothing above it.
 func (s *state) drop(n *layerNode) *layerNode {
 	l := n.layer.Load()
-	for _, id := range l.Absorbed {
+	for _, id := range append(l.stripIDs(), l.Absorbed...) {
 		s.layers.remove(id)
 	}
 	s.forget(n, l)
-	s.layers.remove(l.ID)
 	switch {
 	case l.Parent != 0:
 		parent := s.layers.get(l.Parent)

@@ -101,7 +101,7 @@ func CheckGeometry(shift uint8) error {
 }
 
 // CheckPolicy says whether a VDI may have the redundancy policy: 1 to 31
-// copies, or 2, 4, 8 or 16 data and 1 to 15 parity strips.
+// copies, or 2, 4, 8, 12 or 16 data and 1 to 15 parity strips.
 func CheckPolicy(p sheepdog.Policy) error {
 	if p.Parity == 0 {
 		if p.Copies < 1 || p.Copies > sheepdog.MaxCopies {
@@ -109,9 +109,9 @@ func CheckPolicy(p sheepdog.Policy) error {
 		}
 		return nil
 	}
-	data := p.Copies == 2 || p.Copies == 4 || p.Copies == 8 || p.Copies == 16
+	data := p.Copies == 2 || p.Copies == 4 || p.Copies == 8 || p.Copies == 12 || p.Copies == 16
 	if !data || p.Parity > 15 {
-		return invalid("redundancy policy %s: want 2, 4, 8 or 16 data and 1 to 15 parity strips", p)
+		return invalid("redundancy policy %s: want 2, 4, 8, 12 or 16 data and 1 to 15 parity strips", p)
 	}
 	return nil
 }

@@ -23,18 +23,20 @@ type model struct {
 	rt    *rapid.T
 	twin  *Directory // gets the same commands and never restarts
 	disks [2]disk
+	jobs  map[sheepdog.LayerID]Recoding // by coded layer
 	want  map[sheepdog.VID]map[int]int
 }
 
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{world: newWorld(rt), rt: rt, twin: New(), want: map[sheepdog.VID]map[int]int{}}
+		m := &model{world: newWorld(rt), rt: rt, twin: New(), want: map[sheepdog.VID]map[int]int{}, jobs: map[sheepdog.LayerID]Recoding{}}
 		m.disks = [2]disk{{}, {}}
 		m.recycle = rapid.Bool().Draw(rt, "recycle")
 		rt.Repeat(map[string]func(*rapid.T){
 			"create": m.create, "write": m.writeBlock, "snapshot": m.snapshot,
 			"clone": m.clone, "delete": m.deleteVDI, "deleteSnapshot": m.deleteSnapshot,
 			"rollback": m.rollback, "rename": m.rename, "mergeLocally": m.mergeLocally,
+			"recode": m.recode, "recoded": m.recoded, "giveUp": m.giveUp, "retire": m.retire, "code": m.code,
 			"prune": m.prune, "dropGarbage": m.dropGarbage, "restart": func(*rapid.T) { m.restart() },
 			"": func(*rapid.T) { m.compare() },
 		})
@@ -155,6 +157,87 @@ func (m *model) rollback(*rapid.T) {
 func (m *model) rename(*rapid.T) {
 	from, to := m.name("from"), m.name("to")
 	m.do(&Rename{Name: from, NewName: to})
+}
+
+// recode begins to encode some layer, freezing it if need be. Until it is
+// finished its strips, here one copy on each disk, may hold anything.
+func (m *model) recode(*rapid.T) {
+	var able []*Recode
+	for _, l := range m.layers() {
+		f, _ := m.d.Family(l.Family)
+		cmd := &Recode{Layer: l.ID, Policy: sheepdog.Policy{Copies: 4, Parity: 2}, Encoder: Coordinator{Node: 1, Incarnation: 1},
+			Freeze: !l.Frozen, IfToken: f.Token}
+		if cmd.check(m.d.state.Load(), m.d.state.Load().layers.get(l.ID)) == nil {
+			able = append(able, cmd)
+		}
+	}
+	if len(able) == 0 {
+		m.rt.Skip("nothing to encode")
+	}
+	r := decode[Recoding](m.rt, m.mustDo(rapid.SampledFrom(able).Draw(m.rt, "recode")))
+	m.jobs[r.Coded] = r
+	for i, d := range m.disks {
+		content := map[int]int{}
+		for _, layer := range append([]sheepdog.LayerID{r.Layer}, r.Merged...) {
+			chain, _ := m.d.Chain(layer)
+			for _, id := range chain {
+				for block, value := range d[id] {
+					if _, above := content[block]; !above {
+						content[block] = value
+					}
+				}
+			}
+		}
+		m.disks[i][r.Coded] = content
+	}
+}
+
+// job draws an encoding that has not been given up.
+func (m *model) job() Recoding {
+	var jobs []Recoding
+	for _, l := range m.layers() {
+		if l.Recoding != 0 {
+			jobs = append(jobs, m.jobs[l.Recoding])
+		}
+	}
+	if len(jobs) == 0 {
+		m.rt.Skip("nothing is being encoded")
+	}
+	return rapid.SampledFrom(jobs).Draw(m.rt, "job")
+}
+
+func (m *model) recoded(*rapid.T) {
+	r := m.job()
+	m.mustDo(&Recoded{Layer: r.Layer, Coded: r.Coded, Objects: 1})
+}
+
+func (m *model) giveUp(*rapid.T) {
+	r := m.job()
+	m.mustDo(&GiveUp{Layer: r.Layer, Coded: r.Coded})
+	if m.d.Listed(r.Coded) || !m.d.Dropped(r.Coded+5) {
+		m.rt.Fatalf("coded layer %d is listed after it was given up", r.Coded)
+	}
+	if _, err := m.do(&Recoded{Layer: r.Layer, Coded: r.Coded, Objects: 1}); err == nil {
+		m.rt.Fatalf("coded layer %d was given up, and finished", r.Coded)
+	}
+}
+
+func (m *model) retire(*rapid.T) {
+	var able []sheepdog.LayerID
+	for _, l := range m.layers() {
+		if l.Retiring {
+			able = append(able, l.ID)
+		}
+	}
+	if len(able) == 0 {
+		m.rt.Skip("nothing to retire")
+	}
+	m.mustDo(&Retire{Layer: rapid.SampledFrom(able).Draw(m.rt, "retire")})
+}
+
+func (m *model) code(*rapid.T) {
+	e := m.pick(true)
+	m.mustDo(&Code{Name: e.Name, Snapshot: fmt.Sprint(e.SnapID), Policy: sheepdog.Policy{Copies: 2, Parity: 1}})
 }
 
 // mergeLocally moves the blocks of the newest absorbed layer that a disk still

@@ -78,7 +78,8 @@ func (d *Directory) Logical(id sheepdog.LayerID) []sheepdog.LayerID {
 }
 
 // Owner is the layer that a stored layer belongs to: itself, or the one that
-// absorbed it. False if it is not listed.
+// absorbed it, or the coded layer that it is a strip of. False if it is not
+// listed, or if it is empty for good: what is stored under it is nobody's.
 func (d *Directory) Owner(id sheepdog.LayerID) (sheepdog.LayerID, bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -86,7 +87,8 @@ func (d *Directory) Owner(id sheepdog.LayerID) (sheepdog.LayerID, bool) {
 	if n == nil {
 		return 0, false
 	}
-	return n.owner().id(), true
+	l := n.owner().layer.Load()
+	return l.ID, !l.empty()
 }
 
 // Listed reports whether a layer exists or is absorbed by one that does.
@@ -94,14 +96,17 @@ func (d *Directory) Listed(id sheepdog.LayerID) bool {
 	return d.state.Load().layers.get(id) != nil
 }
 
-// Dropped reports whether a layer existed and is listed no more, so that what a
-// node stores of it is garbage for ever. A layer that this node has not heard
+// Dropped reports whether a layer existed and is listed no more, or is empty for
+// good, so that what a node stores of it is garbage for ever. A layer that this node has not heard
 // of yet is not dropped.
 func (d *Directory) Dropped(id sheepdog.LayerID) bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	s := d.state.Load()
-	return id != 0 && id <= s.lastLayer && s.layers.get(id) == nil
+	if n := s.layers.get(id); n != nil {
+		return n.owner().layer.Load().empty()
+	}
+	return id != 0 && id <= s.lastLayer
 }
 
 // NextLayer is above every layer that there ever was.

@@ -54,7 +54,11 @@ func (img *image) loadFamilies(s *state) error {
 		if f.ID == 0 || f.ID > s.lastFamily || s.families.get(f.ID) != nil || f.Token > s.lastToken {
 			return invalid("family %d is unknown to the counters, or listed twice", f.ID)
 		}
-		if err := CheckPolicy(f.Policy); err != nil {
+		policy := f.Policy
+		if policy.IsStrips() {
+			policy.Parity = uint8(policy.ParityStrips())
+		}
+		if err := CheckPolicy(policy); err != nil {
 			return err
 		}
 		if err := CheckGeometry(f.BlockSizeShift); err != nil {
@@ -86,7 +90,7 @@ func (img *image) loadLayers(s *state) error {
 		if err := s.fillLayer(l.ID, n); err != nil {
 			return err
 		}
-		for _, id := range l.Absorbed {
+		for _, id := range append(l.stripIDs()[1:], l.Absorbed...) {
 			if err := s.fillLayer(id, &layerNode{into: n}); err != nil {
 				return err
 			}
@@ -127,7 +131,7 @@ func (img *image) linkLayers(s *state) error {
 			}
 		}
 		if l.Base != 0 {
-			if b := s.frozenLayer(l.Base); b == nil || b.Family == l.Family || !b.Written {
+			if b := s.frozenLayer(l.Base); b == nil || b.Family == l.Family || !b.Written && b.Base == 0 {
 				return invalid("layer %d cannot have layer %d as its base", l.ID, l.Base)
 			}
 		}
@@ -135,6 +139,37 @@ func (img *image) linkLayers(s *state) error {
 			return invalid("layer %d has absorbed others and is not written", l.ID)
 		}
 		s.link(s.layers.get(l.ID))
+		if err := s.linkCoding(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// linkCoding checks what encodings say of a layer, and counts what they hold.
+func (s *state) linkCoding(l *Layer) error {
+	strips := s.families.get(l.Family).family.Load().Policy
+	if coded := l.Strips > 0; coded != strips.IsStrips() || coded && (int(l.Strips) != strips.Zones() || !l.Frozen || !l.Written || len(l.Absorbed) > 0) {
+		return invalid("layer %d has %d strips in a family of policy %s", l.ID, l.Strips, strips)
+	}
+	if l.Coding != (sheepdog.Policy{}) {
+		if err := checkCoded(l.Coding); err != nil {
+			return err
+		}
+	}
+	if l.Recoding == 0 && !l.Retiring {
+		if l.Was != 0 {
+			return invalid("layer %d was based on layer %d and is not retiring", l.ID, l.Was)
+		}
+		return nil
+	}
+	held := l.Recoding + l.Was
+	if held != 0 && s.frozenLayer(held) == nil || !l.Frozen || l.Recoding != 0 && (l.Retiring || s.frozenLayer(l.Recoding).Strips == 0) {
+		return invalid("layer %d is said to be encoded into %d", l.ID, l.Recoding)
+	}
+	s.layers.get(l.ID).refs++
+	if held != 0 {
+		s.layers.get(held).refs++
 	}
 	return nil
 }

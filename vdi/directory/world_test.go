@@ -60,7 +60,7 @@ func (w *world) must(cmd Command) []byte {
 	return result
 }
 
-func decode[R Created | Snapped | Deleted | RolledBack | Acquired](t failer, b []byte) R {
+func decode[R Created | Snapped | Deleted | RolledBack | Acquired | Recoding](t failer, b []byte) R {
 	t.Helper()
 	r, err := Decode[R](b)
 	if err != nil {
@@ -171,11 +171,16 @@ func (w *world) check() {
 	children, listed, perFamily := map[sheepdog.LayerID]int{}, 0, map[sheepdog.FamilyID]int{}
 	for _, l := range w.layers() {
 		refs[l.Base]++
+		refs[l.Was]++
+		refs[l.Recoding]++
+		if l.Recoding != 0 || l.Retiring {
+			refs[l.ID]++
+		}
 		children[l.Parent]++
 		perFamily[l.Family]++
-		listed += 1 + len(l.Absorbed)
-		for _, id := range append([]sheepdog.LayerID{l.ID}, l.Absorbed...) {
-			if owner, ok := w.d.Owner(id); !ok || owner != l.ID || !w.d.Listed(id) || w.d.Dropped(id) {
+		listed += len(l.stripIDs()) + len(l.Absorbed)
+		for _, id := range append(l.stripIDs(), l.Absorbed...) {
+			if owner, ok := w.d.Owner(id); ok == l.empty() || owner != l.ID || !w.d.Listed(id) || w.d.Dropped(id) != l.empty() {
 				w.t.Fatalf("layer %d: owner is %d, want %d", id, owner, l.ID)
 			}
 		}
