@@ -59,8 +59,9 @@ func (s *Server) release(c *conn, r *bufio.Reader, a agreement) {
 }
 
 // Adopt serves a connection that another server handed over, and returns when
-// it has ended, as Serve does. It closes the connection in any case.
-// It fails with ErrShutdown if the server is stopping, with ErrPolicy if there
+// it has ended, as Serve does. Then it has closed the connection.
+// It fails with ErrShutdown if the server is stopping; the connection is the
+// caller's then, as it was. It fails with ErrPolicy if there
 // are too many connections, and with the error of Exports if the export does not
 // open.
 func (s *Server) Adopt(ctx context.Context, t Transfer) error {
@@ -77,6 +78,7 @@ func (s *Server) Adopt(ctx context.Context, t Transfer) error {
 			len(t.State.Unread), readBufferBytes, ErrInvalid)
 	}
 	if !s.enter(c) {
+		c.released = true
 		return ErrShutdown
 	}
 	defer s.leave(c)
@@ -85,6 +87,10 @@ func (s *Server) Adopt(ctx context.Context, t Transfer) error {
 		return fmt.Errorf("adopt: %w: %w", ErrPolicy, errTooMany)
 	}
 	dev, err := s.reopen(ctx, t)
+	if err != nil && errors.Is(context.Cause(ctx), errServerStop) {
+		c.released = true
+		return ErrShutdown
+	}
 	if err != nil {
 		return err
 	}

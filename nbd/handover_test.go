@@ -191,7 +191,52 @@ func TestAdoptRefuses(t *testing.T) {
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := try(TransferState{Export: "gone"}); !errors.Is(err, ErrShutdown) {
+	// A server that stops leaves the connection to the next one.
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	if err := s.Adopt(t.Context(), Transfer{Conn: far, State: TransferState{Export: "gone"}}); !errors.Is(err, ErrShutdown) {
 		t.Errorf("stopping: %v", err)
 	}
+	go func() { _, _ = far.Write([]byte{7}) }()
+	if _, err := near.Read(make([]byte, 1)); err != nil {
+		t.Errorf("the connection was closed: %v", err)
+	}
 }
+
+// A server that is stopped while it opens the export of a connection gives that
+// back.
+func TestAdoptIsInterrupted(t *testing.T) {
+	opening := make(chan struct{})
+	s, err := New(Config{Exports: slowExports{opening}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	done := make(chan error, 1)
+	go func() { done <- s.Adopt(t.Context(), Transfer{Conn: far, State: TransferState{Export: "slow"}}) }()
+	<-opening
+	if transfers, err := s.HandOver(t.Context()); err != nil || len(transfers) != 0 {
+		t.Errorf("%v %v", transfers, err)
+	}
+	if err := <-done; !errors.Is(err, ErrShutdown) {
+		t.Errorf("%v", err)
+	}
+	go func() { _, _ = far.Write([]byte{7}) }()
+	if _, err := near.Read(make([]byte, 1)); err != nil {
+		t.Errorf("the connection was closed: %v", err)
+	}
+}
+
+// slowExports say when somebody opens, who then waits until it is given up.
+type slowExports struct{ opening chan struct{} }
+
+func (e slowExports) Open(ctx context.Context, _ string, _ Info) (Device, error) {
+	close(e.opening)
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
+
+func (e slowExports) List(context.Context) ([]string, error) { return nil, nil }

@@ -17,6 +17,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/cluster"
+	"sheepdog/nbd"
 )
 
 // Config is how a sheep is started.
@@ -33,6 +34,8 @@ type Config struct {
 	Gateway   bool     // store nothing
 	VNodes    int      // weight; 0: the default
 	NBDAddr   string   // host:port to serve NBD on; empty: only the unix socket
+	NBDSocket string   // path of the unix socket of NBD; empty: Meta/nbd.sock
+	NBDGroup  string   // group that may open it, by name; empty: only this user
 	Version   string   // of the program, for status and gossip
 	Logger    *slog.Logger
 	LogLevel  *slog.LevelVar // of Logger, for `dog node log level`; nil: it cannot be changed
@@ -40,6 +43,13 @@ type Config struct {
 	// RecoveryDelay is how long data are left where they are after a node was
 	// lost, because it may come back; 0: the default of package recovery.
 	RecoveryDelay time.Duration
+
+	// Adopted are connections of NBD clients that a previous process left; Start
+	// takes them over. Keep takes those of this node when it stops, so that they
+	// can be Adopted by the next; it works on copies of their descriptors. nil:
+	// they are closed.
+	Adopted []nbd.Transfer
+	Keep    func([]nbd.Transfer) error
 
 	// What tests replace. Nil or zero: the real thing.
 	Network    sheepdog.Network
@@ -92,7 +102,7 @@ func (c *Config) fill() error {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if n := len(c.socket()); !c.NoNBD && n > maxSocketPath {
-		return fmt.Errorf("metadata directory %s: the path of its NBD socket has %d bytes, at most %d are possible; use a shorter path", c.Meta, n, maxSocketPath)
+		return fmt.Errorf("the path of the NBD socket, %s, has %d bytes, at most %d are possible; give a shorter one with --nbd-socket", c.socket(), n, maxSocketPath)
 	}
 	return nil
 }
@@ -111,4 +121,9 @@ func (c *Config) addr() string { return net.JoinHostPort(c.Advertise, strconv.It
 // listenAddr is what the node's port is bound to.
 func (c *Config) listenAddr() string { return net.JoinHostPort(c.Bind, strconv.Itoa(c.Port)) }
 
-func (c *Config) socket() string { return filepath.Join(c.Meta, "nbd.sock") }
+func (c *Config) socket() string {
+	if c.NBDSocket != "" {
+		return c.NBDSocket
+	}
+	return filepath.Join(c.Meta, "nbd.sock")
+}

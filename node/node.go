@@ -30,15 +30,16 @@ import (
 
 // timing holds the bounds of what a node waits for.
 type timing struct {
-	Leave  time.Duration // hand-over and leave at SIGTERM, together
-	Detach time.Duration // hand-over when the last client of a VDI leaves
-	Drain  time.Duration // requests of NBD clients at stop
-	Flush  time.Duration // between flushes of a coordinator
-	Meet   time.Duration // the first look for other nodes
+	Leave    time.Duration // hand-over and leave at SIGTERM, together
+	Detach   time.Duration // hand-over when the last client of a VDI leaves
+	Drain    time.Duration // requests of NBD clients at stop
+	HandOver time.Duration // the same where clients are kept for the next process
+	Flush    time.Duration // between flushes of a coordinator
+	Meet     time.Duration // the first look for other nodes
 }
 
 func defaultTiming() timing {
-	return timing{Leave: 4 * time.Second, Detach: 10 * time.Second, Drain: time.Second, Flush: 5 * time.Second, Meet: 2 * time.Second}
+	return timing{Leave: 4 * time.Second, Detach: 10 * time.Second, Drain: time.Second, HandOver: 5 * time.Second, Flush: 5 * time.Second, Meet: 2 * time.Second}
 }
 
 // baseCache is the memory for data of frozen layers, in bytes.
@@ -64,6 +65,7 @@ type Node struct {
 	gateway  *gateway.Gateway
 	vdis     *vdi.Manager
 	nbd      *nbd.Server
+	adoption adoption
 	merges   merges
 	stats    stats
 	nbdAddr  string // TCP address of NBD; empty: none
@@ -331,13 +333,9 @@ func (n *Node) serveNBD() error {
 	}
 	n.nbd = s
 	var listeners []net.Listener
-	path := n.cfg.socket()
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("stale NBD socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+	l, err := n.cfg.listenNBD()
 	if err != nil {
-		return fmt.Errorf("NBD socket: %w", err)
+		return err
 	}
 	listeners = append(listeners, l)
 	if n.cfg.NBDAddr != "" {
@@ -354,6 +352,7 @@ func (n *Node) serveNBD() error {
 	for _, l := range listeners {
 		n.spawn(func() { s.Serve(ctx, l) })
 	}
+	n.adoptAll(ctx)
 	return nil
 }
 
@@ -391,9 +390,7 @@ func (n *Node) Close(ctx context.Context) error {
 	n.stop(errLeave) // a reason given before stays
 	cause := context.Cause(n.ctx)
 	if n.nbd != nil {
-		drain, cancel := context.WithTimeout(ctx, n.timing.Drain)
-		n.nbd.Shutdown(drain)
-		cancel()
+		n.stopNBD(ctx)
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.timing.Leave)
 	defer cancel()

@@ -25,6 +25,8 @@ install -Dm755 bin/sheep "$root/usr/sbin/sheep"
 install -Dm755 bin/dog "$root/usr/bin/dog"
 if [ -x bin/sheep-libvirt ]; then
 	install -Dm755 bin/sheep-libvirt "$root/usr/sbin/sheep-libvirt"
+	install -Dm644 packaging/libvirt/sheep-libvirt.service "$root/lib/systemd/system/sheep-libvirt.service"
+	install -Dm644 docs/libvirt.md "$root/usr/share/doc/sheepdog/libvirt.md"
 fi
 install -Dm644 packaging/sheepdog.service "$root/lib/systemd/system/sheepdog.service"
 install -Dm644 packaging/default "$root/etc/default/sheepdog"

@@ -69,6 +69,7 @@ func run(ctx context.Context, o *options) error {
 		group.Go(func() error { return srv.Serve(ctx, l, l.access) })
 	}
 	group.Go(func() error { srv.Watch(ctx); return nil })
+	group.Go(func() error { srv.ThawLate(ctx); return nil })
 	group.Go(func() error { sweep(ctx, store, log); return nil })
 	log.Info("ready", "socket", o.listen, "upstream", o.upstream, "api", o.api)
 	return group.Wait()

@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"sheepdog/cmd/sheep/internal/daemon"
+	"sheepdog/cmd/sheep/internal/handover"
+	"sheepdog/nbd"
 	"sheepdog/node"
 )
 
@@ -27,10 +29,14 @@ func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()
 	c := node.Config{
 		Meta: s.Meta, Disks: s.Disks, Port: s.Port, Bind: s.Bind, Advertise: s.Advertise, Zone: s.Zone,
 		LocalFile: s.LocalFile, Seeds: s.Seeds, NoSync: s.NoSync, Gateway: s.Gateway, VNodes: s.VNodes,
-		NBDAddr: s.NBDAddr, RecoveryDelay: s.RecoveryDelay, Version: version, Logger: log, LogLevel: s.LogLevel,
+		NBDAddr: s.NBDAddr, NBDSocket: s.NBDSocket, NBDGroup: s.NBDGroup, RecoveryDelay: s.RecoveryDelay, Version: version, Logger: log, LogLevel: s.LogLevel,
 	}
 	if c.RecoveryDelay == 0 {
 		c.RecoveryDelay = -1 // none, where zero is the default
+	}
+	c.Adopted = handover.Adopt(s.Kept, log)
+	if s.Store != nil {
+		c.Keep = func(t []nbd.Transfer) error { return handover.Keep(s.Store, t) }
 	}
 	if s.Local && c.LocalFile == "" {
 		c.LocalFile = node.DefaultLocalFile()

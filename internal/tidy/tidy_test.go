@@ -110,13 +110,14 @@ var layers = []struct {
 	{"libvirtpool", []string{"api"}, "libvirt's driver is a client of the control API"},
 	{"cmd/dog", []string{"api"}, "dog starts in milliseconds: no store, Raft or gossip"},
 	{"cmd/sheep-libvirt", []string{"api", "libvirtpool"}, "the proxy is a client of the control API"},
-	{"cmd/sheep", []string{"node"}, "the daemon is flags and wiring around package node"},
+	{"cmd/sheep", []string{"nbd", "node"}, "the daemon is flags and wiring around package node, and keeps its NBD clients"},
 	{"node", []string{"api", "cluster", "coded", "gateway", "nbd", "objectstore", "peer", "recovery", "replica", "vdi"}, "node joins the rooms"},
 	{"internal/sim/world", []string{"api", "cluster", "internal/sim", "node", "objectstore", "vdi"}, "simulated clusters are made of real nodes"},
 	{"internal/sim", nil, "the simulated network replaces the real one"},
 	{"internal/model", nil, "the model is not the code"},
 	{"internal/tidy", nil, "reads sources only"},
 	{"bench", []string{"api"}, "a benchmark measures the binaries"},
+	{"internal/systemdtest", nil, "systemd, for tests, knows nothing of ours"},
 	{"tests", []string{"api", "libvirtpool"}, "end-to-end tests use the binaries"},
 }
 

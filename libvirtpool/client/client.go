@@ -1,5 +1,5 @@
 // Package client makes calls to a libvirt daemon over its unix socket. It is as
-// small as package libvirtpool needs: one call at a time, no events, no streams.
+// small as package libvirtpool needs: one call or stream at a time, no events.
 //
 // Main type: Conn.
 package client
@@ -7,6 +7,7 @@ package client
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -59,22 +60,36 @@ func (c *Conn) Call(ctx context.Context, p rpc.Procedure, args []byte) ([]byte, 
 	if c.broken != nil {
 		return nil, c.broken
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	defer c.interrupted(ctx)()
 	c.serial++
 	h := rpc.Header{Program: rpc.ProgramRemote, Version: rpc.Version, Procedure: p, Serial: c.serial}
 	m, err := c.exchange(rpc.NewMessage(h, args))
 	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		c.broken = fmt.Errorf("connection to libvirt: %w", err)
-		return nil, c.broken
+		return nil, c.lost(ctx, err)
 	}
 	if m.Status != rpc.OK {
 		return nil, rpc.DecodeError(m.Payload())
 	}
 	return m.Payload(), nil
+}
+
+// interrupted makes reads and writes fail when ctx ends, until stop is called.
+func (c *Conn) interrupted(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
+}
+
+// lost notes an error after which the connection cannot be used; one of libvirt's
+// is none.
+func (c *Conn) lost(ctx context.Context, err error) error {
+	var theirs *rpc.Error
+	if err == nil || errors.As(err, &theirs) {
+		return err
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	c.broken = fmt.Errorf("connection to libvirt: %w", err)
+	return c.broken
 }
 
 // exchange sends a call and waits for its reply. Everything else that comes is

@@ -16,7 +16,9 @@ const (
 	CodeFailed         Code = 9
 	CodeXML            Code = 27
 	CodeDenied         Code = 29
+	CodeXMLDetail      Code = 35 // it cannot be parsed at all
 	CodeRPC            Code = 39
+	CodeNoDomain       Code = 42
 	CodeAuth           Code = 45
 	CodeNoPool         Code = 49
 	CodeNoVolume       Code = 50

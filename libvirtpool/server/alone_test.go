@@ -211,6 +211,24 @@ func TestAbortedStreams(t *testing.T) {
 	c.must(rpc.PoolIsActive, "p", noUUID)
 }
 
+// An upload that was aborted at once failed, when the abort came while the volume
+// was looked up.
+func TestAbortDuringSetUpIsNoFailure(t *testing.T) {
+	w := start(t, nil)
+	w.pool("p", "v", 8<<20)
+	c := w.dial("").open()
+	for range 50 {
+		serial := c.begin(rpc.VolumeUpload, "p", "v", "", uint64(0), uint64(0), 0)
+		if m := c.read(); m.Status != rpc.OK {
+			t.Fatalf("%+v", m.Header)
+		}
+		c.send(rpc.Header{Procedure: rpc.VolumeUpload, Type: rpc.Stream, Serial: serial, Status: rpc.Failed}, nil)
+		if m := c.read(); m.Type != rpc.Stream || m.Status != rpc.OK {
+			t.Fatalf("%+v %v", m.Header, rpc.DecodeError(m.Payload()))
+		}
+	}
+}
+
 // A client that dies in mid-stream, in mid-message or with calls in progress
 // leaves nothing: goleak and the end of the test say so.
 func TestClientsDie(t *testing.T) {

@@ -24,6 +24,7 @@ type world struct {
 	cluster *storagetest.Cluster
 	driver  *storage.Driver
 	path    string // of the socket; path + "-ro" is the read-only one
+	srv     *Server
 }
 
 // start makes a server that ends with the test, and looks that nothing of it is
@@ -43,8 +44,10 @@ func start(t *testing.T, change func(*Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.srv = s
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
+	wg.Go(func() { s.ThawLate(ctx) })
 	for path, access := range map[string]Access{w.path: ReadWrite, w.path + "-ro": ReadOnly} {
 		l, err := net.Listen("unix", path)
 		if err != nil {

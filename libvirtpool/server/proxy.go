@@ -48,6 +48,9 @@ func (c *session) open(ctx context.Context, m *rpc.Message, out *rpc.Encoder) er
 	if c.readOnly.Load() {
 		flags |= openReadOnly
 	}
+	if uri != nil {
+		c.uri = *uri
+	}
 	var e rpc.Encoder
 	e.OptString(uri)
 	e.Uint32(flags)
@@ -97,8 +100,7 @@ func (c *session) proxyStorage(v verb, m *rpc.Message) error {
 		return c.libvirtFirst(v, m)
 	case byPool:
 		if m.Procedure == rpc.VolumeCreateXMLFrom && d.Knows(a.pool) != d.Knows(a.fromPool) {
-			return c.fail(m.Header, rpc.Errorf(rpc.CodeNoSupport,
-				"a clone from pool '%s' into pool '%s': only one of them is on the cluster; download and upload the volume instead", a.fromPool, a.pool))
+			return c.copyAcross(v, a, m)
 		}
 		if d.Knows(a.pool) {
 			return c.local(v, m)

@@ -77,6 +77,8 @@ type Server struct {
 	disks    domxml.Rewriter
 	hostname string
 	slots    chan struct{} // one token per client
+	bounds   bounds
+	frozen   chan frozen // guests that could not be thawed
 }
 
 // New makes a server.
@@ -91,7 +93,8 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the name of this host: %w", err)
 	}
-	s := &Server{cfg: c, log: c.Logger, hostname: host, slots: make(chan struct{}, c.MaxClients)}
+	s := &Server{cfg: c, log: c.Logger, hostname: host, slots: make(chan struct{}, c.MaxClients),
+		bounds: bounds{freeze: freezeTimeout, thaw: thawTimeout, again: thawEvery}, frozen: make(chan frozen, maxFrozen)}
 	s.disks = domxml.Rewriter{Socket: c.NBDSocket, Pools: c.Driver, Reconnect: c.NBDReconnect}
 	s.verbs = storageVerbs()
 	return s, nil

@@ -28,6 +28,7 @@ type session struct {
 	calls chan struct{}   // one token per call in progress
 
 	readOnly atomic.Bool
+	uri      string      // that the client opened
 	closing  atomic.Bool // the client asked libvirtd to hang up
 	events   chan storage.Event
 

@@ -38,6 +38,8 @@ const (
 	freezeTimeout = 30 * time.Second
 	thawTimeout   = 30 * time.Second
 	vdiTimeout    = 30 * time.Second
+	thawEvery     = 10 * time.Second // tries to thaw a guest whose agent did not answer
+	thawPatience  = 15 * time.Minute // for that
 )
 
 // snapshotCall handles snapshots of domains: those whose disks are all ours
@@ -195,7 +197,7 @@ func (c *session) quiesce(ctx context.Context, r *snapshotRequest) (resume func(
 	case !r.active:
 		return nothing, nil
 	case connected || r.flags&snapQuiesce != 0:
-		return c.freeze(ctx, r.dom)
+		return c.freeze(ctx, r.dom, connected)
 	case len(r.disks) > 1:
 		return c.suspend(ctx, r.dom)
 	}
@@ -211,17 +213,22 @@ func mountpoints(dom domain) []byte {
 	return e.Bytes()
 }
 
-func (c *session) freeze(ctx context.Context, dom domain) (thaw func() error, err error) {
+// freeze freezes the guest. What a connected agent was told, it may do long after
+// it was given up: then it is thawed later.
+func (c *session) freeze(ctx context.Context, dom domain, connected bool) (thaw func() error, err error) {
 	thaw = func() error {
 		// Also when the client is gone: a guest must not stay frozen.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), thawTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.srv.bounds.thaw)
 		defer cancel()
 		if _, err := c.up.call(ctx, rpc.DomainFSThaw, mountpoints(dom)); err != nil {
+			if connected {
+				c.srv.thawLater(dom, c.uri)
+			}
 			return snapshotFailure(rpc.CodeAgent, "thaw the guest's file systems", err)
 		}
 		return nil
 	}
-	bounded, cancel := context.WithTimeout(ctx, freezeTimeout)
+	bounded, cancel := context.WithTimeout(ctx, c.srv.bounds.freeze)
 	defer cancel()
 	if _, err := c.up.call(bounded, rpc.DomainFSFreeze, mountpoints(dom)); err != nil {
 		// Some file systems may be frozen: undo that, whatever it answers.

@@ -74,7 +74,7 @@ func (s *stream) run(ctx context.Context, t transfer) error {
 	switch {
 	case s.c.ctx.Err() != nil:
 		return nil // the connection is gone
-	case err == nil || errors.Is(err, errAborted):
+	case err == nil || ctx.Err() != nil: // aborted by the client, whatever that broke
 		return s.send(rpc.OK, nil)
 	}
 	s.c.srv.log.Warn("a stream failed", "procedure", s.head.Procedure, "err", err)

@@ -205,8 +205,8 @@ func (c *session) fromUpstream(m *rpc.Message) error {
 	}
 	if m.Type == rpc.Reply && m.Program == rpc.ProgramRemote {
 		f, taken := c.up.deliver(m)
-		if taken {
-			return nil
+		if taken || m.Serial >= ownSerials {
+			return nil // or it is late, and nobody waits any more
 		}
 		if f != nil {
 			var err error

@@ -52,6 +52,9 @@ func checkVolumeName(namespace, name string) error {
 	if name == "" {
 		return rpc.Errorf(rpc.CodeXML, "missing volume name element")
 	}
+	if strings.Contains(name, "/") {
+		return rpc.Errorf(rpc.CodeInvalid, "volume name '%s' cannot contain '/'", name)
+	}
 	if err := checkText("volume name", name); err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func PoolIdentity(text string) (name string, id rpc.UUID, hasUUID bool) {
 func parsePool(text string) (Definition, error) {
 	var doc poolDocument
 	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
-		return Definition{}, rpc.Errorf(rpc.CodeXML, "(storage_pool_definition): %v", err)
+		return Definition{}, rpc.Errorf(rpc.CodeXMLDetail, "(storage_pool_definition): %v", err)
 	}
 	if doc.Type != PoolType {
 		return Definition{}, rpc.Errorf(rpc.CodeXML, "unknown storage pool type %s", doc.Type)

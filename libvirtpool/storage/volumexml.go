@@ -30,6 +30,19 @@ type volumeDocument struct {
 	} `xml:"backingStore"`
 }
 
+// VolumeSummary is what a volume's XML, of any pool, says of it.
+type VolumeSummary struct {
+	Name     string
+	Capacity uint64 // bytes
+	Format   string // empty: not said
+}
+
+// ParseVolume reads a volume's XML.
+func ParseVolume(text string) (VolumeSummary, error) {
+	s, err := parseVolume(text)
+	return VolumeSummary{Name: s.name, Capacity: s.capacity, Format: s.format}, err
+}
+
 // volumeSpec is a volume to make.
 type volumeSpec struct {
 	name     string
@@ -41,7 +54,7 @@ type volumeSpec struct {
 func parseVolume(text string) (volumeSpec, error) {
 	var doc volumeDocument
 	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
-		return volumeSpec{}, rpc.Errorf(rpc.CodeXML, "(storage_volume_definition): %v", err)
+		return volumeSpec{}, rpc.Errorf(rpc.CodeXMLDetail, "(storage_volume_definition): %v", err)
 	}
 	if doc.Target.Encryption != nil {
 		return volumeSpec{}, rpc.Errorf(rpc.CodeConfig, "storage pool does not support encrypted volumes")

@@ -5,6 +5,8 @@ calls.py URI [DIRECT-URI]: with DIRECT-URI, of the libvirtd behind it, domains a
 the cost of forwarding are looked at too. Prints figures; any difference from what
 is expected is an exception.
 """
+import concurrent.futures
+import os
 import statistics
 import sys
 import time
@@ -113,6 +115,56 @@ def corecluster(bases, images):
     refused(libvirt.VIR_ERR_NO_STORAGE_VOL, bases.storageVolLookupByName, "debian")
 
 
+def begin_and_die(name):
+    """A client that is gone in the middle of an upload."""
+    mine = libvirt.open(uri)
+    stream = mine.newStream(0)
+    mine.storagePoolLookupByName("images").storageVolLookupByName(name).upload(stream, 0, 8 << 20, 0)
+    stream.send(b"x" * 200000)
+    os._exit(0)
+
+
+def rough(images):
+    """Clients that die, that share a volume, and that are many."""
+    vol = images.createXML(volume_xml("rough", 8 << 20), 0)
+    dying = [os.fork() for _ in range(5)]
+    if 0 in dying:
+        begin_and_die("rough")
+    for pid in dying:
+        assert os.waitpid(pid, 0)[1] == 0
+    data = bytes(range(256)) * 8192  # 2 MiB
+    upload(vol, data)
+    assert download(vol, len(data)) == data
+
+    def half(part):
+        other = libvirt.open(uri)
+        v = other.storageVolLookupByPath(vol.path())
+        stream = other.newStream(0)
+        v.upload(stream, part * (4 << 20), 2 << 20, 0)
+        stream.sendAll(lambda _s, n, left: left.pop(0) if left else b"", [bytes([65 + part]) * (1 << 20)] * 2)
+        stream.finish()
+        return other.close()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(half, (0, 1)))
+    assert download(vol, 8 << 20) == b"A" * (2 << 20) + bytes(2 << 20) + b"B" * (2 << 20) + bytes(2 << 20)
+    vol.delete(0)
+
+    def visit(n):
+        c = libvirt.open(uri)
+        assert c.storagePoolLookupByName("images").UUIDString() == images.UUIDString()
+        return c
+
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        many = list(pool.map(visit, range(200)))
+    for c in many:
+        assert c.isAlive() and c.listAllStoragePools()
+    print(f"200 connections, with a look-up each: {time.monotonic() - began:.2f} s")
+    for c in many:
+        c.close()
+
+
 def lifecycle():
     """libvirt-tck's scripts/storage: persistent and transient life."""
     xml = "<pool type='sheepdog'><name>tck</name><uuid>11111111-1111-1111-1111-111111111111</uuid></pool>"
@@ -152,6 +204,40 @@ def thousand(images):
     assert len(vols) == 1000
 
 
+DOMAIN = """<domain type='qemu'><name>{0}</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='pc'>hvm</type></os>
+<devices><disk type='volume' device='disk'><source pool='images' volume='{0}'/><target dev='vda' bus='virtio'/></disk>
+<memballoon model='none'/></devices></domain>"""
+
+
+def machine(images, base, name):
+    """A virtual machine from nothing to running; milliseconds of each step."""
+    vol, clone = timed(images.createXMLFrom, volume_xml(name, 1), base, 0)
+    dom, define = timed(conn.defineXML, DOMAIN.format(name))
+    _, start = timed(dom.create)
+    assert dom.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+    assert f"volume='{name}'" in dom.XMLDesc(0)
+    return dom, vol, (clone, define, start)
+
+
+def machines(images):
+    """Twenty machines from one base of 10 GiB, all running at the end."""
+    base = images.createXML(volume_xml("golden", 10 << 30), 0)
+    upload(base, bytes(range(256)) * 1000)
+    made = [machine(images, base, f"vm{n}") for n in range(20)]
+    for i, what in enumerate(("clone", "define", "start")):
+        figure(f"{what}, median of 20 machines", statistics.median(t[i] for _, _, t in made))
+    totals = [sum(t) for _, _, t in made]
+    figure("clone, define and start of a machine, median", statistics.median(totals), 1000)
+    figure("first five of 20 machines", statistics.median(totals[:5]))
+    figure("last five of 20 machines", statistics.median(totals[-5:]))
+    for dom, vol, _ in made:
+        dom.destroy()
+        dom.undefine()
+        vol.delete(0)
+    base.delete(0)
+
+
 def median_call(c):
     c.getLibVersion()
     return statistics.median(timed(c.getLibVersion)[1] for _ in range(500))
@@ -161,7 +247,9 @@ if __name__ == "__main__":
     lifecycle()
     bases, images = make_pool("bases"), make_pool("images")
     corecluster(bases, images)
+    rough(images)
     if direct_uri:
+        machines(images)
         thousand(images)
     drop_pool(bases)
     drop_pool(images)

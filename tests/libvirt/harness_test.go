@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,14 +21,26 @@ import (
 
 // world is a cluster, a libvirtd and what the tests start beside them.
 type world struct {
-	t    *testing.T
-	dir  string
-	bin  string
-	port int // of the first sheep
+	t     *testing.T
+	dir   string
+	bin   string
+	ports []int // of the sheep
 }
 
-// start makes three sheep, formatted with three copies.
+// start makes three sheep, formatted with three copies. The first one is the one
+// that libvirt uses.
 func start(t *testing.T) *world {
+	t.Helper()
+	w := prepare(t)
+	for i := range w.ports {
+		w.run(fmt.Sprintf("sheep%d", i), filepath.Join(w.bin, "sheep"), w.sheepArgs(i)...)
+	}
+	w.format()
+	return w
+}
+
+// prepare chooses ports and a directory.
+func prepare(t *testing.T) *world {
 	t.Helper()
 	bin, err := filepath.Abs("../../bin")
 	if err != nil {
@@ -43,13 +56,32 @@ func start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir, bin: bin}
-	ports := freePorts(t, 3)
-	w.port = ports[0]
-	for i, port := range ports {
-		w.run(fmt.Sprintf("sheep%d", i), filepath.Join(bin, "sheep"), "-f", "-c", "local:"+filepath.Join(dir, "local"),
-			"-p", strconv.Itoa(port), "-z", strconv.Itoa(i), "--nbd", "none", filepath.Join(dir, "s"+strconv.Itoa(i)))
+	if err := os.Chmod(dir, 0o711); err != nil { // QEMU's user finds the NBD socket in it
+		t.Fatal(err)
 	}
+	return &world{t: t, dir: dir, bin: bin, ports: freePorts(t, 3)}
+}
+
+func (w *world) sheepArgs(i int) []string {
+	args := []string{"-f", "-c", "local:" + filepath.Join(w.dir, "local"), "-p", strconv.Itoa(w.ports[i]), "-z", strconv.Itoa(i), "--nbd", "none"}
+	if i == 0 && qemuUser() != "root" {
+		args = append(args, "--nbd-socket", filepath.Join(w.dir, "nbd.sock"), "--nbd-group", "kvm")
+	}
+	return append(args, filepath.Join(w.dir, "s"+strconv.Itoa(i)))
+}
+
+// qemuUser is who QEMU runs as: as Debian's libvirt has it where that is possible.
+func qemuUser() string {
+	if _, err := user.Lookup("libvirt-qemu"); err == nil {
+		if _, err := user.LookupGroup("kvm"); err == nil {
+			return "libvirt-qemu"
+		}
+	}
+	return "root"
+}
+
+func (w *world) format() {
+	w.t.Helper()
 	w.eventually(30*time.Second, "three sheep see each other", func() error {
 		out, err := w.dogTry("node", "list", "-r")
 		if n := len(strings.Fields(out)); err != nil || strings.Count(strings.TrimSpace(out), "\n") != 2 {
@@ -58,7 +90,6 @@ func start(t *testing.T) *world {
 		return nil
 	})
 	w.dog("cluster", "format", "--copies", "3")
-	return w
 }
 
 // run starts a process that is ended with the test.
@@ -69,8 +100,15 @@ func (w *world) run(name, program string, args ...string) *exec.Cmd {
 		w.t.Fatal(err)
 	}
 	cmd := exec.Command(program, args...)
+	w.begin(name, cmd, log)
+	return cmd
+}
+
+// begin starts a command that is ended with the test; its output goes to log.
+func (w *world) begin(name string, cmd *exec.Cmd, log *os.File) {
+	w.t.Helper()
 	cmd.Stdout, cmd.Stderr = log, log
-	err = cmd.Start()
+	err := cmd.Start()
 	log.Close()
 	if err != nil {
 		w.t.Fatal(err)
@@ -82,7 +120,6 @@ func (w *world) run(name, program string, args ...string) *exec.Cmd {
 			w.t.Logf("log of %s:\n%s", name, b[max(0, len(b)-4000):])
 		}
 	})
-	return cmd
 }
 
 // stop ends a process, hard if it does not end by itself.
@@ -101,7 +138,7 @@ func (w *world) serve(name string, args ...string) (socket string) {
 	w.t.Helper()
 	socket = filepath.Join(w.dir, name+".sock")
 	w.run(name, filepath.Join(w.bin, "sheep-libvirt"), append([]string{"--listen", socket, "--state", filepath.Join(w.dir, name),
-		"--spool", w.dir, "--api", "127.0.0.1:" + strconv.Itoa(w.port)}, args...)...)
+		"--spool", w.dir, "--api", "127.0.0.1:" + strconv.Itoa(w.ports[0])}, args...)...)
 	w.answers(socket)
 	return socket
 }
@@ -118,7 +155,7 @@ func (w *world) libvirtd() (cmd *exec.Cmd, dir string) {
 	}
 	dir = filepath.Join(w.dir, "lv")
 	w.t.Cleanup(func() { killMachines(dir) }) // machines outlive libvirtd
-	cmd = w.run("libvirtd", script, w.mkdir("lv"))
+	cmd = w.run("libvirtd", script, w.mkdir("lv"), qemuUser())
 	w.answers(filepath.Join(dir, "run/libvirt-sock"))
 	return cmd, dir
 }
@@ -155,7 +192,7 @@ func (w *world) answers(socket string) {
 }
 
 func (w *world) dogTry(args ...string) (string, error) {
-	out, err := exec.Command(filepath.Join(w.bin, "dog"), append(args, "-p", strconv.Itoa(w.port))...).Output()
+	out, err := exec.Command(filepath.Join(w.bin, "dog"), append(args, "-p", strconv.Itoa(w.ports[1]))...).Output()
 	return string(out), err
 }
 

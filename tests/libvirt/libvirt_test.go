@@ -130,16 +130,21 @@ func TestInFrontOfLibvirtd(t *testing.T) {
 	if out := direct.do("pool-list", "--all"); strings.Contains(out, "images") {
 		t.Errorf("libvirtd itself knows\n%s", out)
 	}
+	storage := client{t, strings.Replace(c.uri, "qemu+", "storage+", 1)} // as virtqemud asks a storage daemon
+	if out := storage.do("pool-list", "--all"); !strings.Contains(out, "dir") || !strings.Contains(out, "images") {
+		t.Error(out)
+	}
 	c.do("vol-create-as", "dir", "file", "1M")
 	c.do("vol-delete", "--pool", "dir", "file")
 	c.do("vol-create-as", "images", "base", "64M")
 	w.domains(c, direct)
+	w.copies(c)
 
 	w.stop(daemon)
 	if out, err := c.try("list"); err == nil {
 		t.Errorf("without libvirtd there is\n%s", out)
 	}
-	w.run("libvirtd-again", "./libvirtd.sh", lv)
+	w.run("libvirtd-again", "./libvirtd.sh", lv, qemuUser())
 	w.eventually(30*time.Second, "libvirtd is back", func() error { _, err := c.try("list"); return err })
 	if out := c.do("list"); !strings.Contains(out, "by-pool") {
 		t.Errorf("after libvirtd's restart there is\n%s", out)
@@ -192,8 +197,67 @@ func (w *world) domains(c, direct client) {
 		t.Errorf("an abandoned snapshot is left:\n%s", out)
 	}
 	c.do("snapshot-delete", "by-pool", "snap")
+	w.doors(c, direct)
 	c.do("destroy", "by-protocol")
-	c.do("undefine", "by-protocol")
+	c.do("undefine", "by-protocol", "--remove-all-storage")
+	c.refused("Storage volume not found", "vol-info", "--pool", "images", "by-protocol")
+}
+
+// doors are the other ways in which XML of domains goes in and comes out.
+func (w *world) doors(c, direct client) {
+	t := w.t
+	volume := "<source pool='images' volume='by-pool'/>"
+	shows := func(out string) {
+		t.Helper()
+		if !strings.Contains(out, volume) || strings.Contains(out, "nbd") {
+			t.Errorf("want the volume, got\n%s", out)
+		}
+	}
+	image := filepath.Join(w.dir, "saved")
+	c.do("save", "by-pool", image)
+	shows(c.do("save-image-dumpxml", image))
+	text := filepath.Join(w.dir, "saved.xml")
+	if err := os.WriteFile(text, []byte(c.do("save-image-dumpxml", image)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.do("save-image-define", image, text)
+	c.do("restore", image, "--xml", text)
+	c.do("managedsave", "by-pool")
+	shows(c.do("managedsave-dumpxml", "by-pool"))
+	if out := direct.do("managedsave-dumpxml", "by-pool"); !strings.Contains(out, "protocol='nbd'") {
+		t.Errorf("libvirtd has\n%s", out)
+	}
+	c.do("managedsave-define", "by-pool", text)
+	c.do("start", "by-pool")
+	shows(c.do("dumpxml", "--migratable", "by-pool"))
+	c.do("update-device", "--config", "by-pool", w.device("by-pool", "vda"))
+	shows(c.do("dumpxml", "--inactive", "by-pool"))
+	if out := c.do("domxml-to-native", "qemu-argv", "--domain", "by-pool"); !strings.Contains(out, "images/by-pool") {
+		t.Errorf("the native configuration is\n%s", out)
+	}
+	c.do("snapshot-create-as", "by-pool", "shown", "--disk-only")
+	shows(c.do("snapshot-dumpxml", "by-pool", "shown"))
+	c.do("snapshot-delete", "by-pool", "shown")
+	w.blockcopy(c)
+}
+
+// blockcopy moves a running domain's disk from a file to the cluster.
+func (w *world) blockcopy(c client) {
+	c.do("vol-create-as", "dir", "moving", "8M")
+	c.do("vol-create-as", "images", "moved", "8M")
+	path := filepath.Join(w.dir, "moving.xml")
+	text := fmt.Sprintf(domainText, "moving", "file", "file='"+filepath.Join(w.dir, "pool", "moving")+"'")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	c.do("create", path) // transient: libvirt copies no other
+	c.do("blockcopy", "moving", "vda", "--xml", w.device("moved", "vda"), "--reuse-external", "--wait", "--pivot")
+	if out := c.do("dumpxml", "moving"); !strings.Contains(out, "<source pool='images' volume='moved'") {
+		w.t.Errorf("after the copy there is\n%s", out)
+	}
+	c.do("destroy", "moving")
+	c.do("vol-delete", "--pool", "dir", "moving")
+	c.do("vol-delete", "--pool", "images", "moved")
 }
 
 func (w *world) device(volume, target string) string {
@@ -204,4 +268,39 @@ func (w *world) device(volume, target string) string {
 		w.t.Fatal(err)
 	}
 	return path
+}
+
+// copies clones volumes between the kinds of pools.
+func (w *world) copies(c client) {
+	w.t.Helper()
+	const n = 3_000_001
+	raw := w.file("copied", n)
+	c.do("vol-create-as", "dir", "raw", "4M")
+	c.do("vol-upload", "--pool", "dir", "raw", raw)
+	qcow := filepath.Join(w.dir, "pool", "qcow")
+	if out, err := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow).CombinedOutput(); err != nil {
+		w.t.Fatalf("%v %s", err, out)
+	}
+	c.do("pool-refresh", "dir")
+	xml := filepath.Join(w.dir, "volume.xml")
+	back := filepath.Join(w.dir, "copied-back")
+	for _, step := range [][4]string{{"dir", "raw", "images", "from-raw"}, {"dir", "qcow", "images", "from-qcow"}, {"images", "from-raw", "dir", "there"}} {
+		if err := os.WriteFile(xml, fmt.Appendf(nil, "<volume><name>%s</name><capacity>1</capacity><target><format type='raw'/></target></volume>", step[3]), 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+		c.do("vol-create-from", step[2], xml, step[1], "--inputpool", step[0])
+		c.do("vol-download", "--pool", step[2], step[3], back)
+		w.same(raw, back, n)
+	}
+	if err := os.WriteFile(xml, []byte("<volume><name>x</name><capacity>1</capacity><target><format type='qcow2'/></target></volume>"), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	c.refused("is raw", "vol-create-from", "dir", xml, "base", "--inputpool", "images")
+	c.refused("not found", "vol-create-from", "images", xml, "none", "--inputpool", "dir")
+	if out := c.do("vol-list", "dir") + c.do("vol-list", "images"); strings.Contains(out, " x ") {
+		w.t.Errorf("left behind:\n%s", out)
+	}
+	for _, v := range [][2]string{{"dir", "raw"}, {"dir", "qcow"}, {"dir", "there"}, {"images", "from-raw"}, {"images", "from-qcow"}} {
+		c.do("vol-delete", "--pool", v[0], v[1])
+	}
 }

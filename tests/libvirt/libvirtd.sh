@@ -4,10 +4,11 @@
 # of its own. Root is needed. It stays in the foreground; its sockets are
 # DIR/run/libvirt-sock and DIR/run/libvirt-sock-ro.
 #
-#   libvirtd.sh DIR
+#   libvirtd.sh DIR [USER]        USER (default root) is who QEMU runs as
 set -euo pipefail
 
-dir=$(readlink -f "${1:?usage: libvirtd.sh DIR}")
+umask 022
+dir=$(readlink -f "${1:?usage: libvirtd.sh DIR [USER]}")
 mkdir -p "$dir"/{etc/qemu/networks,var/images,run,cache,log}
 [ -e "$dir/uuid" ] || cat /proc/sys/kernel/random/uuid > "$dir/uuid"
 cat > "$dir/etc/libvirtd.conf" <<CONF
@@ -17,9 +18,12 @@ unix_sock_rw_perms = "0700"
 host_uuid = "$(cat "$dir/uuid")"
 log_outputs = "3:file:$dir/log/libvirtd.log"
 CONF
-cat > "$dir/etc/qemu.conf" <<'CONF'
-user = "root"
-group = "root"
+user=${2:-root}
+group=root
+[ "$user" = root ] || group=kvm
+cat > "$dir/etc/qemu.conf" <<CONF
+user = "$user"
+group = "$group"
 security_driver = "none"
 namespaces = [ ]
 cgroup_controllers = [ ]
@@ -34,4 +38,10 @@ exec unshare --mount sh -c '
 	mount --bind "$0/run" /run/libvirt
 	mount --bind "$0/cache" /var/cache/libvirt
 	mount --bind "$0/log" /var/log/libvirt
+	# QEMU must reach /dev/kvm as udev would have it, or not see it: otherwise libvirt
+	# looks at QEMU anew before every call.
+	if [ -e /dev/kvm ] && [ ! -e "$0/kvm" ] && getent group kvm >/dev/null; then
+		mknod -m 660 "$0/kvm" c 10 232 && chgrp kvm "$0/kvm"
+	fi
+	[ ! -e "$0/kvm" ] || mount --bind "$0/kvm" /dev/kvm
 	exec libvirtd -p "$0/run/libvirtd.pid"' "$dir"

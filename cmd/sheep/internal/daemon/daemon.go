@@ -75,6 +75,9 @@ func serve(ctx context.Context, s *Settings, pipe *readiness, version string, ru
 	}
 	defer removePID()
 	defer reopenOnHangup(log, file)()
+	if s.Store, s.Kept, err = openStore(); err != nil {
+		return fmt.Errorf("descriptors that systemd keeps: %w", err)
+	}
 	log.Info("sheep starts", "version", version, "pid", os.Getpid(), "meta", s.Meta)
 	err = bounded(ctx, func() error {
 		return run(ctx, s, log, func() {

@@ -18,16 +18,17 @@ import (
 // options are the command line, as strings where they need more than cobra's
 // parsing.
 type options struct {
-	port               int
-	advertise, bind    string
-	zone               string
-	cluster            string
-	noSync, foreground bool
-	gateway            bool
-	log, pidFile       string
-	vnodes             int
-	nbd                string
-	recoveryDelay      time.Duration
+	port                int
+	advertise, bind     string
+	zone                string
+	cluster             string
+	noSync, foreground  bool
+	gateway             bool
+	log, pidFile        string
+	vnodes              int
+	nbd                 string
+	nbdSocket, nbdGroup string
+	recoveryDelay       time.Duration
 
 	paths    string
 	obsolete []string // options given that no longer mean anything
@@ -48,8 +49,14 @@ type Settings struct {
 	Gateway   bool
 	VNodes    int    // 0: automatic
 	NBDAddr   string // host:port; empty: none
+	NBDSocket string // path; empty: in Meta
+	NBDGroup  string // that may open the socket; empty: none
 	// RecoveryDelay is the wait before data move in place of a lost node.
 	RecoveryDelay time.Duration
+	// Store keeps descriptors for the next process, nil: none; Kept are those of
+	// the previous one. Both are set before the Runner runs.
+	Store *Store
+	Kept  []Kept
 	// LogLevel is of the log that the Runner gets, set before it runs; a change has effect at once.
 	LogLevel   *slog.LevelVar
 	foreground bool
@@ -82,6 +89,8 @@ func command(o *options, version string, run func() error) *cobra.Command {
 	f.IntVarP(&o.vnodes, "vnodes", "V", 0, "fixed weight of this node, 1 to 65535 (default: 128)")
 	f.DurationVar(&o.recoveryDelay, "recovery-delay", 5*time.Second, "how long data stay where they are after a node was lost, because it may come back")
 	f.StringVar(&o.nbd, "nbd", "", "address to serve NBD on, or none (default: 127.0.0.1, port 10809 plus the distance of -p from 7000)")
+	f.StringVar(&o.nbdSocket, "nbd-socket", "", "path of the unix socket of NBD (default: META/nbd.sock)")
+	f.StringVar(&o.nbdGroup, "nbd-group", "", "group that may open the unix socket of NBD, such as kvm (default: none)")
 	f.BoolP("version", "v", false, "print the version")
 	obsoleteFlags(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
@@ -136,7 +145,13 @@ func (o *options) settings(fixed bool) (*Settings, error) {
 	if o.recoveryDelay < 0 || o.recoveryDelay > maxRecoveryDelay {
 		return nil, fmt.Errorf("Invalid recovery delay '%v': want 0s to %v", o.recoveryDelay, maxRecoveryDelay)
 	}
-	s.RecoveryDelay = o.recoveryDelay
+	s.RecoveryDelay, s.NBDGroup = o.recoveryDelay, o.nbdGroup
+	if o.nbdSocket != "" {
+		var err error
+		if s.NBDSocket, err = filepath.Abs(o.nbdSocket); err != nil {
+			return nil, err
+		}
+	}
 	for _, parse := range []func(*Settings) error{o.parsePaths, o.parseAddresses, o.parseZone, o.parseCluster, o.parseNBD} {
 		if err := parse(s); err != nil {
 			return nil, err
