@@ -224,7 +224,7 @@ def machines(images):
     """Twenty machines from one base of 10 GiB, all running at the end."""
     base = images.createXML(volume_xml("golden", 10 << 30), 0)
     upload(base, bytes(range(256)) * 1000)
-    made = [machine(images, base, f"vm{n}") for n in range(20)]
+    made = [machine(images, base, f"machine{n}") for n in range(20)]
     for i, what in enumerate(("clone", "define", "start")):
         figure(f"{what}, median of 20 machines", statistics.median(t[i] for _, _, t in made))
     totals = [sum(t) for _, _, t in made]
