@@ -9,6 +9,9 @@ import (
 // ID is the cluster that this node belongs to; zero before it is formatted.
 func (c *Cluster) ID() sheepdog.ClusterID { return c.clusterID() }
 
+// RefreshHints has the others told at once what Options.Info says now.
+func (c *Cluster) RefreshHints() { c.gossip.refresh() }
+
 // Voter reports whether this node takes part in elections.
 func (c *Cluster) Voter() bool {
 	cons := c.consensus.Load()

@@ -28,12 +28,14 @@ const (
 	maxAddr     = 255
 	maxVersion  = 32
 	metaFixed   = 1 + 8 + 8 + 16 + 4 + 2 + 8 + 8
+	metaHealth  = 1 + 4 + 1
 )
 
 // encodeMeta is the metadata that gossip carries for a node, big-endian:
 //
 //	version=1 | id 8 | incarnation 8 | cluster 16 | zone 4 | vnodes 2 |
-//	capacity 8 | used 8 | len 1, address | len 1, software version
+//	capacity 8 | used 8 | len 1, address | len 1, software version |
+//	space 1 | waiting writes 4 | failed disks 1
 //
 // Bytes that follow belong to later software and are ignored.
 func encodeMeta(m GossipMember) []byte {
@@ -52,7 +54,10 @@ func encodeMeta(m GossipMember) []byte {
 	b = append(b, byte(len(m.Addr)))
 	b = append(b, m.Addr...)
 	b = append(b, byte(len(m.Hints.Version)))
-	return append(b, m.Hints.Version...)
+	b = append(b, m.Hints.Version...)
+	b = append(b, byte(m.Hints.Space))
+	b = binary.BigEndian.AppendUint32(b, m.Hints.Waiting)
+	return append(b, m.Hints.BadDisks)
 }
 
 func decodeMeta(b []byte) (GossipMember, error) {
@@ -72,12 +77,16 @@ func decodeMeta(b []byte) (GossipMember, error) {
 	if m.Addr, rest, ok = cutString(rest); !ok {
 		return m, fmt.Errorf("gossip metadata: address is cut short")
 	}
-	if m.Hints.Version, _, ok = cutString(rest); !ok || len(m.Hints.Version) > maxVersion {
+	if m.Hints.Version, rest, ok = cutString(rest); !ok || len(m.Hints.Version) > maxVersion {
 		return m, fmt.Errorf("gossip metadata: bad software version")
 	}
 	if m.ID == 0 || m.Incarnation == 0 || m.Addr == "" {
 		return m, fmt.Errorf("gossip metadata: no node id, incarnation or address")
 	}
+	if len(rest) < metaHealth {
+		return m, fmt.Errorf("gossip metadata: health is cut short")
+	}
+	m.Hints.Space, m.Hints.Waiting, m.Hints.BadDisks = Space(rest[0]), binary.BigEndian.Uint32(rest[1:]), rest[5]
 	return m, nil
 }
 

@@ -45,7 +45,20 @@ type Hints struct {
 	Version  string // of the software, at most 32 bytes
 	Capacity uint64 // bytes of all disks
 	Used     uint64 // bytes
+	Space    Space
+	Waiting  uint32 // writes of guests at this node that wait for space
+	BadDisks uint8  // disks that failed
 }
+
+// Space is how full a node's disks are, by its own thresholds.
+type Space uint8
+
+// The classes of space; later software may have more.
+const (
+	SpaceEnough Space = iota
+	SpaceNearFull
+	SpaceFull
+)
 
 // Options say who a node is and what it is joined to. Zero fields of Timing
 // get defaults; Logger, Clock, Seeds, Info, Gate and OnGeneration may be nil.

@@ -47,6 +47,7 @@ type Gateway struct {
 	log     *slog.Logger
 	fans    sync.Pool // of *fan
 	rolled  atomic.Pointer[roll]
+	stalls  stalls
 }
 
 // New makes a gateway for the node self. suspect must not block.

@@ -19,6 +19,8 @@ import (
 // not have reached replicas.
 func (g *Gateway) Write(ctx context.Context, req *sheepdog.WriteRequest) error {
 	part := req.Object.Partition()
+	waits := stall{g: g, family: req.Object.Family}
+	defer waits.ended()
 	err := g.retry(ctx, func(v *sheepdog.View) error {
 		p, writers, err := writable(v, req.Policy, part, req.Repair)
 		if err != nil {
@@ -27,6 +29,7 @@ func (g *Gateway) Write(ctx context.Context, req *sheepdog.WriteRequest) error {
 		r := *req
 		r.Revision = v.Revision
 		if err := g.fanOut(ctx, []*sheepdog.WriteRequest{&r}, writers); err != nil {
+			waits.met(err)
 			return err
 		}
 		return g.sameInterval(req.Policy, part, p.Since)

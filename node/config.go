@@ -51,6 +51,13 @@ type Config struct {
 	Adopted []nbd.Transfer
 	Keep    func([]nbd.Transfer) error
 
+	// NearFull and Full are how much of the node's space may be used before it is
+	// reported, and before new VDIs, clones and snapshots are refused, in percent;
+	// 0: 85 and 95. Reserve is what writes of guests leave free of every file
+	// system, in bytes; 0: 64 MiB.
+	NearFull, Full int
+	Reserve        int64
+
 	// What tests replace. Nil or zero: the real thing.
 	Network    sheepdog.Network
 	Engine     sheepdog.Engine
@@ -94,6 +101,9 @@ func (c *Config) fill() error {
 	if c.Gateway {
 		c.VNodes = 0
 	}
+	if err := c.fillSpace(); err != nil {
+		return err
+	}
 	if c.Zone == nil {
 		z := zoneOf(ip)
 		c.Zone = &z
@@ -103,6 +113,22 @@ func (c *Config) fill() error {
 	}
 	if n := len(c.socket()); !c.NoNBD && n > maxSocketPath {
 		return fmt.Errorf("the path of the NBD socket, %s, has %d bytes, at most %d are possible; give a shorter one with --nbd-socket", c.socket(), n, maxSocketPath)
+	}
+	return nil
+}
+
+func (c *Config) fillSpace() error {
+	if c.NearFull == 0 {
+		c.NearFull = defaultNearFull
+	}
+	if c.Full == 0 {
+		c.Full = defaultFull
+	}
+	if c.NearFull < 1 || c.Full > 100 || c.NearFull > c.Full {
+		return fmt.Errorf("near full at %d %% and full at %d %%: want 1 to 100, the first not above the second", c.NearFull, c.Full)
+	}
+	if c.Reserve < 0 {
+		return fmt.Errorf("reserve of %d bytes: want 0 or more", c.Reserve)
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func TestFullNodeRefusesNewVDIsAtOnceAndWarns(t *testing.T) {
 	if err := n.room(); !errors.Is(err, sheepdog.ErrNoSpace) {
 		t.Errorf("a full node takes new VDIs: %v", err)
 	}
-	if w := strings.Join(n.warnings(n.cluster.View()), "\n"); !strings.Contains(w, "over 95 %") {
+	if w := strings.Join(n.warnings(n.cluster.View()), "\n"); !strings.Contains(w, "is full: it has used 100663296 of 104857600 bytes") {
 		t.Errorf("no warning of a full node: %q", w)
 	}
 }
@@ -58,7 +58,7 @@ func TestOverRatio(t *testing.T) {
 		used, capacity uint64
 		want           bool
 	}{{0, 0, false}, {0, 1 << 40, false}, {94 << 30, 100 << 30, false}, {95 << 30, 100 << 30, true}, {1 << 63, 1 << 63, true}} {
-		if got := overRatio(c.used, c.capacity); got != c.want {
+		if got := overRatio(c.used, c.capacity, 95); got != c.want {
 			t.Errorf("%d of %d: %v", c.used, c.capacity, got)
 		}
 	}

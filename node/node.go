@@ -129,7 +129,7 @@ func (n *Node) openStore() error {
 	if err := os.MkdirAll(n.cfg.Meta, 0o700); err != nil {
 		return fmt.Errorf("metadata directory: %w", err)
 	}
-	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, Logger: n.log.With("part", "store")})
+	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, ReserveBytes: n.cfg.Reserve, Logger: n.log.With("part", "store")})
 	if err != nil {
 		return err
 	}
@@ -292,6 +292,7 @@ func (n *Node) wire() error {
 	close(n.wired)
 	n.spawn(n.followViews)
 	n.spawn(n.pruneLoop)
+	n.spawn(n.watchSpace)
 	return n.startRecovery()
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"sheepdog"
-	"sheepdog/cluster"
 	"sheepdog/cluster/state"
 	"sheepdog/vdi/directory"
 )
@@ -200,13 +199,4 @@ func (n *Node) adoptGeneration(generation uint64) error {
 		return fmt.Errorf("wipe the store for a newly formatted cluster: %w", err)
 	}
 	return n.engine.Put(factGeneration, binary.LittleEndian.AppendUint64(nil, generation))
-}
-
-// hints is what gossip tells of this node.
-func (n *Node) hints() cluster.Hints {
-	h := cluster.Hints{Version: n.cfg.Version}
-	if u, err := n.engine.Usage(); err == nil {
-		h.Capacity, h.Used = u.Used+u.Free, u.Used
-	}
-	return h
 }

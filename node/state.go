@@ -74,45 +74,9 @@ func (n *Node) warnings(v *sheepdog.View) []string {
 		live, missing := v.ActingMembers(p)
 		out = append(out, fmt.Sprintf("a partition has %d of its replicas here and waits for %d; start the missing nodes", len(live), missing))
 	}
-	for _, full := range n.fullNodes() {
-		out = append(out, full+"; writes wait when it has no space left: delete VDIs or snapshots, or add nodes or disks")
-	}
+	out = append(out, n.spaceWarnings()...)
 	if z := v.StorageZones(); z < v.Config.Policy.Width() {
 		out = append(out, fmt.Sprintf("%d copies are wanted but there are only %d zones with storage", v.Config.Policy.Width(), z))
 	}
 	return out
-}
-
-// fullRatio is how much of a node's store may be used before new VDIs, clones
-// and snapshots are refused, in percent.
-const fullRatio = 95
-
-// room refuses what would grow the cluster when one of its nodes is full.
-func (n *Node) room() error {
-	if full := n.fullNodes(); len(full) > 0 {
-		return fmt.Errorf("%s: %w", full[0], sheepdog.ErrNoSpace)
-	}
-	return nil
-}
-
-// fullNodes describes the nodes over the full ratio: this one as it is, the
-// others by what gossip knows of their space, which may be half a minute old.
-func (n *Node) fullNodes() []string {
-	var out []string
-	for _, m := range n.cluster.Alive() {
-		h := m.Hints
-		if m.ID == n.self.ID {
-			h = n.hints()
-		}
-		if m.VNodes > 0 && overRatio(h.Used, h.Capacity) {
-			out = append(out, fmt.Sprintf("node %s has used %d of %d bytes, over %d %%", m.Addr, h.Used, h.Capacity, fullRatio))
-		}
-	}
-	return out
-}
-
-// overRatio compares bytes with the full ratio; of an unknown capacity nothing
-// is said.
-func overRatio(used, capacity uint64) bool {
-	return capacity > 0 && used/fullRatio >= capacity/100
 }

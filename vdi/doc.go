@@ -28,6 +28,8 @@ type Objects interface {
 	Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error)
 	Flush(ctx context.Context, s sheepdog.Scope, parts []sheepdog.Partition, flushed uint64) error
 	Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error)
+	// WaitsForSpace is why a write of the family waits for space, nil if none does.
+	WaitsForSpace(family sheepdog.FamilyID) error
 	LayerIndexes(ctx context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error
 }
 

@@ -29,6 +29,7 @@ type world struct {
 	flushes  int
 	reads    int // read requests for frozen layers
 	hold     chan struct{}
+	full     error // why writes that are held wait for space
 	managers map[sheepdog.NodeID]*Manager
 	cut      map[sheepdog.NodeID]bool // unreachable
 }
@@ -224,6 +225,13 @@ func (n *node) Flush(context.Context, sheepdog.Scope, []sheepdog.Partition, uint
 	n.w.flushes++
 	n.w.volatile = 0
 	return nil
+}
+
+// WaitsForSpace answers for a store that the test has made full.
+func (n *node) WaitsForSpace(sheepdog.FamilyID) error {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	return n.w.full
 }
 
 func (n *node) Takeover(_ context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {

@@ -2,7 +2,10 @@ package vdi
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"sheepdog"
 )
@@ -70,9 +73,50 @@ func (c *coordinator) redirty(parts []sheepdog.Partition) {
 	}
 }
 
+// stallPoll is how often somebody who waits for writes looks whether one of them
+// waits for space.
+const stallPoll = 20 * time.Millisecond
+
+// whileRoom is ctx until a write of the family waits for space. The caller must
+// stop it.
+func (c *coordinator) whileRoom(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if err := c.m.opt.Objects.WaitsForSpace(c.scope.Family); err != nil {
+		cancel(fmt.Errorf("a write of this VDI waits for space: %w", err))
+		return ctx, func() {}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(stallPoll)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if err := c.m.opt.Objects.WaitsForSpace(c.scope.Family); err != nil {
+				cancel(fmt.Errorf("a write of this VDI waits for space: %w", err))
+			}
+		}
+	})
+	return ctx, func() {
+		cancel(context.Canceled)
+		wg.Wait()
+	}
+}
+
 // quiesce flushes while I/O goes on, then shuts the gate, waits for the writes
 // inside, and flushes the rest. The caller opens the gate. (rule 13)
+//
+// While a write waits for space it would wait as well, perhaps for ever: then it
+// fails with that write's error, which wraps sheepdog.ErrNoSpace.
 func (c *coordinator) quiesce(ctx context.Context) error {
+	ctx, stop := c.whileRoom(ctx)
+	defer stop()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err := c.flush(); err != nil {
 		return err
 	}

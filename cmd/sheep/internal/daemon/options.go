@@ -29,6 +29,8 @@ type options struct {
 	nbd                 string
 	nbdSocket, nbdGroup string
 	recoveryDelay       time.Duration
+	nearFull, full      int
+	reserve             string
 
 	paths    string
 	obsolete []string // options given that no longer mean anything
@@ -55,8 +57,10 @@ type Settings struct {
 	RecoveryDelay time.Duration
 	// Store keeps descriptors for the next process, nil: none; Kept are those of
 	// the previous one. Both are set before the Runner runs.
-	Store *Store
-	Kept  []Kept
+	Store          *Store
+	Kept           []Kept
+	NearFull, Full int   // percent of the space
+	Reserve        int64 // bytes that writes leave free of every file system
 	// LogLevel is of the log that the Runner gets, set before it runs; a change has effect at once.
 	LogLevel   *slog.LevelVar
 	foreground bool
@@ -88,6 +92,9 @@ func command(o *options, version string, run func() error) *cobra.Command {
 	f.StringVarP(&o.pidFile, "pidfile", "P", "", "write the process id to this file")
 	f.IntVarP(&o.vnodes, "vnodes", "V", 0, "fixed weight of this node, 1 to 65535 (default: 128)")
 	f.DurationVar(&o.recoveryDelay, "recovery-delay", 5*time.Second, "how long data stay where they are after a node was lost, because it may come back")
+	f.IntVar(&o.nearFull, "near-full", 85, "percent of the space in use at which the node is reported as nearly full")
+	f.IntVar(&o.full, "full", 95, "percent of the space in use at which new VDIs, clones and snapshots are refused")
+	f.StringVar(&o.reserve, "reserve", "64M", "space that writes leave free on every file system, so that deleting works")
 	f.StringVar(&o.nbd, "nbd", "", "address to serve NBD on, or none (default: 127.0.0.1, port 10809 plus the distance of -p from 7000)")
 	f.StringVar(&o.nbdSocket, "nbd-socket", "", "path of the unix socket of NBD (default: META/nbd.sock)")
 	f.StringVar(&o.nbdGroup, "nbd-group", "", "group that may open the unix socket of NBD, such as kvm (default: none)")
@@ -152,7 +159,7 @@ func (o *options) settings(fixed bool) (*Settings, error) {
 			return nil, err
 		}
 	}
-	for _, parse := range []func(*Settings) error{o.parsePaths, o.parseAddresses, o.parseZone, o.parseCluster, o.parseNBD} {
+	for _, parse := range []func(*Settings) error{o.parsePaths, o.parseAddresses, o.parseZone, o.parseCluster, o.parseNBD, o.parseSpace} {
 		if err := parse(s); err != nil {
 			return nil, err
 		}

@@ -42,6 +42,7 @@ func TestSettings(t *testing.T) {
 		{"/m -c gossip:a:7000,[::1]:7001 -V 64 --nbd 0.0.0.0", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Seeds: []string{"a:7000", "[::1]:7001"}, VNodes: 64, NBDAddr: "0.0.0.0:10809"}},
 		{"/m -p 65000 --nbd none --foreground", Settings{Port: 65000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, foreground: true}},
 		{"/m --nbd none --recovery-delay 1m", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, RecoveryDelay: time.Minute}},
+		{"/m --nbd none --near-full 50 --full 60 --reserve 1g", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, NearFull: 50, Full: 60, Reserve: 1 << 30}},
 	} {
 		got, err := parse(t, strings.Fields(tt.args)...)
 		if err != nil {
@@ -50,6 +51,9 @@ func TestSettings(t *testing.T) {
 		}
 		if tt.want.RecoveryDelay == 0 {
 			tt.want.RecoveryDelay = 5 * time.Second
+		}
+		if tt.want.Full == 0 {
+			tt.want.NearFull, tt.want.Full, tt.want.Reserve = 85, 95, 64<<20
 		}
 		tt.want.Meta, tt.want.log = "/m", logSettings{path: "/m/sheep.log", dst: "default"}
 		if !reflect.DeepEqual(*got, tt.want) {
