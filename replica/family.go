@@ -2,7 +2,6 @@ package replica
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -183,12 +182,14 @@ func (f *family) forgetLocked(gateway sheepdog.Incarnation, done uint64) {
 	}
 }
 
-// dropGateways forgets the origins of gateways that are no members any more.
-func (f *family) dropGateways(v *sheepdog.View) {
+// dropEnded forgets the origins of gateways whose process has ended. Those of one
+// that is only cut off stay: when it is back it sends again what it does not know
+// to be done.
+func (f *family) dropEnded(lives *sheepdog.Lives) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for gateway := range f.origins {
-		if !slices.ContainsFunc(v.Members, func(m sheepdog.Member) bool { return m.Incarnation == gateway }) {
+		if lives.Ended(gateway) {
 			delete(f.origins, gateway)
 		}
 	}

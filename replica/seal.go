@@ -41,7 +41,7 @@ func (s *Server) seal(v *sheepdog.View, r *sheepdog.SealRequest) (*sheepdog.Seal
 		return nil, err
 	}
 	s.drain(v)
-	f.dropGateways(v)
+	f.dropEnded(&s.lives)
 	dirty, err := s.dirtyBlocks(r.Family, f)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: seal family %d: %w", s.cfg.Self, r.Family, err)

@@ -134,9 +134,33 @@ func TestOrigins(t *testing.T) {
 	if want := []sheepdog.Origin{{Gateway: 2, Request: 13}, {Gateway: 2, Request: 14}}; !slices.Equal(got, want) {
 		t.Errorf("origins %v, want %v", got, want)
 	}
-	b.views.Publish(replicatest.Next(b.views.View(), func(v *sheepdog.View, _ sheepdog.Table) { v.Members = slices.Delete(v.Members, 1, 2) }))
-	if got := b.seal(11, 3).Origins; len(got) != 0 {
-		t.Errorf("origins of a gateway that is gone: %v", got)
+}
+
+// A gateway that was removed because it was cut off sends again, when it is back,
+// what it heard no answer to. It was forgotten with its removal, so that a retry
+// overwrote newer writes. (Found by tests/chaos, TestPartitions.)
+func TestOriginsOfAGatewayThatIsCutOffStay(t *testing.T) {
+	b := newBench(t)
+	gateway := b.views.View().Members[1]
+	r := request(1)
+	r.Origin = sheepdog.Origin{Gateway: gateway.Incarnation, Request: 1}
+	b.mustWrite(r)
+	members := slices.Clone(b.views.View().Members)
+	publish := func(to []sheepdog.Member) {
+		b.views.Publish(replicatest.Next(b.views.View(), func(v *sheepdog.View, _ sheepdog.Table) { v.Members = to }))
+	}
+	publish(slices.Delete(slices.Clone(members), 1, 2))
+	if got := b.seal(10, 3).Origins; len(got) != 1 {
+		t.Errorf("origins while the gateway is cut off: %v", got)
+	}
+	publish(members)
+	if got := b.seal(11, 3).Origins; len(got) != 1 {
+		t.Errorf("origins when it is back: %v", got)
+	}
+	members[1].Incarnation += 1000
+	publish(members)
+	if got := b.seal(12, 3).Origins; len(got) != 0 {
+		t.Errorf("origins of a process that has ended: %v", got)
 	}
 }
 

@@ -83,6 +83,7 @@ type Server struct {
 	// ceased is the newest revision that took this node out of the acting replicas
 	// of some partition, or began its backfill anew.
 	ceased atomic.Uint64
+	lives  sheepdog.Lives // of the gateways that have sent writes
 	// scratch numbers the temporary layers of Discard.
 	scratch atomic.Uint64
 }
@@ -159,9 +160,13 @@ func (s *Server) lagging(ctx context.Context, why error) error {
 	return fmt.Errorf("node %s: %w: %s after %v", s.cfg.Self, sheepdog.ErrBehind, why, s.cfg.CatchUp)
 }
 
-// view is the newest view. It notes when this incarnation was first listed.
+// view is the newest view. It notes when this incarnation was first listed, and
+// who lives.
 func (s *Server) view() *sheepdog.View {
 	v := s.cfg.Views.View()
+	if v != nil {
+		s.lives.See(v)
+	}
 	if v != nil && s.born.Load() == 0 {
 		if m, ok := v.Member(s.cfg.Self); ok && m.Incarnation == s.cfg.Incarnation {
 			s.born.CompareAndSwap(0, uint64(v.Revision))

@@ -21,6 +21,7 @@ type Manager struct {
 	wg     sync.WaitGroup
 	// numbers counts the write requests of this process (rule 10).
 	numbers atomic.Uint64
+	lives   sheepdog.Lives // of the gateways that forward
 
 	mu       sync.Mutex
 	families map[sheepdog.FamilyID]*family
@@ -63,9 +64,12 @@ func (m *Manager) Close() {
 func (m *Manager) watch() {
 	for {
 		changed := m.opt.Directory.Changed()
+		if v := m.opt.Cluster.View(); v != nil {
+			m.lives.See(v)
+		}
 		for _, c := range m.coordinators() {
 			c.err() // ends it if it is over
-			c.origins.retain(m.memberIncarnation)
+			c.origins.dropEnded(&m.lives)
 		}
 		m.frozen.retain()
 		select {
@@ -74,19 +78,6 @@ func (m *Manager) watch() {
 			return
 		}
 	}
-}
-
-func (m *Manager) memberIncarnation(i sheepdog.Incarnation) bool {
-	v := m.opt.Cluster.View()
-	if v == nil {
-		return true
-	}
-	for _, member := range v.Members {
-		if member.Incarnation == i {
-			return true
-		}
-	}
-	return false
 }
 
 // flushOften keeps dirty maps small: a takeover compares what is dirty.

@@ -89,12 +89,13 @@ func (t *originTable) begin(o sheepdog.Origin, done uint64) (out *outcome, first
 	return out, true
 }
 
-// retain drops the records of gateways that are gone.
-func (t *originTable) retain(alive func(sheepdog.Incarnation) bool) {
+// dropEnded drops the records of gateways whose process has ended. One that is no
+// member any more may be back, and send again what it does not know to be done.
+func (t *originTable) dropEnded(lives *sheepdog.Lives) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for gw := range t.live {
-		if !alive(gw) {
+		if lives.Ended(gw) {
 			delete(t.live, gw)
 		}
 	}

@@ -244,6 +244,35 @@ func TestForwardRetriedAtTheSameCoordinatorRunsOnce(t *testing.T) {
 	}
 }
 
+// A gateway is cut off before it hears of its write, is removed, comes back, and
+// sends the write again; another was made meanwhile. The record of the first was
+// dropped with the removal, so that the retry was applied over the newer write.
+// (Found by tests/chaos, TestPartitions.)
+func TestRetryOfAGatewayThatWasCutOffRunsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		a := w.manager(t, 1)
+		w.manager(t, 2)
+		create(t, a, "v", 1<<20)
+		v := open(t, a, "v", "")
+		write(t, v, 0, fill(4096, 1))
+		c := a.local(v.family.id)
+		fw := sheepdog.ForwardRequest{Family: v.family.id, Token: c.scope.Token, Op: sheepdog.ForwardWrite, Length: 4096, Data: fill(4096, 2), Origin: sheepdog.Origin{Gateway: 200, Request: 5}}
+		if err := a.Forward(t.Context(), &fw, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.setMembers(1)
+		synctest.Wait()
+		write(t, v, 0, fill(4096, 3))
+		w.setMembers(1, 2)
+		synctest.Wait()
+		if err := a.Forward(t.Context(), &fw, nil); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, v, 0, fill(4096, 3))
+	})
+}
+
 // Without a valid lease a coordinator answers no read. (rule 6)
 func TestNoReadWithoutLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
