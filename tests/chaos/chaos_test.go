@@ -19,14 +19,13 @@ import (
 	"time"
 
 	"sheepdog/tests/internal/lab"
-	"sheepdog/tests/internal/register"
 	"sheepdog/tests/internal/workload"
 )
 
 func TestMain(m *testing.M) { os.Exit(lab.Main(m)) }
 
-// arena is a cluster in namespaces with two disks, one for registers and one for
-// fio.
+// arena is a cluster in namespaces, with a disk for registers and one for fio at
+// each node.
 type arena struct {
 	*lab.Lab
 	t    *testing.T
@@ -34,8 +33,7 @@ type arena struct {
 	rng  *rand.Rand
 	seed uint64
 
-	spans  []workload.Span
-	guests *workload.Guests
+	reg *disk
 }
 
 const (
@@ -107,9 +105,10 @@ func enter(t *testing.T, n int, args ...string) *arena {
 func (a *arena) furnish() {
 	a.t.Helper()
 	a.Format(min(3, len(a.Sheep)))
-	a.Dog("vdi", "create", "reg", strconv.Itoa(registersSize))
-	a.Dog("vdi", "create", "fio", "64M")
-	a.spans = workload.Layout(a.rng, registerCount, registersSize)
+	a.reg = a.disk("reg", registersSize, registerCount)
+	for i := range a.Sheep {
+		a.Dog("vdi", "create", fmt.Sprintf("fio%d", i), "64M")
+	}
 }
 
 // think is the mean pause of a guest between requests: this is a test of
@@ -119,12 +118,7 @@ const think = 4 * time.Millisecond
 // populate lets guests loose at all gateways.
 func (a *arena) populate() {
 	a.t.Helper()
-	var from register.Value
-	cfg := workload.Config{Export: "reg", Spans: a.spans, Depth: 4, Think: think, Seed: a.rng.Uint64(), From: from}
-	for _, s := range a.Sheep {
-		cfg.Sockets = append(cfg.Sockets, a.Socket(s))
-	}
-	a.guests = workload.Start(cfg)
+	a.reg.populate(workload.Config{Depth: 4, Think: think}, a.Sheep...)
 }
 
 // answerLimit is how long a request may take when all faults are over.
@@ -134,10 +128,8 @@ const answerLimit = 30 * time.Second
 // and all replicas are equal.
 func (a *arena) judge() *workload.Seen {
 	a.t.Helper()
-	seen := a.guests.Stop(answerLimit)
-	if err := seen.Judge(); err != nil {
-		a.t.Errorf("guests: %v", err)
-	}
+	seen := a.reg.stop()
+	a.reg.judge()
 	a.t.Logf("%d reads and writes of registers, %d flushes, %d connections lost; longest answer %v", len(seen.Ops), len(seen.Flushes), seen.Lost, longest(seen))
 	a.Recovered(time.Minute)
 	a.Checked()
@@ -153,12 +145,37 @@ func longest(seen *workload.Seen) time.Duration {
 	return (o.Return - o.Call).Round(time.Millisecond)
 }
 
-// verify runs fio at a sheep in the background; what it wrote it reads again.
-func (a *arena) verify(wg *sync.WaitGroup, s *lab.Sheep, runtime time.Duration) {
-	wg.Go(func() {
-		lab.Fio(a.t, a.URI(s, "fio"), "--rw=randwrite", "--verify=crc32c", "--verify_backlog=256", "--fsync=16", "--iodepth=8",
-			"--rate_iops=1500", fmt.Sprintf("--runtime=%d", int(runtime.Seconds())), "--time_based=1", "--do_verify=1")
-	})
+// verify runs fio at some sheep in the background, each on a disk of its own; what
+// it wrote it reads again.
+func (a *arena) verify(wg *sync.WaitGroup, runtime time.Duration, at ...int) {
+	for _, i := range at {
+		wg.Go(func() { a.fio(i, runtime) })
+	}
+}
+
+func (a *arena) fio(i int, runtime time.Duration) {
+	lab.Fio(a.t, a.URI(a.Sheep[i], fmt.Sprintf("fio%d", i)), "--rw=randwrite", "--verify=crc32c", "--verify_backlog=256", "--fsync=16", "--iodepth=8",
+		"--rate_iops=800", fmt.Sprintf("--runtime=%d", int(runtime.Seconds())), "--time_based=1", "--do_verify=1")
+}
+
+// verifyUntil runs fio at some sheep again and again until it is told to stop,
+// which waits for the end of the last runs.
+func (a *arena) verifyUntil(at ...int) (stop func()) {
+	end := make(chan struct{})
+	var wg sync.WaitGroup
+	for _, i := range at {
+		wg.Go(func() {
+			for !a.t.Failed() {
+				select {
+				case <-end:
+					return
+				default:
+					a.fio(i, 3*time.Second)
+				}
+			}
+		})
+	}
+	return func() { close(end); wg.Wait() }
 }
 
 // between is a time from the seed.

@@ -10,10 +10,10 @@ import (
 func TestKillOfARandomNode(t *testing.T) {
 	a := enter(t, 3)
 	a.populate()
-	for round := range rounds(t, 20, 2) {
+	for round := range rounds(t, 20, 1) {
 		i, victim := a.pick()
 		var wg sync.WaitGroup
-		a.verify(&wg, a.Sheep[(i+1)%3], 3*time.Second)
+		a.verify(&wg, 3*time.Second, (i+1)%3, (i+2)%3)
 		time.Sleep(a.between(200*time.Millisecond, 1500*time.Millisecond))
 		a.Kill(victim)
 		down := a.between(0, 4*time.Second)

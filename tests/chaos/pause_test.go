@@ -11,6 +11,7 @@ import (
 func TestPauseOfTheCoordinator(t *testing.T) {
 	a := enter(t, 3)
 	a.populate()
+	stop := a.verifyUntil(0, 1)
 	long := 0
 	n := rounds(t, 100, 3)
 	for range n {
@@ -29,5 +30,6 @@ func TestPauseOfTheCoordinator(t *testing.T) {
 		a.Signal(paused, syscall.SIGCONT)
 	}
 	t.Logf("%d pauses, %d of them longer than 1.5 s", n, long)
+	stop()
 	a.judge()
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
+	"time"
 )
 
 // Image is the file behind the disk of a sheep.
@@ -25,19 +27,19 @@ func (l *Lab) GiveDisk(s *Sheep, size int64) {
 		l.TB.Fatal(err)
 	}
 	Tool(l.TB, "mkfs.xfs", "-q", l.Image(s))
-	l.MountAt(l.Image(s), s)
+	l.mount(l.Image(s), l.Meta(s))
 }
 
-// MountAt mounts a disk image as the directory of a sheep.
-func (l *Lab) MountAt(image string, s *Sheep) {
+// mount mounts a disk image on a directory until the end of the lab.
+func (l *Lab) mount(image, dir string) {
 	l.TB.Helper()
-	if err := os.MkdirAll(l.Meta(s), 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		l.TB.Fatal(err)
 	}
-	if out, err := exec.Command("mount", "-o", "loop", image, l.Meta(s)).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
 		l.TB.Skipf("SKIPPED: cannot mount a loop device here: %v: %s", err, out)
 	}
-	l.mounts = append(l.mounts, l.Meta(s))
+	l.mounts = append(l.mounts, dir)
 }
 
 // CutPower shuts the file systems of sheep down, which drops what was not
@@ -52,4 +54,17 @@ func (l *Lab) CutPower(all ...*Sheep) {
 		Tool(l.TB, "umount", l.Meta(s))
 		Tool(l.TB, "mount", "-o", "loop", l.Image(s), l.Meta(s))
 	}
+}
+
+// unmount waits for the last users of a file system, which may just have been
+// killed.
+func unmount(dir string) error {
+	for range 100 {
+		err := syscall.Unmount(dir, 0)
+		if err != syscall.EBUSY {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return syscall.EBUSY
 }

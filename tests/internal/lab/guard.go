@@ -154,10 +154,15 @@ func endProcess(name string) error {
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Contains(cmdline, []byte("/shp")) {
 		return nil
 	}
+	return terminate(pid)
+}
+
+// terminate kills a process that is no child of ours and waits for its end.
+func terminate(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return err
 	}
-	for range 100 {
+	for range 200 {
 		if syscall.Kill(pid, 0) != nil {
 			return nil
 		}

@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -30,7 +29,8 @@ type Lab struct {
 	Bin   string
 	Sheep []*Sheep
 
-	mounts []string // to unmount in the end
+	mounts  []string // to unmount in the end
+	daemons []string // process ids, to end after that
 }
 
 // New makes a lab without sheep. The binaries must have been built.
@@ -110,11 +110,12 @@ func (l *Lab) End() {
 		}
 		l.keep()
 	}
-	for _, dir := range l.mounts {
-		if err := syscall.Unmount(dir, 0); err != nil {
+	for _, dir := range slices.Backward(l.mounts) {
+		if err := unmount(dir); err != nil {
 			l.TB.Errorf("unmount %s: %v", dir, err)
 		}
 	}
+	l.endDaemons()
 	if err := os.RemoveAll(l.Dir); err != nil {
 		l.TB.Errorf("remove the directory of the lab: %v", err)
 		return
@@ -236,26 +237,31 @@ func (l *Lab) Format(copies int) {
 	l.Dog("cluster", "format", "--copies", strconv.Itoa(copies))
 }
 
-// Recovered waits until every living sheep is in the view and none is
-// recovering.
+// Recovered waits until every living sheep sees all of them as members, and none
+// as recovering. All are asked: one that has just started knows old news.
 func (l *Lab) Recovered(limit time.Duration) {
 	l.TB.Helper()
-	living := 0
-	for _, s := range l.Sheep {
-		if s.Alive() {
-			living++
-		}
-	}
+	living := slices.DeleteFunc(slices.Clone(l.Sheep), func(s *Sheep) bool { return !s.Alive() })
 	l.Eventually(limit, "recovery ends", func() error {
-		if n := len(Rows(l.DogOn(l.First(), "node", "list", "-r"))); n != living {
-			return fmt.Errorf("%d nodes in the view, %d alive", n, living)
-		}
-		out, errText, code := l.DogAt(l.First(), "node", "recovery", "-r")
-		if code != 0 || len(Rows(out)) != 0 {
-			return fmt.Errorf("exit %d: %s%s", code, out, errText)
+		for _, s := range living {
+			if err := l.complete(s, len(living)); err != nil {
+				return fmt.Errorf("port %d: %w", s.Port, err)
+			}
 		}
 		return nil
 	})
+}
+
+// complete is an error unless a sheep sees n members, and none recovering.
+func (l *Lab) complete(s *Sheep, n int) error {
+	if got := len(Rows(l.DogOn(s, "node", "list", "-r"))); got != n {
+		return fmt.Errorf("%d nodes in the view, %d alive", got, n)
+	}
+	out, errText, code := l.DogAt(s, "node", "recovery", "-r")
+	if code != 0 || len(Rows(out)) != 0 {
+		return fmt.Errorf("exit %d: %s%s", code, out, errText)
+	}
+	return nil
 }
 
 // Checked ends a test: all replicas are equal.

@@ -60,6 +60,23 @@ type call struct {
 
 // Dial connects to an export by a unix socket.
 func Dial(ctx context.Context, socket, export string) (*Client, error) {
+	c, err := attach(ctx, socket, export)
+	if err == nil {
+		go c.receive() // ends with the connection
+	}
+	return c, err
+}
+
+// DialRaw connects to an export and returns the bare connection, in transmission.
+func DialRaw(ctx context.Context, socket, export string) (net.Conn, error) {
+	c, err := attach(ctx, socket, export)
+	if err != nil {
+		return nil, err
+	}
+	return c.nc, nil
+}
+
+func attach(ctx context.Context, socket, export string) (*Client, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
@@ -75,7 +92,6 @@ func Dial(ctx context.Context, socket, export string) (*Client, error) {
 		nc.Close()
 		return nil, fmt.Errorf("attach %s at %s: %w", export, socket, err)
 	}
-	go c.receive() // ends with the connection
 	return c, nil
 }
 

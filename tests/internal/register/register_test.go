@@ -105,3 +105,16 @@ func toPorcupine(ops []Op) []porcupine.Operation {
 	}
 	return out
 }
+
+func TestAfterPowerCut(t *testing.T) {
+	ops := []Op{w(1, 1, 1, 2), w(1, 2, 3, 4), w(1, 3, 7, 8), w(2, 4, 3, Never)}
+	flush := []Flush{{5, 6}}
+	for v, ok := range map[Value]bool{0: false, 1: false, 2: true, 3: true, 4: true, 9: false} {
+		if bad := AfterPowerCut(ops, flush, map[int]Value{0: v}); (len(bad) == 0) != ok {
+			t.Errorf("%d: %v", v, bad)
+		}
+	}
+	if bad := AfterPowerCut(ops, nil, map[int]Value{0: 0}); len(bad) != 0 {
+		t.Errorf("nothing was flushed: %v", bad)
+	}
+}

@@ -26,13 +26,13 @@ type Config struct {
 	Depth   int           // requests that a guest has in flight
 	Think   time.Duration // mean pause after each
 	Seed    uint64
-	From    register.Value // the first value to be written is the next
+	Since   time.Time // zero of the clock of the operations; by default the start
+	From    uint64    // the first value to be written is the next
 }
 
 // Guests run until Stop.
 type Guests struct {
 	cfg    Config
-	start  time.Time
 	values atomic.Uint64
 	calm   chan struct{} // closed: begin nothing more
 	cancel context.CancelFunc
@@ -54,23 +54,23 @@ type guest struct {
 
 // Seen is what guests saw.
 type Seen struct {
-	Ops      []register.Op // per register: a request of several blocks is several
-	Gateways []int         // of each operation
-	Flushes  []Flush       // completed ones
-	Wrong    []error       // bytes that nobody wrote there
-	Refused  []error       // requests that were answered with an error
-	Stuck    int           // requests without an answer when the time of Stop was over
-	Lost     int           // connections that ended
+	Ops      []register.Op    // per register: a request of several blocks is several
+	Gateways []int            // of each operation
+	Flushes  []register.Flush // completed ones
+	Wrong    []error          // bytes that nobody wrote there
+	Refused  []error          // requests that were answered with an error
+	Stuck    int              // requests without an answer when the time of Stop was over
+	Lost     int              // connections that ended
 }
-
-// Flush is a completed flush.
-type Flush struct{ Call, Return time.Duration }
 
 // Start lets guests loose.
 func Start(cfg Config) *Guests {
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &Guests{cfg: cfg, start: time.Now(), calm: make(chan struct{}), cancel: cancel}
-	g.values.Store(uint64(cfg.From))
+	if cfg.Since.IsZero() {
+		cfg.Since = time.Now()
+	}
+	g := &Guests{cfg: cfg, calm: make(chan struct{}), cancel: cancel}
+	g.values.Store(cfg.From)
 	for i := range cfg.Sockets {
 		one := &guest{all: g, gateway: i}
 		g.guests = append(g.guests, one)
@@ -83,10 +83,10 @@ func Start(cfg Config) *Guests {
 }
 
 // Now is the time on the clock of the operations.
-func (g *Guests) Now() time.Duration { return time.Since(g.start) }
+func (g *Guests) Now() time.Duration { return time.Since(g.cfg.Since) }
 
 // Last is the last value that was written or will be.
-func (g *Guests) Last() register.Value { return register.Value(g.values.Load()) }
+func (g *Guests) Last() uint64 { return g.values.Load() }
 
 // Acked counts the operations that were answered through a gateway.
 func (g *Guests) Acked(gateway int) (n int) {
@@ -120,12 +120,13 @@ func (g *Guests) Stop(limit time.Duration) *Seen {
 	<-done
 	all := &Seen{}
 	for _, one := range g.guests {
-		all.add(&one.Seen)
+		all.Add(&one.Seen)
 	}
 	return all
 }
 
-func (s *Seen) add(o *Seen) {
+// Add appends what others saw by the same clock.
+func (s *Seen) Add(o *Seen) {
 	s.Ops = append(s.Ops, o.Ops...)
 	s.Gateways = append(s.Gateways, o.Gateways...)
 	s.Flushes = append(s.Flushes, o.Flushes...)
@@ -315,7 +316,7 @@ func (g *guest) flush(c *nbdclient.Client) error {
 	}
 	g.log.Lock()
 	defer g.log.Unlock()
-	g.Flushes = append(g.Flushes, Flush{call, g.all.Now()})
+	g.Flushes = append(g.Flushes, register.Flush{Call: call, Return: g.all.Now()})
 	return nil
 }
 
@@ -328,4 +329,29 @@ func (g *guest) refuse(what any, err error) {
 	g.log.Lock()
 	defer g.log.Unlock()
 	g.Refused = append(g.Refused, fmt.Errorf("gateway %d: %v: %w", g.gateway, what, err))
+}
+
+// Look reads every register once and returns what it holds.
+func Look(ctx context.Context, socket, export string, spans []Span) (map[int]register.Value, error) {
+	c, err := nbdclient.Dial(ctx, socket, export)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	found := map[int]register.Value{}
+	for no, span := range spans {
+		p, scratch := make([]byte, span.Len), make([]byte, span.Len)
+		if err := c.Read(p, span.Off); err != nil {
+			return nil, err
+		}
+		cuts := append(span.cuts(), span.Len/sector)
+		for i, first := range cuts[:len(cuts)-1] {
+			v, err := decode(p[first*sector:cuts[i+1]*sector], no, first, scratch)
+			if err != nil {
+				return nil, err
+			}
+			found[no*partsPerSpan+i] = v
+		}
+	}
+	return found, nil
 }

@@ -1,0 +1,128 @@
+package chaos
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"sheepdog/tests/internal/lab"
+	"sheepdog/tests/internal/workload"
+)
+
+// The longest that a guest of a surviving node may wait when a process is killed,
+// and when a node goes silent.
+const (
+	stallKilled = time.Second
+	stallSilent = 2500 * time.Millisecond
+)
+
+// loss is a way to lose a node and get it back.
+type loss struct {
+	name       string
+	limit      time.Duration
+	lose, back func(a *arena, i int)
+}
+
+var losses = []loss{
+	{"killed", stallKilled, func(a *arena, i int) { a.Kill(a.Sheep[i]) }, func(a *arena, i int) { a.Run(a.Sheep[i]) }},
+	{"stopped", stallSilent, func(a *arena, i int) { a.Signal(a.Sheep[i], syscall.SIGSTOP) }, func(a *arena, i int) { a.Signal(a.Sheep[i], syscall.SIGCONT) }},
+	{"unplugged", stallSilent, func(a *arena, i int) { a.net.Cut(i) }, func(a *arena, i int) { a.net.Mend(i) }},
+}
+
+// Guests of surviving nodes wait no longer than promised, whoever is lost: the
+// node that leads Raft, the one that orders their writes, or another.
+func TestLongestStall(t *testing.T) {
+	onlyLong(t)
+	a := enter(t, 3)
+	var disks []*disk
+	for i := range 3 {
+		disks = append(disks, a.disk(fmt.Sprintf("disk%d", i), 64<<20, 32))
+	}
+	for round := range rounds(t, 6, 0) {
+		for _, l := range losses {
+			i := a.victim(disks, round)
+			took := a.stall(disks, l, i)
+			for who, d := range took {
+				t.Logf("round %d: %s %s: longest wait %v", round, l.name, who, d.Round(time.Millisecond))
+				if d > l.limit {
+					t.Errorf("%v is more than %v", d, l.limit)
+				}
+			}
+		}
+	}
+	a.Checked()
+}
+
+// victim is the leader, the coordinator of a disk, or any node, in turn.
+func (a *arena) victim(disks []*disk, round int) int {
+	var s *lab.Sheep
+	switch round % 3 {
+	case 0:
+		s = a.Leader()
+	case 1:
+		s = a.coordinator(disks[a.rng.IntN(len(disks))].name)
+	}
+	if i := slices.Index(a.Sheep, s); i >= 0 {
+		return i
+	}
+	i, _ := a.pick()
+	return i
+}
+
+// stall loses a node under load and returns the longest wait of guests of the
+// others, apart for disks whose writes the node ordered.
+func (a *arena) stall(disks []*disk, l loss, victim int) map[string]time.Duration {
+	a.t.Helper()
+	n := len(a.Sheep)
+	for k, d := range disks {
+		at := append(slices.Clone(a.Sheep[k%n:]), a.Sheep[:k%n]...) // another one comes first
+		d.populate(workload.Config{Depth: 1, Think: 2 * time.Millisecond}, at...)
+	}
+	time.Sleep(1500 * time.Millisecond)
+	who := map[*disk]string{}
+	leads := a.Leader() == a.Sheep[victim]
+	for _, d := range disks {
+		who[d] = describe(leads, a.coordinator(d.name) == a.Sheep[victim])
+	}
+	from := map[*disk]time.Duration{}
+	for _, d := range disks {
+		from[d] = d.guests.Now()
+	}
+	l.lose(a, victim)
+	time.Sleep(6 * time.Second)
+	l.back(a, victim)
+	longest := map[string]time.Duration{}
+	for k, d := range disks {
+		to := d.guests.Now()
+		seen := d.stop()
+		d.judge()
+		o := seen.Longest(from[d], to, others(n, victim, k)...)
+		longest[who[d]] = max(longest[who[d]], o.Return-o.Call)
+	}
+	a.Recovered(time.Minute)
+	return longest
+}
+
+// others are the numbers of the guests at gateways that are not lost, where
+// guest 0 is at gateway first.
+func others(n, lost, first int) (guests []int) {
+	for i := range n {
+		if (i+first)%n != lost {
+			guests = append(guests, i)
+		}
+	}
+	return guests
+}
+
+func describe(leads, coordinates bool) string {
+	s := "a node"
+	if leads {
+		s = "the Raft leader"
+	}
+	if coordinates {
+		s += " that coordinates"
+	}
+	return s
+}
