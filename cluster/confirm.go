@@ -114,6 +114,9 @@ func (c *Cluster) report(s suspicion) error {
 	if c.office.Load() != nil {
 		return c.investigate(ctx, s)
 	}
+	if cons := c.consensus.Load(); cons != nil && cons.leaderID() == s.ref.ID {
+		return c.succeed(ctx, cons, s.ref)
+	}
 	_, err := c.askLeader(ctx, methodSuspect, message{Ref: s.ref, Member: c.opts.Self})
 	return err
 }
@@ -139,23 +142,29 @@ func (c *Cluster) investigate(ctx context.Context, s suspicion) error {
 		return nil
 	}
 	m, _ := view.Member(s.ref.ID)
-	err := errors.New("no other member could look")
+	look := c.othersObserve
 	if s.reporter != c.opts.Self.ID {
-		err = c.observe(ctx, m)
-	} else {
-		for _, o := range c.observers(view, s.ref.ID) {
-			if _, err = c.call(ctx, o.Addr, methodProbe, message{Ref: s.ref, Addr: m.Addr}); err == nil {
-				break
-			}
-		}
+		look = func(ctx context.Context, _ *sheepdog.View, m sheepdog.Member) error { return c.observe(ctx, m) }
 	}
-	if err != nil {
+	if err := look(ctx, view, m); err != nil {
 		return err
 	}
 	c.opts.Logger.Info("two nodes found a member gone", "node", s.ref.ID, "addr", m.Addr)
 	off.pending.condemn(s.ref)
 	c.kickMembership()
 	return nil
+}
+
+// othersObserve returns nil if another member finds that one certainly gone.
+func (c *Cluster) othersObserve(ctx context.Context, view *sheepdog.View, m sheepdog.Member) error {
+	err := errors.New("no other member could look")
+	for _, o := range c.observers(view, m.ID) {
+		ref := state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}
+		if _, err = c.call(ctx, o.Addr, methodProbe, message{Ref: ref, Addr: m.Addr}); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // observers are up to three members that could look at another one.

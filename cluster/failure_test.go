@@ -73,6 +73,29 @@ func TestKilledLeaderIsReplaced(t *testing.T) {
 	})
 }
 
+// A killed leader is not waited for until its heartbeats are missed: with that and
+// its lease, guests of other nodes stood still for up to 1.7 s.
+// (Found by tests/chaos, TestLongestStall.)
+func TestKilledLeaderIsReplacedWithinAMoment(t *testing.T) {
+	for _, count := range []int{3, 5} {
+		t.Run(fmt.Sprint(count), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.formatted(count)
+				for round := range 3 {
+					old := w.leader()
+					old.kill()
+					took := w.eventually(3*time.Second, "removed by its successor", w.agreed)
+					if took > 350*time.Millisecond {
+						t.Errorf("round %d: took %v", round, took)
+					}
+					old.boot()
+					w.settle()
+				}
+			})
+		})
+	}
+}
+
 func TestRestartedNodeFollowsAtOnceAfterALongOutage(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.formatted(3)

@@ -171,10 +171,18 @@ func (c *Cluster) renewLoop() {
 			c.kickRegister()
 		case err != nil:
 			c.opts.Logger.Debug("lease not renewed", "err", err)
+			c.suspectLeader(err)
 			c.wait(nil, jitter(every/8))
 			continue
 		}
 		c.wait(nil, every-time.Since(began))
+	}
+}
+
+// suspectLeader turns a leader whose port refuses into a suspicion.
+func (c *Cluster) suspectLeader(err error) {
+	if cons := c.consensus.Load(); cons != nil && refused(err) {
+		c.suspectStream(cons.leaderID(), err)
 	}
 }
 
