@@ -306,7 +306,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"POST", "/v1/vdis", `{"name":"` + long + `","sizeBytes":1}`, 400, "invalid"},
 		{"POST", "/v1/vdis", big, 413, "too_large"},
 		{"POST", "/v1/vdis/snapshot", `{"name":"x","tag":"12"}`, 400, "invalid"},
-		{"POST", "/v1/vdis/clone", `{"source":"x","name":"y"}`, 400, "invalid"},
+		{"POST", "/v1/vdis/clone", `{"source":"x","name":"y","noShare":true}`, 400, "invalid"},
 		{"POST", "/v1/vdis/rollback", `{"name":"x","snapshot":"0"}`, 400, "invalid"},
 		{"POST", "/v1/vdis/rollback", `{"name":"x","snapshot":"4294967296"}`, 400, "invalid"},
 		{"DELETE", "/v1/vdis", ``, 400, "invalid"},

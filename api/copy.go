@@ -39,6 +39,9 @@ func (s *Server) copyVDI(w http.ResponseWriter, r *http.Request) error {
 	if err := body(s, w, r, req); err != nil {
 		return err
 	}
+	if err := checkSelector(req.Snapshot, true); err != nil {
+		return err
+	}
 	out := &stallWriter{w: w, rc: http.NewResponseController(w), limit: s.opts.StallTimeout}
 	send := func(e *CopyEvent) error {
 		w.Header().Set("Content-Type", "application/x-ndjson")

@@ -147,7 +147,7 @@ func (r *CloneRequest) check() error {
 			return err
 		}
 	}
-	return firstError(CheckName(r.Source), checkSelector(r.Snapshot, true), CheckName(r.Name))
+	return firstError(CheckName(r.Source), checkSelector(r.Snapshot, r.Preallocate || r.NoShare), CheckName(r.Name))
 }
 
 func (r *DeleteRequest) check() error {

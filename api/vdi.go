@@ -139,12 +139,13 @@ func (s Selector) Matches(v *VDI) bool {
 	return v.Tag == string(s)
 }
 
-// CloneRequest makes a new VDI on a snapshot of another.
+// CloneRequest makes a new VDI on a snapshot of another, or of what that holds now.
 type CloneRequest struct {
 	Source   string   `json:"source"`
-	Snapshot Selector `json:"snapshot"` // required
-	Name     string   `json:"name"`     // of the new VDI
+	Snapshot Selector `json:"snapshot,omitempty"` // empty: the working VDI, which is not copied then
+	Name     string   `json:"name"`               // of the new VDI
 	// SizeBytes is that of the new VDI, at least that of the snapshot; 0: the same.
+	// Of a working VDI it may be less: then it is the same.
 	SizeBytes uint64 `json:"sizeBytes,omitempty"`
 	// Preallocate copies shared objects and allocates the others.
 	Preallocate bool `json:"preallocate,omitempty"`

@@ -179,6 +179,13 @@ func (b backend) CloneVDI(ctx context.Context, req *api.CloneRequest) (*api.VDI,
 	if err := b.n.room(); err != nil {
 		return nil, err
 	}
+	if req.Snapshot == "" {
+		_, err := b.n.vdis.Snapshot(ctx, directory.Snapshot{Name: req.Source, Clone: &directory.CloneOf{Name: req.Name, Size: req.SizeBytes}})
+		if err != nil {
+			return nil, err
+		}
+		return b.lookup(req.Name)
+	}
 	if _, err := b.n.vdis.Clone(ctx, directory.Clone{Source: req.Source, Snapshot: string(req.Snapshot), Name: req.Name, Size: req.SizeBytes}); err != nil {
 		return nil, err
 	}

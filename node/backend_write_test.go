@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -109,4 +110,49 @@ func startAlone(t *testing.T) *Node {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// A clone of what a VDI holds now is one commit, and a single moment of it.
+func TestCloneOfWorkingVDI(t *testing.T) {
+	n := startAlone(t)
+	b, ctx := backend{n}, t.Context()
+	if _, err := b.CreateVDI(ctx, &api.CreateRequest{Name: "base", SizeBytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	put := func(name, text string) {
+		t.Helper()
+		if _, err := b.WriteVDI(ctx, &api.WriteRequest{Name: name, Length: -1}, bytes.NewReader([]byte(text))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holds := func(name, text string) {
+		t.Helper()
+		var got bytes.Buffer
+		if err := b.ReadVDI(ctx, &api.ReadRequest{Name: name, Length: int64(len(text))}, &got); err != nil || got.String() != text {
+			t.Errorf("%s holds %q, %v; want %q", name, got.String(), err, text)
+		}
+	}
+	put("base", "one")
+	for size, name := range map[uint64]string{0: "same", 1: "less", 2 << 20: "more"} {
+		v, err := b.CloneVDI(ctx, &api.CloneRequest{Source: "base", Name: name, SizeBytes: size})
+		if err != nil || v.SizeBytes != max(size, 1<<20) || !v.Clone {
+			t.Fatalf("%s: %+v %v", name, v, err)
+		}
+	}
+	put("base", "two")
+	put("less", "new")
+	for name, text := range map[string]string{"base": "two", "same": "one", "less": "new", "more": "one"} {
+		holds(name, text)
+	}
+	if _, err := b.CloneVDI(ctx, &api.CloneRequest{Source: "base", Name: "same"}); !errors.Is(err, sheepdog.ErrExists) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	if err := b.DeleteVDI(ctx, &api.DeleteRequest{Name: "base"}); err != nil {
+		t.Fatal(err)
+	}
+	holds("more", "one")
+	list, err := b.VDIs(ctx, &api.VDIQuery{})
+	if err != nil || len(list) != 3 {
+		t.Errorf("left: %+v %v", list, err)
+	}
 }

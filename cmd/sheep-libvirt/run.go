@@ -70,7 +70,6 @@ func run(ctx context.Context, o *options) error {
 	}
 	group.Go(func() error { srv.Watch(ctx); return nil })
 	group.Go(func() error { srv.ThawLate(ctx); return nil })
-	group.Go(func() error { sweep(ctx, store, log); return nil })
 	log.Info("ready", "socket", o.listen, "upstream", o.upstream, "api", o.api)
 	return group.Wait()
 }
@@ -119,24 +118,6 @@ func (o *options) nbdSocket(ctx context.Context, client *api.Client) (string, er
 		return "", fmt.Errorf("the sheep at %s serves no NBD on a unix socket", o.api)
 	}
 	return filepath.Abs(st.NBD.Unix)
-}
-
-// sweepEvery is how often snapshots are looked for that a clone left behind.
-const sweepEvery = time.Hour
-
-func sweep(ctx context.Context, store *control.Store, log *slog.Logger) {
-	t := time.NewTicker(sweepEvery)
-	defer t.Stop()
-	for {
-		if err := store.Sweep(ctx); err != nil && ctx.Err() == nil {
-			log.Warn("look for snapshots that clones left behind", "err", err)
-		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // listener is a socket and what it allows.

@@ -16,6 +16,9 @@ import (
 	"sheepdog/libvirtpool/rpc"
 )
 
+// maxEarly bounds the messages that are kept before a reply.
+const maxEarly = 64
+
 // Conn is an open connection. It is safe for concurrent use.
 type Conn struct {
 	conn net.Conn
@@ -23,7 +26,8 @@ type Conn struct {
 
 	mu     sync.Mutex // held for the time of a call
 	serial uint32
-	broken error // why no further call is possible
+	early  []*rpc.Message // of the stream of the last call, before its reply
+	broken error          // why no further call is possible
 }
 
 // Dial connects to a socket and opens uri there, such as qemu:///system.
@@ -92,9 +96,10 @@ func (c *Conn) lost(ctx context.Context, err error) error {
 	return c.broken
 }
 
-// exchange sends a call and waits for its reply. Everything else that comes is
-// left aside.
+// exchange sends a call and waits for its reply. The data of a stream may overtake
+// it; everything else that comes is left aside.
 func (c *Conn) exchange(m *rpc.Message) (*rpc.Message, error) {
+	c.early = nil
 	if _, err := m.WriteTo(c.conn); err != nil {
 		return nil, err
 	}
@@ -103,8 +108,16 @@ func (c *Conn) exchange(m *rpc.Message) (*rpc.Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		if got.Program == rpc.ProgramRemote && got.Type == rpc.Reply && got.Serial == m.Serial {
+		if got.Program != rpc.ProgramRemote || got.Serial != m.Serial {
+			continue
+		}
+		switch got.Type {
+		case rpc.Reply:
 			return got, nil
+		case rpc.Stream, rpc.StreamHole:
+			if c.early = append(c.early, got); len(c.early) > maxEarly {
+				return nil, fmt.Errorf("%w: %d stream messages before the reply", rpc.ErrMalformed, len(c.early))
+			}
 		}
 	}
 }

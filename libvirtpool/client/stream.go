@@ -93,7 +93,7 @@ func (c *Conn) finish(h rpc.Header) error {
 // next is the next message of a stream.
 func (c *Conn) next(serial uint32) (*rpc.Message, error) {
 	for {
-		m, err := rpc.ReadMessage(c.r)
+		m, err := c.read()
 		if err != nil {
 			return nil, err
 		}
@@ -104,6 +104,16 @@ func (c *Conn) next(serial uint32) (*rpc.Message, error) {
 			return nil, fmt.Errorf("%w: a hole in a stream that is not sparse", rpc.ErrMalformed)
 		}
 	}
+}
+
+// read is the next message; those that came before the reply are first.
+func (c *Conn) read() (*rpc.Message, error) {
+	if len(c.early) > 0 {
+		m := c.early[0]
+		c.early = c.early[1:]
+		return m, nil
+	}
+	return rpc.ReadMessage(c.r)
 }
 
 // failed is the error in a message that says so.

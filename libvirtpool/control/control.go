@@ -7,13 +7,11 @@ package control
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -75,7 +73,7 @@ func (s *Store) list(ctx context.Context, name string) ([]storage.VDI, error) {
 	}
 	snaps := map[string][]string{}
 	for i := range all {
-		if v := &all[i]; v.Snapshot && !passing(v) {
+		if v := &all[i]; v.Snapshot {
 			snaps[v.Name] = append(snaps[v.Name], selector(v))
 		}
 	}
@@ -102,94 +100,14 @@ func (s *Store) Create(ctx context.Context, name string, size uint64) error {
 	return err
 }
 
-// passingTag begins the tags of snapshots that live only while a clone is made. The
-// time follows, in hex digits of seconds since 1970, and then what makes it unique:
-// what the cluster knows as a snapshot's time is when its VDI was made.
-const passingTag = "libvirt-clone-"
-
-func newPassingTag(now time.Time) string {
-	var b [8]byte
-	rand.Read(b[:])
-	return fmt.Sprintf("%s%x-%x", passingTag, now.Unix(), b)
-}
-
-// passingSince is when the clone began that a snapshot is for.
-func passingSince(tag string) (time.Time, bool) {
-	text, _, _ := strings.Cut(strings.TrimPrefix(tag, passingTag), "-")
-	n, err := strconv.ParseInt(text, 16, 64)
-	return time.Unix(n, 0), err == nil
-}
-
-// passingAge is when such a snapshot was certainly left behind by a process that
-// died.
-const passingAge = 10 * time.Minute
-
-func passing(v *api.VDI) bool { return v.Snapshot && strings.HasPrefix(v.Tag, passingTag) }
-
-// undoTimeout bounds the removal of what a failed request left.
-const undoTimeout = 10 * time.Second
-
-// Clone takes a snapshot of the source, clones it and deletes the snapshot again.
-// The time does not depend on the size.
+// Clone makes a VDI of what the source holds now, in one commit. The time does not
+// depend on the size.
 func (s *Store) Clone(ctx context.Context, source, name string, size uint64) (uint64, error) {
-	tag := newPassingTag(time.Now())
-	shot := &api.DeleteRequest{Name: source, Snapshot: api.Selector(tag)}
-	if _, err := s.c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: source, Tag: tag}); err != nil {
-		if unknownOutcome(err) {
-			s.undo(ctx, shot)
-		}
-		return 0, err
-	}
-	v, err := s.c.CloneVDI(ctx, &api.CloneRequest{Source: source, Snapshot: api.Selector(tag), Name: name})
-	s.undo(ctx, shot)
+	v, err := s.c.CloneVDI(ctx, &api.CloneRequest{Source: source, Name: name, SizeBytes: size})
 	if err != nil {
 		return 0, err
 	}
-	if size <= v.SizeBytes {
-		return v.SizeBytes, nil
-	}
-	if _, err = s.c.ResizeVDI(ctx, &api.ResizeRequest{Name: name, SizeBytes: size}); err != nil {
-		s.undo(ctx, &api.DeleteRequest{Name: name})
-	}
-	return size, err
-}
-
-// unknownOutcome reports whether a failed request may have been carried out.
-func unknownOutcome(err error) bool {
-	for _, e := range []error{sheepdog.ErrNotFound, sheepdog.ErrExists, sheepdog.ErrInvalid, sheepdog.ErrNoSpace} {
-		if errors.Is(err, e) {
-			return false
-		}
-	}
-	return true
-}
-
-// undo deletes although ctx may have ended. What it cannot delete, Sweep will.
-func (s *Store) undo(ctx context.Context, req *api.DeleteRequest) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	_ = s.c.DeleteVDI(ctx, req)
-}
-
-// Sweep deletes snapshots that a clone left behind because its process or its
-// node died.
-func (s *Store) Sweep(ctx context.Context) error {
-	all, err := s.c.VDIs(ctx, &api.VDIQuery{})
-	if err != nil {
-		return err
-	}
-	for i := range all {
-		v := &all[i]
-		since, ok := passingSince(v.Tag)
-		if !passing(v) || !ok || time.Since(since) < passingAge {
-			continue
-		}
-		err := s.c.DeleteVDI(ctx, &api.DeleteRequest{Name: v.Name, Snapshot: api.Selector(v.Tag)})
-		if err != nil && !errors.Is(err, sheepdog.ErrNotFound) {
-			return fmt.Errorf("delete snapshot %s@%s: %w", v.Name, v.Tag, err)
-		}
-	}
-	return nil
+	return v.SizeBytes, nil
 }
 
 // Delete removes a VDI and its snapshots; the working VDI goes first, so that

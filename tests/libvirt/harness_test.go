@@ -154,10 +154,26 @@ func (w *world) libvirtd() (cmd *exec.Cmd, dir string) {
 		w.t.Fatal(err)
 	}
 	dir = filepath.Join(w.dir, "lv")
-	w.t.Cleanup(func() { killMachines(dir) }) // machines outlive libvirtd
+	w.t.Cleanup(func() {
+		killMachines(dir) // machines outlive libvirtd
+		if w.t.Failed() {
+			w.showLogs(filepath.Join(dir, "log/qemu/*.log"), filepath.Join(dir, "log/libvirtd.log"))
+		}
+	})
 	cmd = w.run("libvirtd", script, w.mkdir("lv"), qemuUser())
 	w.answers(filepath.Join(dir, "run/libvirt-sock"))
 	return cmd, dir
+}
+
+// showLogs logs the ends of files.
+func (w *world) showLogs(patterns ...string) {
+	for _, p := range patterns {
+		files, _ := filepath.Glob(p)
+		for _, f := range files {
+			b, _ := os.ReadFile(f)
+			w.t.Logf("%s:\n%s", f, b[max(0, len(b)-2000):])
+		}
+	}
 }
 
 // killMachines ends what is left of the domains of a libvirtd.

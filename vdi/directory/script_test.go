@@ -16,7 +16,8 @@ import (
 // commands, one per line, and the answers to them, one or more lines each:
 //
 //	create NAME SIZE [COPIES]        snapshot NAME [TAG] [token=N]
-//	clone NAME REF NEW [SIZE]        delete NAME | delete-snapshot NAME REF
+//	clone NAME REF NEW [SIZE]        clone-working NAME NEW [SIZE] [token=N]
+//	delete NAME | delete-snapshot NAME REF
 //	rollback NAME REF [token=N]      resize NAME SIZE | rename NAME NEW
 //	setattr NAME KEY VALUE | delattr NAME KEY | getattr NAME KEY
 //	open NAME     acquire for node 1      close NAME   release
@@ -92,6 +93,8 @@ func (w *world) change(f []string) string {
 		return w.try(&Snapshot{Name: f[1], Tag: f[2], IfToken: w.tokenOf(f[1], token)})
 	case "clone":
 		return w.try(&Clone{Source: f[1], Snapshot: f[2], Name: f[3], Size: size(f[4])})
+	case "clone-working":
+		return w.try(&Snapshot{Name: f[1], Clone: &CloneOf{Name: f[2], Size: size(f[3])}, IfToken: w.tokenOf(f[1], token)})
 	case "delete":
 		return w.try(&Delete{Name: f[1], RecycleVIDs: w.recycle})
 	case "delete-snapshot":
@@ -139,6 +142,10 @@ func (w *world) try(cmd Command) string {
 		return fmt.Sprintf("id %s, layer %d of family %d\n", r.VID, r.Layer, r.Family)
 	case *Snapshot:
 		r := decode[Snapped](w.t, result)
+		if r.Clone != nil {
+			return fmt.Sprintf("id %s, layer %d of family %d on layer %d; %s: id %s, layer %d\n",
+				r.Clone.VID, r.Clone.Layer, r.Clone.Family, r.Layer, cmd.Name, r.NewVID, r.Working)
+		}
 		return fmt.Sprintf("snapshot %d: id %s, layer %d; %s: id %s, layer %d\n",
 			r.SnapID, r.VID, r.Layer, cmd.Name, r.NewVID, r.Working)
 	case *Rollback:

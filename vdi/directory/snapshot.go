@@ -21,6 +21,15 @@ type Snapshot struct {
 	Description string            `json:"description,omitempty"`
 	IfFamily    sheepdog.FamilyID `json:"ifFamily,omitempty"` // 0: any
 	IfToken     sheepdog.Token    `json:"ifToken,omitempty"`  // 0: none seen
+	// Clone makes a VDI of the present state instead of a snapshot; Tag and
+	// Description must be empty then.
+	Clone *CloneOf `json:"clone,omitempty"`
+}
+
+// CloneOf is a VDI to make of another's present state. Errors as of Create.
+type CloneOf struct {
+	Name string `json:"name"`
+	Size uint64 `json:"size"` // bytes, at least: that of the other VDI if it is larger
 }
 
 // Snapped tells of a new snapshot and of the VDI that goes on.
@@ -31,6 +40,9 @@ type Snapped struct {
 	NewVID  sheepdog.VID      `json:"newVID"`
 	Family  sheepdog.FamilyID `json:"family"`
 	Working sheepdog.LayerID  `json:"working"` // the working layer from now on
+	// Clone is the VDI that was made in place of a snapshot; nil: there is a
+	// snapshot.
+	Clone *Created `json:"clone,omitempty"`
 }
 
 func (c *Snapshot) validate() error {
@@ -44,6 +56,12 @@ func (c *Snapshot) validate() error {
 		if err := CheckName(c.Name); err != nil {
 			return err
 		}
+	}
+	if c.Clone != nil {
+		if c.Tag != "" || c.Description != "" {
+			return invalid("a clone of the present state leaves no snapshot to tag or describe")
+		}
+		return CheckName(c.Clone.Name)
 	}
 	if err := CheckTag(c.Tag); err != nil {
 		return err
@@ -91,6 +109,9 @@ func (c *Snapshot) apply(s *state) (any, error) {
 	if err := c.check(s, r); err != nil {
 		return nil, err
 	}
+	if c.Clone != nil {
+		return c.clone(s, r)
+	}
 	old := *r.vdi
 	vid, err := s.reserve(old.VID + 1)
 	if err != nil {
@@ -112,6 +133,38 @@ func (c *Snapshot) apply(s *state) (any, error) {
 		VID: snap.VID, SnapID: snap.SnapID, Layer: snap.Layer,
 		NewVID: vid, Family: next.Family, Working: next.Layer,
 	}, nil
+}
+
+// clone makes a VDI on the present bytes of another, which goes on under its id:
+// nothing else is left.
+func (c *Snapshot) clone(s *state, r *record) (any, error) {
+	old := *r.vdi
+	v := VDI{Name: c.Clone.Name, Size: max(c.Clone.Size, old.Size), Policy: old.Policy, BlockSizeShift: old.BlockSizeShift, Created: utc(c.Time)}
+	if err := CheckSize(v.Size, v.BlockSizeShift); err != nil {
+		return nil, err
+	}
+	// Nothing may fail once the layer is frozen.
+	if _, err := s.claim(v.Name); err != nil {
+		return nil, err
+	}
+	if _, err := s.reserve(NameVID(v.Name)); err != nil {
+		return nil, err
+	}
+	next := old
+	frozen, working := s.freeze(old.Layer)
+	next.Layer = working
+	s.layers.get(frozen).refs++ // until the clone has it
+	s.install(r, next)
+	s.publish(r.vdi)
+	s.unref(s.layers.get(old.Layer))
+	result, err := s.create(v, s.solid(frozen))
+	if err != nil {
+		return nil, err
+	}
+	s.names[v.Name].isClone = true
+	s.unref(s.layers.get(frozen))
+	made, _ := result.(*Created)
+	return &Snapped{Layer: frozen, NewVID: next.VID, Family: next.Family, Working: working, Clone: made}, nil
 }
 
 // freeze returns the frozen layer that has the present bytes of a working one,
