@@ -193,20 +193,22 @@ func (v *Volume) do(ctx context.Context, run func(c *coordinator, other sheepdog
 	}
 }
 
-// pause waits until the directory changes, for d, or until ctx ends.
+// pause waits until the directory changes, for d, or until ctx ends; if several
+// of these happened, the end of ctx counts.
 func (m *Manager) pause(ctx context.Context, changed <-chan struct{}, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-changed:
-		return nil
 	case <-t.C:
-		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
 	case <-m.ctx.Done():
 		return context.Cause(m.ctx)
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // Close detaches. The last one to leave hands the VDI over, so that another

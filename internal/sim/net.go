@@ -186,9 +186,13 @@ func (n *Net) wake() {
 }
 
 // settle marks what has arrived before a cut, which the cut does not take away.
+// A second cut of the same link finds nothing new.
 func (n *Net) settle(l link) {
 	n.mu.Lock()
-	cut := n.streamsOf(func(s *stream) bool { return l == link{s.from, s.to} })
+	var cut []*stream
+	if !n.cuts[l] {
+		cut = n.streamsOf(func(s *stream) bool { return l == link{s.from, s.to} })
+	}
 	n.mu.Unlock()
 	for _, s := range cut {
 		s.settle()

@@ -437,3 +437,18 @@ func TestPacketLossFollowsSeed(t *testing.T) {
 		t.Errorf("seed 7 let %d packets through, then %d", first, again)
 	}
 }
+
+// Bug: cutting a link that was cut already delivered what the first cut held up.
+func TestSecondCutDeliversNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := NewNet(1, NetOptions{})
+		a, b := connected(t, n)
+		n.Cut("a", "b")
+		send(t, a, "held up")
+		time.Sleep(time.Second)
+		n.Cut("a", "b")
+		expectSilence(t, b)
+		n.Heal("a", "b")
+		expect(t, b, "held up")
+	})
+}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"sheepdog"
 )
@@ -18,7 +17,7 @@ import (
 func (w *World) Audit() {
 	w.t.Helper()
 	w.AwaitWhole()
-	w.Await(60*time.Second, "all replicas are equal and nothing is left over", w.audit)
+	w.Await(w.opt.Patience, "all replicas are equal and nothing is left over", w.audit)
 }
 
 func (w *World) audit() error {

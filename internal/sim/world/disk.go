@@ -74,12 +74,11 @@ func (d *Disk) flush() {
 }
 
 // PowerLoss loses what was not flushed, except for a part that chance keeps:
-// any subset of the writes, the last of them torn between two blocks. It
-// returns how many changes were lost.
-func (d *Disk) PowerLoss(rng *rand.Rand) (lost int) {
+// any subset of the writes, each with the given probability, the last of them
+// torn between two blocks. It returns how many changes were lost.
+func (d *Disk) PowerLoss(rng *rand.Rand, keep float64) (lost int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	keep := []float64{0, 0.5, 0.9, 1}[rng.IntN(4)]
 	torn := -1
 	for i, c := range d.pending {
 		if c.blocks > 1 {

@@ -299,23 +299,29 @@ func (p *Play) join() bool {
 
 // pauseRecovery kills a node while recovery is disabled for a while.
 func (p *Play) pauseRecovery() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	if err := p.any().Node().Backend().SetRecovery(ctx, false); err != nil {
+	if err := p.setRecovery(false); err != nil {
 		p.Tracef("recover disable: %v", err)
 	}
 	p.kill()
 	p.sleep(500 * time.Millisecond)
+	if err := p.setRecovery(true); err != nil {
+		p.Ledger.Fault(fmt.Errorf("recover enable: %w", err))
+		return false
+	}
+	return true
+}
+
+// setRecovery enables or disables recovery through any node that can.
+func (w *World) setRecovery(on bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
 	for {
-		err := p.any().Node().Backend().SetRecovery(ctx, true)
-		if err == nil {
-			return true
+		up := w.Up()
+		err := up[w.rng.IntN(len(up))].Node().Backend().SetRecovery(ctx, on)
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
-		p.Tracef("recover enable: %v", err)
-		if ctx.Err() != nil {
-			p.Ledger.Fault(fmt.Errorf("recover enable: %w", err))
-			return false
-		}
+		w.Tracef("recovery %v: %v", on, err)
 		time.Sleep(100 * time.Millisecond)
 	}
 }

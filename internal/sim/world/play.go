@@ -69,16 +69,22 @@ func (w *World) Run(s Script) (*Play, error) {
 	end()
 	p.wg.Wait()
 	w.Tracef("clients have stopped")
+	return p, w.Conclude(p.Ledger)
+}
+
+// Conclude heals everything, waits until the cluster is whole, and checks what
+// clients saw and what the disks hold.
+func (w *World) Conclude(l *Ledger) error {
 	w.Heal()
 	w.BootAll()
 	w.AwaitWhole()
-	w.FinalLook(p.Ledger)
-	if err := p.Ledger.First(); err != nil {
-		return p, errors.Join(err, w.audit())
+	w.FinalLook(l)
+	if err := l.First(); err != nil {
+		return errors.Join(err, w.audit())
 	}
 	w.Audit()
 	w.Tracef("audit passed")
-	return p, p.Ledger.Check(w.rng)
+	return l.Check(w.rng)
 }
 
 func diskName(i int) string { return fmt.Sprintf("disk%d", i) }

@@ -30,11 +30,12 @@ import (
 
 // Options of a World. Zero values mean the defaults.
 type Options struct {
-	Nodes   int // 3
-	Copies  int // 3, at most the nodes
-	Seed    uint64
-	Network sim.NetOptions
-	Log     slog.Handler // of all nodes; nil: none
+	Nodes    int // 3
+	Copies   int // 3, at most the nodes
+	Seed     uint64
+	Network  sim.NetOptions
+	Log      slog.Handler  // of all nodes; nil: none
+	Patience time.Duration // how long replicas may differ after everything has healed; 60 s
 	// Break is called before a node starts and may put faults into it, for tests
 	// of the tests.
 	Break func(h *Host, cfg *node.Config)
@@ -84,6 +85,9 @@ func New(t testing.TB, opt Options) *World {
 	}
 	if opt.Copies == 0 {
 		opt.Copies = min(3, opt.Nodes)
+	}
+	if opt.Patience == 0 {
+		opt.Patience = 60 * time.Second
 	}
 	w := &World{t: t, opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0xd06)), net: sim.NewNet(opt.Seed, opt.Network), start: time.Now()}
 	for range opt.Nodes {
@@ -209,11 +213,18 @@ func (h *Host) Kill() {
 	n.Kill()
 }
 
-// PowerLoss kills the node and loses what its disk had not been told to keep.
+// PowerLoss kills the node and loses what its disk had not been told to keep,
+// except for a part that chance keeps.
 func (h *Host) PowerLoss() {
+	h.PowerLossKeeping([]float64{0, 0.5, 0.9, 1}[h.world.rng.IntN(4)])
+}
+
+// PowerLossKeeping is PowerLoss in which each change survives with the given
+// probability.
+func (h *Host) PowerLossKeeping(keep float64) {
 	h.Kill()
 	h.boots++
-	h.world.Tracef("power loss %d: %d changes lost", h.Number, h.Disk.PowerLoss(h.world.rng))
+	h.world.Tracef("power loss %d: %d changes lost", h.Number, h.Disk.PowerLoss(h.world.rng, keep))
 }
 
 // Leave ends the node in good order.
@@ -279,6 +290,26 @@ func (w *World) Format() {
 		w.t.Fatalf("format: %v", err)
 	}
 	w.AwaitWhole()
+	w.Await(10*time.Second, "enough nodes vote", w.votes)
+}
+
+// votes checks that all vote who should: until then the death of the node that
+// formatted the cluster stops it.
+func (w *World) votes() error {
+	up, voters := w.Up(), 0
+	for _, h := range up {
+		if h.Node().Cluster().Voter() {
+			voters++
+		}
+	}
+	want := min(len(up), 5)
+	if want == 4 {
+		want = 3 // an even number would be no safer
+	}
+	if voters < want {
+		return fmt.Errorf("%d of %d nodes vote, want %d", voters, len(up), want)
+	}
+	return nil
 }
 
 // Await waits until look has no objection, for at most limit of simulated time.
