@@ -53,6 +53,10 @@ type ClusterBackend interface {
 	Shutdown(ctx context.Context) error
 	// SetRecovery lets data move after a change of membership, or pauses it.
 	SetRecovery(ctx context.Context, enabled bool) error
+	// Force has a cluster that waits for nodes lost for ever go on without them. It
+	// is ErrBusy while the cluster does not need it, ErrConflict if the nodes to
+	// give up are others than those named.
+	Force(ctx context.Context, req *ForceRequest) (*ForceReport, error)
 	// Check compares all replicas and, but for DryRun, heals what differs. It
 	// calls report, one call at a time, for everything it finds and for progress;
 	// an error of report ends the check and is returned.

@@ -105,6 +105,11 @@ func (c *Client) SetRecovery(ctx context.Context, enabled bool) error {
 	return c.call(ctx, http.MethodPut, "/v1/cluster/recovery", nil, &RecoverySetting{Enabled: &enabled}, nil)
 }
 
+// Force has the cluster go on without nodes that are lost for ever.
+func (c *Client) Force(ctx context.Context, req *ForceRequest) (*ForceReport, error) {
+	return post[ForceReport](ctx, c, "/v1/cluster/force", req)
+}
+
 // Nodes lists the nodes in the order in which users number them.
 func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
 	out, err := get[NodeList](ctx, c, "/v1/nodes", nil)

@@ -30,6 +30,20 @@ type Status struct {
 	Revision uint64          `json:"revision"`
 	Voter    bool            `json:"voter"`  // takes part in elections
 	Leader   sheepdog.NodeID `json:"leader"` // of the Raft group; zero if unknown
+	Scrub    Scrub           `json:"scrub"`
+}
+
+// Scrub is how far the background check of this node's share of the replicas is,
+// and what it found since the node was started.
+type Scrub struct {
+	EverySeconds  float64   `json:"everySeconds"` // in which each object is checked once; 0: off
+	Percent       float64   `json:"percent"`      // of the present round
+	Completed     time.Time `json:"completed,omitzero"`
+	Objects       uint64    `json:"objects"` // replicas verified
+	FoundBlocks   uint64    `json:"foundBlocks"`
+	HealedBlocks  uint64    `json:"healedBlocks"`
+	LostBlocks    uint64    `json:"lostBlocks"`    // no replica has good bytes of the newest version
+	SkippedChecks int       `json:"skippedChecks"` // of partitions that kept moving; they come again
 }
 
 // NBDEndpoints are where a node serves NBD; empty where it does not.

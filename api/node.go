@@ -54,6 +54,15 @@ type NodeRecovery struct {
 	Node
 	FinishedObjects uint64 `json:"finishedObjects"`
 	TotalObjects    uint64 `json:"totalObjects"` // 0 while not yet counted
+	MovedBytes      uint64 `json:"movedBytes"`   // fetched from other nodes so far
+	// Partitions that the node still has to complete, of those since it began, and
+	// those among them that wait for replicas which are not here.
+	PartitionsLeft    int `json:"partitionsLeft"`
+	TotalPartitions   int `json:"totalPartitions"`
+	WaitingPartitions int `json:"waitingPartitions"`
+	// Seconds since it began, and what it will probably still take; none: not known.
+	Seconds     float64  `json:"seconds"`
+	SecondsLeft *float64 `json:"secondsLeft,omitempty"`
 }
 
 // RecoveryList is the answer of GET /v1/recovery: only nodes that are not

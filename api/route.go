@@ -38,6 +38,7 @@ func (s *Server) routes() []route {
 		{"PUT", "/v1/cluster/recovery", answer(s, body, func(ctx context.Context, req *RecoverySetting) (any, error) {
 			return nil, b.SetRecovery(ctx, *req.Enabled)
 		}), false},
+		{"POST", "/v1/cluster/force", answer(s, body, func(ctx context.Context, req *ForceRequest) (any, error) { return force(b.Force(ctx, req)) }), false},
 		{"POST", "/v1/check", s.check, false},
 		{"GET", "/v1/nodes", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return nodes(b.Nodes(ctx)) }), false},
 		{"GET", "/v1/nodes/capacity", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return capacities(b.Capacities(ctx)) }), false},

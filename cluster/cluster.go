@@ -31,9 +31,11 @@ type Cluster struct {
 	pub     *published
 	gossip  *gossip
 
+	door      *door
 	consensus atomic.Pointer[consensus] // nil until the node belongs to a cluster
 	id        atomic.Pointer[sheepdog.ClusterID]
-	office    atomic.Pointer[office] // not nil while this node leads
+	refounding
+	office atomic.Pointer[office] // not nil while this node leads
 
 	lease       lease
 	reservation reservation
@@ -83,6 +85,7 @@ func newCluster(opts Options, st *storage) *Cluster {
 		registerKick:   make(chan struct{}, 1),
 		lookedDone:     make(chan struct{}),
 	}
+	c.door = newDoor(c.opts.RaftConns)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.fsm = &fsm{
 		state: state.New(), machine: opts.Machine, requests: newRequests(), pub: c.pub,
@@ -96,9 +99,10 @@ func (c *Cluster) start() error {
 	if err != nil {
 		return err
 	}
+	c.wg.Go(c.door.run)
 	if !id.IsZero() {
 		c.mu.Lock()
-		err := c.startConsensus(id)
+		err := c.resume(id)
 		c.mu.Unlock()
 		if err != nil {
 			return err
@@ -107,7 +111,7 @@ func (c *Cluster) start() error {
 	if f := c.fatal.Load(); f != nil {
 		return *f
 	}
-	if c.gossip, err = newGossip(&c.opts, c.describe, c.kickMembership); err != nil {
+	if c.gossip, err = newGossip(&c.opts, c.describe, c.kickMembership, c.successor); err != nil {
 		return err
 	}
 	for _, loop := range []func(){c.joinLoop, c.registerLoop, c.renewLoop, c.membershipLoop, c.suspectLoop} {
@@ -122,7 +126,9 @@ func (c *Cluster) startConsensus(id sheepdog.ClusterID) error {
 		return sheepdog.ErrClosed
 	}
 	c.id.Store(&id)
-	cons, err := newConsensus(&c.opts, id, c.storage, c.fsm, c.suspectStream, c.setOffice)
+	opts := c.opts
+	opts.RaftConns = c.door.open()
+	cons, err := newConsensus(&opts, id, c.storage, c.fsm, c.suspectStream, c.setOffice)
 	if err != nil {
 		return err
 	}
@@ -148,7 +154,11 @@ func (c *Cluster) setOffice(off *office) {
 
 // describe is what gossip tells of this node.
 func (c *Cluster) describe() GossipMember {
-	return GossipMember{Member: c.opts.Self, Cluster: c.clusterID(), Hints: c.opts.Info()}
+	g := GossipMember{Member: c.opts.Self, Cluster: c.clusterID(), Hints: c.opts.Info()}
+	if f := c.former.Load(); f != nil {
+		g.Former = *f
+	}
+	return g
 }
 
 func (c *Cluster) clusterID() (id sheepdog.ClusterID) {
@@ -229,7 +239,7 @@ func (c *Cluster) Status() Status {
 	view := c.pub.view()
 	leader, _ := c.Leader()
 	switch {
-	case c.fatal.Load() != nil:
+	case c.fatal.Load() != nil, c.givenUp.Load() != nil:
 		return StatusFailed
 	case c.leaving.Load() || c.ctx.Err() != nil:
 		return StatusStopping
@@ -260,9 +270,8 @@ func (c *Cluster) Shutdown() error {
 	}
 	if cons := c.consensus.Load(); cons != nil {
 		errs = append(errs, cons.close())
-	} else {
-		errs = append(errs, c.opts.RaftConns.Close())
 	}
+	errs = append(errs, c.opts.RaftConns.Close())
 	c.wg.Wait()
 	c.lease.drop()
 	errs = append(errs, c.storage.close())

@@ -14,7 +14,7 @@ import (
 func sampleMeta() GossipMember {
 	return GossipMember{
 		Member:  sheepdog.Member{ID: 7, Incarnation: 9, Addr: "10.1.2.3:7000", Zone: 0xffffffff, VNodes: 65535},
-		Cluster: sheepdog.ClusterID{1, 2, 3}, Hints: Hints{Version: "v1.0.0", Capacity: 1 << 40, Used: 12, Space: SpaceFull, Waiting: 70000, BadDisks: 2},
+		Cluster: sheepdog.ClusterID{1, 2, 3}, Former: formerIDs{{9}, {8}}, Hints: Hints{Version: "v1.0.0", Capacity: 1 << 40, Used: 12, Space: SpaceFull, Waiting: 70000, BadDisks: 2},
 	}
 }
 

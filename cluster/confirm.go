@@ -5,22 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"sheepdog"
 	"sheepdog/cluster/state"
 )
 
 // confirmAll asks the members of the view, side by side and for a bounded time,
-// whether they are still the processes that the view lists.
+// whether they are still the processes that the view lists. A member in doubt
+// gets more time: a process that is starved of its processor falls silent in
+// gossip long before it is dead, and to take it for gone costs a backfill.
 func (c *Cluster) confirmAll(view *sheepdog.View, w work) map[state.MemberRef]bool {
-	ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timing.Confirm)
+	ctx, cancel := context.WithTimeout(c.ctx, max(c.opts.Timing.Patience, c.opts.Timing.Confirm))
 	defer cancel()
 	joining := make(map[sheepdog.NodeID]bool)
 	for _, m := range w.joins {
 		joining[m.ID] = true
 	}
-	answers := make(chan state.MemberRef, len(view.Members))
-	asked := 0
+	answers := make(chan answer, len(view.Members))
+	waits := make(map[state.MemberRef]bool) // for whom; true: in doubt
 	confirmed := make(map[state.MemberRef]bool)
 	for _, m := range view.Members {
 		ref := state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}
@@ -31,20 +34,69 @@ func (c *Cluster) confirmAll(view *sheepdog.View, w work) map[state.MemberRef]bo
 		if joining[m.ID] || w.leaves[ref] || m.ID == c.opts.Self.ID {
 			continue
 		}
-		asked++
+		waits[ref] = w.doubtful[ref]
 		c.wg.Go(func() {
-			if _, err := c.call(ctx, m.Addr, methodConfirm, message{Ref: ref}); err != nil {
-				ref = state.MemberRef{}
-			}
-			answers <- ref
+			_, err := c.call(ctx, m.Addr, methodConfirm, message{Ref: ref})
+			answers <- answer{ref, err}
 		})
 	}
-	for ; asked > 0; asked-- {
-		if ref := <-answers; ref.ID != 0 {
-			confirmed[ref] = true
+	c.collectAnswers(answers, waits, confirmed)
+	return confirmed
+}
+
+// heldUp is how much longer than it should asking may take before the leader's
+// own processor is to blame: then answers may be there that it had no time to
+// read, and silence says nothing.
+const (
+	heldUp    = 250 * time.Millisecond
+	heldTries = 3
+)
+
+// confirmPatiently asks again if this process was starved while it waited.
+func (c *Cluster) confirmPatiently(view *sheepdog.View, w work) (confirmed map[state.MemberRef]bool) {
+	for range heldTries {
+		began := c.opts.Clock()
+		confirmed = c.confirmAll(view, w)
+		if len(w.doubtful) == 0 || c.opts.Clock()-began < c.opts.Timing.Patience+heldUp || c.ctx.Err() != nil {
+			break
 		}
+		c.opts.Logger.Info("this node was held up while it waited for others; it asks again")
 	}
 	return confirmed
+}
+
+// answer is what came of asking a member.
+type answer struct {
+	ref state.MemberRef
+	err error
+}
+
+// collectAnswers takes answers until all are there or, after Timing.Confirm,
+// those of all members in doubt.
+func (c *Cluster) collectAnswers(answers <-chan answer, waits, confirmed map[state.MemberRef]bool) {
+	timer := time.NewTimer(c.opts.Timing.Confirm)
+	defer timer.Stop()
+	late := false
+	for len(waits) > 0 && !(late && !anyDoubt(waits)) {
+		select {
+		case a := <-answers:
+			delete(waits, a.ref)
+			if a.err == nil {
+				confirmed[a.ref] = true
+			}
+		case <-timer.C:
+			late = true
+		}
+	}
+}
+
+func anyDoubt(waits map[state.MemberRef]bool) bool {
+	for _, doubtful := range waits {
+		if doubtful {
+			return true
+		}
+	}
+	return false
 }
 
 // handleConfirm answers for this process.
@@ -52,7 +104,7 @@ func (c *Cluster) handleConfirm(_ context.Context, m message) (any, error) {
 	if m.Ref != c.selfRef() {
 		return nil, fmt.Errorf("%w: this is node %v with incarnation %v", sheepdog.ErrConflict, c.opts.Self.ID, c.opts.Self.Incarnation)
 	}
-	if c.leaving.Load() || c.fatal.Load() != nil {
+	if c.leaving.Load() || c.fatal.Load() != nil || c.givenUp.Load() != nil {
 		return nil, sheepdog.ErrClosed
 	}
 	return reply{}, nil

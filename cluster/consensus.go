@@ -22,6 +22,8 @@ type consensus struct {
 	raft      *raft.Raft
 	streams   *raftStreams
 	transport *patientTransport
+	logs      raft.LogStore
+	herald    *herald
 	timing    Timing
 	clock     func() time.Duration
 	log       *slog.Logger
@@ -48,22 +50,31 @@ const (
 // one before the command was committed; whether it will be is not known.
 var errNotLeader = fmt.Errorf("not the leader: %w", sheepdog.ErrNoQuorum)
 
-// configWatcher adds to the state machine what the transport wants to know.
+// configWatcher adds to the state machine what the transport wants to know,
+// and wakes those who tell others what is committed.
 type configWatcher struct {
 	*fsm
 	configured func(raft.Configuration)
+	committed  func()
+}
+
+func (w configWatcher) Apply(l *raft.Log) any {
+	out := w.fsm.Apply(l)
+	w.committed()
+	return out
 }
 
 func (w configWatcher) StoreConfiguration(index uint64, c raft.Configuration) {
 	w.fsm.StoreConfiguration(index, c)
 	w.configured(c)
+	w.committed()
 }
 
 // newConsensus starts Raft. Its FSM is called before this returns.
 func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, suspect func(sheepdog.NodeID, error), office func(*office)) (*consensus, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &consensus{
-		cluster: id, timing: o.Timing, clock: o.Clock, log: o.Logger, cancel: cancel, office: office, ready: make(chan struct{}), moved: make(chan struct{}),
+		cluster: id, timing: o.Timing, logs: st.logs, herald: newHerald(), clock: o.Clock, log: o.Logger, cancel: cancel, office: office, ready: make(chan struct{}), moved: make(chan struct{}),
 		self: raft.Server{ID: raft.ServerID(o.Self.ID.String()), Address: raftAddress(o.Self.ID, o.Self.Addr)},
 	}
 	logger := &raftLogger{log: o.Logger}
@@ -72,7 +83,7 @@ func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, suspec
 		Stream: c.streams, MaxPool: raftPool, Timeout: raftTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 	}), o.Timing.Reconcile)
 	notify := make(chan bool, 16)
-	r, err := raft.NewRaft(c.config(notify, logger), configWatcher{f, c.transport.configured}, st.logs, st.stable, st.snaps, c.transport)
+	r, err := raft.NewRaft(c.config(notify, logger), configWatcher{f, c.transport.configured, func() { kick(c.herald.wake) }}, st.logs, st.stable, st.snaps, c.transport)
 	if err != nil {
 		cancel()
 		c.closeTransport()
@@ -85,6 +96,7 @@ func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, suspec
 		return ok
 	}))
 	c.wg.Go(func() { c.watch(ctx, notify) })
+	c.wg.Go(func() { c.announce(ctx) })
 	c.wg.Go(func() { c.watchLeader(ctx, observed) })
 	return c, nil
 }

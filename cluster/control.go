@@ -30,6 +30,11 @@ const (
 	methodReserve  = methodPrefix + "reserve"  // unformatted: hold still for my format
 	methodRelease  = methodPrefix + "release"  // unformatted: my format failed
 	methodAdopt    = methodPrefix + "adopt"    // unformatted: you are formatted now
+	methodStanding = methodPrefix + "standing" // any: what is your log
+	methodPrepare  = methodPrefix + "prepare"  // any: leave Raft, the cluster is founded anew
+	methodCancel   = methodPrefix + "cancel"   // prepared: it is not
+	methodReform   = methodPrefix + "reform"   // prepared: found it with your log
+	methodFollow   = methodPrefix + "follow"   // prepared: it is founded, join it
 )
 
 // maxControl bounds the body of a control request, in bytes.
@@ -43,6 +48,9 @@ type message struct {
 	Member  sheepdog.Member    `json:"member,omitzero"` // the same with all it says of itself
 	Addr    string             `json:"addr,omitempty"`
 	Term    uint64             `json:"term,omitempty"`
+	// Next is the id of a new foundation, Former are those that it had before.
+	Next   sheepdog.ClusterID   `json:"next,omitzero"`
+	Former []sheepdog.ClusterID `json:"former,omitempty"`
 }
 
 // reply is the body of answers that say more than yes.
@@ -50,6 +58,8 @@ type reply struct {
 	Addr   string          `json:"addr,omitempty"`
 	Index  uint64          `json:"index,omitempty"`
 	Member sheepdog.Member `json:"member,omitzero"`
+	// Standing is the answer to methodStanding.
+	Standing *Standing `json:"standing,omitempty"`
 }
 
 // HandleControl serves the methods of this package that arrive over peer
@@ -119,7 +129,7 @@ func (c *Cluster) handler(method string) func(context.Context, message) (any, er
 	case methodAdopt:
 		return c.handleAdopt
 	}
-	return nil
+	return c.refoundHandler(method)
 }
 
 func decodeMessage(body []byte) (m message, err error) {
@@ -138,6 +148,8 @@ func decodeMessage(body []byte) (m message, err error) {
 func (c *Cluster) sameCluster(method string, id sheepdog.ClusterID) error {
 	own := c.clusterID()
 	switch method {
+	case methodFollow:
+		return nil // it looks itself
 	case methodReserve, methodRelease, methodAdopt:
 		if own.IsZero() || own == id {
 			return nil

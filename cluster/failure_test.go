@@ -35,7 +35,29 @@ func (w *world) follower() *simNode {
 	return nil
 }
 
-func TestSilentFollowerIsRemovedInAboutASecond(t *testing.T) {
+// A process that is starved of its processor is silent in gossip, and suspected.
+// It must not be taken for gone: to come back as a target costs a backfill.
+func TestStarvedFollowerStays(t *testing.T) {
+	for _, d := range []time.Duration{700 * time.Millisecond, 1200 * time.Millisecond} {
+		t.Run(d.String(), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.formatted(3)
+				victim, l := w.follower(), w.leader()
+				epoch := l.epoch()
+				for range 5 {
+					w.net.starve(victim.self.Addr, d)
+					time.Sleep(d + 2*time.Second)
+				}
+				if e := l.epoch(); e != epoch {
+					t.Errorf("epoch went from %d to %d: a node that lives was removed", epoch, e)
+				}
+				w.settle()
+			})
+		})
+	}
+}
+
+func TestSilentFollowerIsRemovedWithinTwoSeconds(t *testing.T) {
 	for _, count := range []int{3, 5, 7} {
 		t.Run(fmt.Sprint(count), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -44,9 +66,10 @@ func TestSilentFollowerIsRemovedInAboutASecond(t *testing.T) {
 				w.net.silence(victim.self.Addr, true)
 				l := w.leader()
 				took := w.eventually(5*time.Second, "removed", func() bool { return len(l.members()) == count-1 })
-				if took > 1500*time.Millisecond {
+				if took > 2*time.Second {
 					t.Errorf("took %v", took)
 				}
+				t.Logf("removed after %v", took)
 				w.eventually(time.Second, "no lease", func() bool { return !victim.LeaseValid() })
 				w.net.silence(victim.self.Addr, false)
 				w.settle()

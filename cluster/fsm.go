@@ -101,6 +101,9 @@ func (f *fsm) runState(body []byte) ([]byte, error) {
 	if cmd.Format != nil {
 		f.machine.Reset()
 	}
+	if cmd.Refound != nil && result.Changed {
+		f.machine.Skip()
+	}
 	return json.Marshal(result)
 }
 

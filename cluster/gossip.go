@@ -27,6 +27,9 @@ type gossip struct {
 	transport *gossipTransport
 	describe  func() GossipMember
 	wake      func() // something happened
+	// successor is told of a member of another cluster that was this one, and says
+	// whether this node is going to join it.
+	successor func(GossipMember) bool
 	log       *slog.Logger
 	clock     func() time.Duration
 	timing    Timing
@@ -57,14 +60,14 @@ const (
 	packetQueue   = 256
 )
 
-func newGossip(o *Options, describe func() GossipMember, wake func()) (*gossip, error) {
+func newGossip(o *Options, describe func() GossipMember, wake func(), successor func(GossipMember) bool) (*gossip, error) {
 	transport, err := newGossipTransport(o)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &gossip{
-		transport: transport, describe: describe, wake: wake, log: o.Logger, clock: o.Clock, timing: o.Timing,
+		transport: transport, describe: describe, wake: wake, successor: successor, log: o.Logger, clock: o.Clock, timing: o.Timing,
 		stale: make(chan struct{}, 1), cancel: cancel,
 		known: make(map[state.MemberRef]*gossipEntry), refused: make(map[string]time.Duration),
 	}
@@ -214,7 +217,7 @@ func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 		err = fmt.Errorf("it calls itself node %v with incarnation %v", m.ID, m.Incarnation)
 	}
 	own := d.g.describe().Cluster
-	if err == nil && !own.IsZero() && !m.Cluster.IsZero() && m.Cluster != own {
+	if err == nil && !own.IsZero() && !m.Cluster.IsZero() && m.Cluster != own && !(m.Former.has(own) && d.g.successor(m)) {
 		err = fmt.Errorf("%w: %v, this node of %v; give each cluster its own seeds", sheepdog.ErrWrongCluster, m.Cluster, own)
 		d.g.expel(state.MemberRef{ID: m.ID, Incarnation: m.Incarnation})
 	}

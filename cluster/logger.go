@@ -47,6 +47,7 @@ var repeated = [...]string{
 	"failed to make requestVote RPC", "failed to make requestPreVote RPC", "failed to decode incoming command",
 	"failed to pipeline appendEntries", "failed to start pipeline replication", "Election timeout reached",
 	"rejecting vote request", "rejecting pre-vote request", "failed to flush response",
+	"failed to get previous log", // a notice that came before the entry
 }
 
 func slogLevel(level hclog.Level) slog.Level {

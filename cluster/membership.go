@@ -22,6 +22,13 @@ func (c *Cluster) membershipLoop() {
 			c.wait(c.membershipKick, c.opts.Timing.Rejoin)
 			continue
 		}
+		if view.Cluster != c.clusterID() {
+			if err := c.commitFoundation(view.Cluster); err != nil {
+				c.opts.Logger.Info("the new id of the cluster is not committed yet", "err", err)
+				c.wait(nil, jitter(c.opts.Timing.Batch))
+			}
+			continue
+		}
 		if w := off.pending.collect(view, c.deadMembers(off, view)); !w.empty() {
 			changed, err := c.batch(off)
 			if err != nil {
@@ -111,7 +118,7 @@ func (c *Cluster) deadMembers(off *office, view *sheepdog.View) map[state.Member
 // machine may drop others from partitions that they hold completely.
 func (c *Cluster) change(off *office, view *sheepdog.View, w work) (changed bool, err error) {
 	joins, failed := c.admitAll(w.joins)
-	confirmed := c.confirmAll(view, w)
+	confirmed := c.confirmPatiently(view, w)
 	refuted := make(map[state.MemberRef]bool)
 	cmd := state.Change{Join: joins, Time: time.Now().UTC()}
 	for _, m := range view.Members {
@@ -135,35 +142,40 @@ func (c *Cluster) change(off *office, view *sheepdog.View, w work) (changed bool
 }
 
 func (c *Cluster) commitChange(cmd state.Change) (changed bool, err error) {
-	body, err := state.Command{Change: &cmd}.Encode()
+	r, err := c.commitState(state.Command{Change: &cmd})
+	if err == nil && r.Changed {
+		c.opts.Logger.Info("membership changed", "epoch", r.Epoch, "revision", r.Revision, "change", cmd.Reason)
+	}
+	return r.Changed, err
+}
+
+// commitState commits a command of the leader itself.
+func (c *Cluster) commitState(cmd state.Command) (r state.Result, err error) {
+	body, err := cmd.Encode()
 	if err != nil {
-		return false, err
+		return r, err
 	}
 	e := entry{Type: entryState, Body: body}
 	b, err := e.encode()
 	if err != nil {
-		return false, err
+		return r, err
 	}
 	cons := c.consensus.Load()
 	if cons == nil {
-		return false, errNotLeader
+		return r, errNotLeader
 	}
 	o, err := cons.apply(b)
 	if err != nil {
-		return false, err
+		return r, err
 	}
 	out, err := o.value()
 	if err != nil {
-		return false, err
+		return r, err
 	}
-	var r state.Result
 	if err := json.Unmarshal(out, &r); err != nil {
-		return false, fmt.Errorf("answer of the state machine: %w", err)
+		return r, fmt.Errorf("answer of the state machine: %w", err)
 	}
-	if r.Changed {
-		c.opts.Logger.Info("membership changed", "epoch", r.Epoch, "revision", r.Revision, "change", cmd.Reason)
-	}
-	return r.Changed, nil
+	return r, nil
 }
 
 // admitAll adds the joining nodes to Raft's configuration, without a vote; who

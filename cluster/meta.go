@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"sheepdog"
 )
@@ -19,8 +20,43 @@ const (
 type GossipMember struct {
 	sheepdog.Member
 	Cluster sheepdog.ClusterID // zero: not formatted
-	Hints   Hints
-	State   GossipState
+	// Former are the newest ids that the cluster had before it was founded anew.
+	Former formerIDs
+	Hints  Hints
+	State  GossipState
+}
+
+// formerIDs are the ids that a cluster had before; those not needed are zero.
+type formerIDs [3]sheepdog.ClusterID
+
+func (f formerIDs) has(id sheepdog.ClusterID) bool {
+	return !id.IsZero() && slices.Contains(f[:], id)
+}
+
+// after is the list once id is a former one too.
+func (f formerIDs) after(id sheepdog.ClusterID) formerIDs {
+	if id.IsZero() || f.has(id) {
+		return f
+	}
+	return formerIDs{id, f[0], f[1]}
+}
+
+func (f formerIDs) encode() (b []byte) {
+	for _, id := range f {
+		b = append(b, id[:]...)
+	}
+	return b
+}
+
+// decodeFormer reads as many as there are.
+func decodeFormer(b []byte) (f formerIDs) {
+	for i := range f {
+		if len(b) < 16 {
+			break
+		}
+		f[i], b = sheepdog.ClusterID(b[:16]), b[16:]
+	}
+	return f
 }
 
 const (
@@ -35,7 +71,8 @@ const (
 //
 //	version=1 | id 8 | incarnation 8 | cluster 16 | zone 4 | vnodes 2 |
 //	capacity 8 | used 8 | len 1, address | len 1, software version |
-//	space 1 | waiting writes 4 | failed disks 1
+//	space 1 | waiting writes 4 | failed disks 1 |
+//	count 1, former cluster ids of 16 each
 //
 // Bytes that follow belong to later software and are ignored.
 func encodeMeta(m GossipMember) []byte {
@@ -57,7 +94,13 @@ func encodeMeta(m GossipMember) []byte {
 	b = append(b, m.Hints.Version...)
 	b = append(b, byte(m.Hints.Space))
 	b = binary.BigEndian.AppendUint32(b, m.Hints.Waiting)
-	return append(b, m.Hints.BadDisks)
+	b = append(b, m.Hints.BadDisks)
+	n := 0
+	for n < len(m.Former) && !m.Former[n].IsZero() {
+		n++
+	}
+	b = append(b, byte(n))
+	return append(b, m.Former.encode()[:16*n]...)
 }
 
 func decodeMeta(b []byte) (GossipMember, error) {
@@ -87,6 +130,11 @@ func decodeMeta(b []byte) (GossipMember, error) {
 		return m, fmt.Errorf("gossip metadata: health is cut short")
 	}
 	m.Hints.Space, m.Hints.Waiting, m.Hints.BadDisks = Space(rest[0]), binary.BigEndian.Uint32(rest[1:]), rest[5]
+	rest = rest[metaHealth:]
+	if len(rest) == 0 || len(rest)-1 < 16*int(rest[0]) {
+		return m, fmt.Errorf("gossip metadata: former cluster ids are cut short")
+	}
+	m.Former = decodeFormer(rest[1 : 1+16*int(rest[0])])
 	return m, nil
 }
 

@@ -28,6 +28,7 @@ type simHost struct {
 	net       *simNetwork
 	addr      string
 	silent    bool
+	starved   time.Time     // until then the process does nothing with what it gets
 	killed    chan struct{} // closed when the process is gone
 	listeners map[Stream]*simListener
 	packets   *simPackets
@@ -83,6 +84,22 @@ func (n *simNetwork) silence(addr string, on bool) {
 	n.wakeAllLocked()
 }
 
+// starve keeps a process from its processor for a while: its host takes packets
+// and connections, but nothing is done with them.
+func (n *simNetwork) starve(addr string, d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hosts[addr].starved = time.Now().Add(d)
+}
+
+// run waits until the process has a processor.
+func (h *simHost) run() {
+	h.net.mu.Lock()
+	until := h.starved
+	h.net.mu.Unlock()
+	time.Sleep(time.Until(until))
+}
+
 func (n *simNetwork) wakeAllLocked() {
 	for c := range n.conns {
 		c.wakeLocked()
@@ -136,6 +153,7 @@ func (h *simHost) Call(ctx context.Context, addr, method string, body []byte) ([
 			done <- answer{err: sheepdog.ErrClosed}
 			return
 		}
+		to.run()
 		out, err, ok := control(serving, method, body)
 		if !ok {
 			err = fmt.Errorf("%w: method %s", sheepdog.ErrInvalid, method)
@@ -218,6 +236,7 @@ type simPackets struct {
 func (p *simPackets) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case m := <-p.in:
+		p.host.run()
 		return copy(b, m.data), simAddr(m.from), nil
 	case <-p.closed:
 		return 0, nil, net.ErrClosed
@@ -294,6 +313,7 @@ func (c *simConn) Read(b []byte) (int, error) {
 	for {
 		n, wake, deadline, err := c.tryRead(b)
 		if n > 0 || err != nil {
+			c.host.run()
 			return n, err
 		}
 		var timeout <-chan time.Time

@@ -38,6 +38,9 @@ type Machine interface {
 	Restore(snapshot []byte) error
 	// Reset forgets everything: the cluster was formatted.
 	Reset()
+	// Skip says that commits may be lost which gave out numbers: those given from
+	// now on must be higher.
+	Skip()
 }
 
 // Hints are what a node tells through gossip without a promise.
@@ -78,6 +81,8 @@ type Options struct {
 	Dir     string
 	Memory  *Memory
 	Machine Machine
+	// NewMachine makes an empty one beside it, on which the log can be replayed.
+	NewMachine func() Machine
 	// Gate runs on the leader before a Machine command is proposed; its error
 	// goes to the proposer. It may wait, for a lease for example. It is run
 	// again if the epoch changed before the command was committed.
@@ -104,7 +109,7 @@ func (o *Options) check() error {
 		return errors.New("cluster: incarnation is zero")
 	case o.Network == nil || o.RaftConns == nil || o.GossipConns == nil || o.Dial == nil || o.Caller == nil:
 		return errors.New("cluster: network, listeners, dial function and caller are needed")
-	case o.Machine == nil:
+	case o.Machine == nil || o.NewMachine == nil:
 		return errors.New("cluster: no machine")
 	}
 	if len(o.Self.Addr) > maxAddr {

@@ -130,7 +130,7 @@ const (
 // propose commits an entry through the leader and waits until it is applied
 // here.
 func (c *Cluster) propose(ctx context.Context, e entry) ([]byte, error) {
-	if c.consensus.Load() == nil {
+	if c.clusterID().IsZero() {
 		return nil, fmt.Errorf("propose: %w", sheepdog.ErrNotFormatted)
 	}
 	ctx, leave, err := c.enter(ctx)
@@ -283,7 +283,7 @@ func (c *Cluster) commit(ctx context.Context, e entry) (outcome, error) {
 // Barrier returns once everything that was committed before the call is
 // applied on this node.
 func (c *Cluster) Barrier(ctx context.Context) error {
-	if c.consensus.Load() == nil {
+	if c.clusterID().IsZero() {
 		return fmt.Errorf("barrier: %w", sheepdog.ErrNotFormatted)
 	}
 	ctx, leave, err := c.enter(ctx)

@@ -20,6 +20,7 @@ func (c *Cluster) selfRef() state.MemberRef {
 func (c *Cluster) registerLoop() {
 	var warned string
 	for c.ctx.Err() == nil {
+		c.meetSuccessor()
 		view := c.pub.view()
 		if c.settled(view) {
 			c.waitEither(c.pub.changed(view), c.registerKick, c.opts.Timing.Rejoin)
@@ -36,7 +37,7 @@ func (c *Cluster) registerLoop() {
 
 // settled reports whether there is nothing to register for.
 func (c *Cluster) settled(view *sheepdog.View) bool {
-	if c.leaving.Load() {
+	if c.leaving.Load() || c.givenUp.Load() != nil {
 		return true
 	}
 	return listed(view, c.selfRef()) && !c.expelled.Load()
@@ -110,9 +111,14 @@ func (c *Cluster) adoptLocked(id sheepdog.ClusterID) error {
 		}
 		return fmt.Errorf("adopt %v: %w: this node is of %v", id, sheepdog.ErrWrongCluster, own)
 	}
+	former := c.formerInSight(id)
+	if err := c.storage.set(formerKey, former.encode()); err != nil {
+		return err
+	}
 	if err := c.storage.setCluster(id); err != nil {
 		return err
 	}
+	c.former.Store(&former)
 	c.opts.Logger.Info("this node belongs to a cluster now", "cluster", id)
 	return c.startConsensus(id)
 }

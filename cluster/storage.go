@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,6 +25,7 @@ func NewMemory() *Memory {
 
 // storage is what a node remembers of the cluster over restarts.
 type storage struct {
+	opts   *Options
 	logs   raft.LogStore
 	stable raft.StableStore
 	snaps  raft.SnapshotStore
@@ -34,26 +34,41 @@ type storage struct {
 
 const snapshotsKept = 2
 
-// clusterKey names the cluster id in the stable store.
-const clusterKey = "cluster"
+// Names in the stable store.
+const (
+	clusterKey  = "cluster"  // the cluster id
+	formerKey   = "former"   // ids that the cluster had before, newest first
+	pendingKey  = "pending"  // a foundation, see refound.go: its id, then the former ones
+	givenUpKey  = "given up" // the id of the cluster that went on without this node
+	nextSuffix  = ".next"    // of the directory that takes the place of another
+	priorSuffix = ".former"  // of the one whose place was taken
+)
 
 func openStorage(o *Options) (*storage, error) {
 	if o.Dir == "" {
-		return &storage{logs: o.Memory.log, stable: o.Memory.log, snaps: o.Memory.snaps}, nil
+		return &storage{opts: o, logs: o.Memory.log, stable: o.Memory.log, snaps: o.Memory.snaps}, nil
 	}
-	dir := filepath.Join(o.Dir, "log")
+	if err := finishRenewal(o.Dir); err != nil {
+		return nil, fmt.Errorf("raft directory: %w", err)
+	}
+	return openFiles(o, o.Dir)
+}
+
+// openFiles opens what is kept in a directory.
+func openFiles(o *Options, at string) (*storage, error) {
+	dir := filepath.Join(at, "log")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make raft directory: %w", err)
 	}
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(o.Dir, snapshotsKept, &raftLogger{log: o.Logger})
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(at, snapshotsKept, &raftLogger{log: o.Logger})
 	if err != nil {
-		return nil, fmt.Errorf("open snapshots in %s: %w", o.Dir, err)
+		return nil, fmt.Errorf("open snapshots in %s: %w", at, err)
 	}
 	log, err := openRaftLog(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &storage{logs: log, stable: log, snaps: snaps, closer: log}, nil
+	return &storage{opts: o, logs: log, stable: log, snaps: snaps, closer: log}, nil
 }
 
 func (s *storage) close() error {
@@ -64,25 +79,33 @@ func (s *storage) close() error {
 }
 
 // cluster reads the cluster id; zero if the node was never part of one.
-func (s *storage) cluster() (id sheepdog.ClusterID, err error) {
-	b, err := s.stable.Get([]byte(clusterKey))
-	switch {
-	case err != nil && err.Error() == "not found": // what Raft's own store in memory says
-		return id, nil
-	case err != nil:
-		return id, fmt.Errorf("read cluster id: %w", err)
-	case len(b) == 0:
-		return id, nil
-	case len(b) != len(id):
-		return id, errors.New("the stored cluster id is damaged")
-	}
-	copy(id[:], b)
-	return id, nil
-}
+func (s *storage) cluster() (id sheepdog.ClusterID, err error) { return s.id(clusterKey) }
 
 func (s *storage) setCluster(id sheepdog.ClusterID) error {
-	if err := s.stable.Set([]byte(clusterKey), id[:]); err != nil {
-		return fmt.Errorf("store cluster id: %w", err)
+	return s.set(clusterKey, id[:])
+}
+
+// get reads a named fact; nil if there is none.
+func (s *storage) get(key string) ([]byte, error) {
+	b, err := s.stable.Get([]byte(key))
+	if err != nil && err.Error() != "not found" { // what Raft's own store in memory says
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	return b, nil
+}
+
+func (s *storage) set(key string, value []byte) error {
+	if err := s.stable.Set([]byte(key), value); err != nil {
+		return fmt.Errorf("store %s: %w", key, err)
 	}
 	return nil
+}
+
+func (s *storage) id(key string) (id sheepdog.ClusterID, err error) {
+	b, err := s.get(key)
+	if err == nil && len(b) != 0 && len(b) != len(id) {
+		err = fmt.Errorf("the stored %s is damaged", key)
+	}
+	copy(id[:], b)
+	return id, err
 }

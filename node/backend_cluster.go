@@ -15,6 +15,7 @@ import (
 	"sheepdog/api"
 	"sheepdog/cluster"
 	"sheepdog/cluster/state"
+	"sheepdog/recovery"
 )
 
 // Status describes this node without asking anybody.
@@ -29,7 +30,13 @@ func (b backend) Status(context.Context) (*api.Status, error) {
 		s.Epoch, s.Revision = v.Epoch, uint64(v.Revision)
 	}
 	s.Leader, s.Voter = n.raftRole()
+	s.Scrub = scrubDocument(n.recovery.Scrub())
 	return s, nil
+}
+
+func scrubDocument(s recovery.ScrubState) api.Scrub {
+	return api.Scrub{EverySeconds: max(s.Every, 0).Seconds(), Percent: 100 * float64(s.Slice) / float64(s.Slices), Completed: s.Completed,
+		Objects: s.Objects, FoundBlocks: s.Missing + s.Bad + s.Differing, HealedBlocks: s.Healed, LostBlocks: s.Lost, SkippedChecks: s.Skipped}
 }
 
 func apiNode(m sheepdog.Member) api.Node {
@@ -41,6 +48,9 @@ func (b backend) Cluster(context.Context) (*api.Cluster, error) {
 	c := &api.Cluster{Version: api.Version, State: b.n.state()}
 	v := b.n.cluster.View()
 	if v == nil {
+		if err := b.n.cluster.GivenUp(); err != nil {
+			c.Warnings = append(c.Warnings, err.Error())
+		}
 		return c, nil
 	}
 	c.ID, c.Epoch, c.Revision, c.Config = v.Cluster, v.Epoch, v.Revision, v.Config
@@ -190,10 +200,16 @@ func (b backend) KillNode(ctx context.Context, ref api.NodeRef) error {
 	return b.n.call(ctx, m, methodLeave, nil, nil)
 }
 
-// progress is the answer to methodProgress, in objects.
+// progress is the answer to methodProgress: objects, bytes, partitions, seconds.
 type progress struct {
-	Finished uint64 `json:"finished"`
-	Total    uint64 `json:"total"`
+	Finished        uint64   `json:"finished"`
+	Total           uint64   `json:"total"`
+	Moved           uint64   `json:"moved"`
+	Partitions      int      `json:"partitions"`
+	TotalPartitions int      `json:"totalPartitions"`
+	Waiting         int      `json:"waiting"`
+	Elapsed         float64  `json:"elapsed"`
+	Left            *float64 `json:"left,omitempty"` // nil: not known
 }
 
 // Recovery lists the members that the view has as targets that do not act yet,
@@ -216,7 +232,9 @@ func (b backend) Recovery(ctx context.Context) ([]api.NodeRecovery, error) {
 			var p progress
 			m := sheepdog.Member{ID: out[i].ID, Incarnation: out[i].Incarnation, Addr: out[i].Addr}
 			if err := b.n.call(ctx, m, methodProgress, nil, &p); err == nil {
-				out[i].FinishedObjects, out[i].TotalObjects = p.Finished, p.Total
+				out[i].FinishedObjects, out[i].TotalObjects, out[i].MovedBytes = p.Finished, p.Total, p.Moved
+				out[i].PartitionsLeft, out[i].TotalPartitions, out[i].WaitingPartitions = p.Partitions, p.TotalPartitions, p.Waiting
+				out[i].Seconds, out[i].SecondsLeft = p.Elapsed, p.Left
 			}
 		})
 	}

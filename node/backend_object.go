@@ -79,7 +79,8 @@ type objectRequest struct {
 
 // inquiries are the control methods that only look.
 func (n *Node) inquiries() map[string]func(body []byte) ([]byte, error) {
-	return map[string]func([]byte) ([]byte, error){methodObject: n.handleObject, methodDisks: n.handleDisks}
+	return map[string]func([]byte) ([]byte, error){methodObject: n.handleObject, methodDisks: n.handleDisks,
+		methodAssess: n.handleAssess, methodHoldings: n.handleHoldings}
 }
 
 const (

@@ -50,6 +50,9 @@ type Config struct {
 	// they are closed.
 	Adopted []nbd.Transfer
 	Keep    func([]nbd.Transfer) error
+	// ScrubEvery is the time in which all replicas are verified and compared once in
+	// the background; negative: not at all, 0: the default of package recovery.
+	ScrubEvery time.Duration
 
 	// NearFull and Full are how much of the node's space may be used before it is
 	// reported, and before new VDIs, clones and snapshots are refused, in percent;

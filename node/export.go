@@ -67,6 +67,7 @@ func (d *device) PreferredBlock() uint32 { return sheepdog.BlockSize }
 
 func (d *device) ReadAt(ctx context.Context, p []byte, off uint64) error {
 	d.stats.begin(&d.stats.read)
+	defer d.stats.serve(time.Now())
 	err := d.v.ReadAt(ctx, p, off)
 	d.stats.end(err, &d.stats.readBytes, uint64(len(p)))
 	return errno(err)
@@ -74,6 +75,7 @@ func (d *device) ReadAt(ctx context.Context, p []byte, off uint64) error {
 
 func (d *device) WriteAt(ctx context.Context, p []byte, off uint64, fua bool) error {
 	d.stats.begin(&d.stats.write)
+	defer d.stats.serve(time.Now())
 	err := d.v.WriteAt(ctx, p, off)
 	d.stats.end(err, &d.stats.writtenBytes, uint64(len(p)))
 	return d.then(ctx, err, fua)

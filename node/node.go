@@ -220,7 +220,7 @@ func (n *Node) join() error {
 			}
 			return dialer.Dial(ctx, kind, addr)
 		},
-		Caller: n.pool, Machine: machine{n.dir}, Gate: n.gate, Seeds: n.seeds, Timing: n.cfg.Timing, Clock: n.cfg.Clock,
+		Caller: n.pool, Machine: machine{n.dir}, NewMachine: newMachine, Gate: n.gate, Seeds: n.seeds, Timing: n.cfg.Timing, Clock: n.cfg.Clock,
 		Memory: n.cfg.RaftMemory, OnGeneration: n.adoptGeneration, Info: n.hints, Logger: n.log.With("part", "cluster"),
 	}
 	if n.cfg.RaftMemory == nil {

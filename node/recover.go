@@ -14,8 +14,8 @@ import (
 // asks for.
 func (n *Node) startRecovery() error {
 	n.recovery = recovery.New(recovery.Config{Self: n.self.ID, Incarnation: n.self.Incarnation, Store: n.engine, Local: n.replica,
-		Peers: members{n}, Views: n.cluster, Layers: n.layers(), Committer: committer{n}, Delay: n.cfg.RecoveryDelay,
-		Hooks: recovery.Hooks{Suspect: n.suspectID, Settle: n.settle, Merged: n.merged}, Log: n.log.With("part", "recovery")})
+		Peers: members{n}, Views: n.cluster, Layers: n.layers(), Committer: committer{n}, Delay: n.cfg.RecoveryDelay, ScrubEvery: n.cfg.ScrubEvery,
+		Hooks: recovery.Hooks{Suspect: n.suspectID, Settle: n.settle, Merged: n.merged, Load: n.stats.load}, Log: n.log.With("part", "recovery")})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	n.onClose(func() { cancel(); <-done })
@@ -109,7 +109,12 @@ func items(m *recovery.Move) []state.PartitionSince {
 // progress is how far this node's recovery is.
 func (n *Node) progress() progress {
 	p := n.recovery.Progress()
-	return progress{Finished: p.Finished, Total: p.Total}
+	out := progress{Finished: p.Finished, Total: p.Total, Moved: p.MovedBytes, Partitions: p.Partitions, TotalPartitions: p.TotalPartitions,
+		Waiting: p.Waiting, Elapsed: p.Elapsed.Seconds()}
+	if left := p.Left.Seconds(); p.Left >= 0 {
+		out.Left = &left
+	}
+	return out
 }
 
 // merged is told that this node holds nothing of absorbed layers any more. Once

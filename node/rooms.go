@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"sheepdog"
+	"sheepdog/cluster"
 	"sheepdog/cluster/state"
 	"sheepdog/vdi/directory"
 )
@@ -17,6 +19,9 @@ type machine struct{ *directory.Directory }
 // Reset is called when the cluster is formatted again: ids go on, so that no
 // cache takes something old for something new.
 func (m machine) Reset() { m.Clear() }
+
+// newMachine is an empty directory, on which a log can be replayed.
+func newMachine() cluster.Machine { return machine{directory.New()} }
 
 // layers is the directory as replicas and recovery see it.
 type layers struct{ dir *directory.Directory }
@@ -92,7 +97,11 @@ func (h handler) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 			c.begin(&c.write)
 		}
 	}
+	began := time.Now()
 	h.n.replica.Write(ctx, reqs, func(i int, err error) {
+		if !reqs[i].Repair {
+			c.serve(began)
+		}
 		c.end(err, &c.writtenBytes, uint64(len(reqs[i].Data)))
 		done(i, err)
 	})
@@ -101,7 +110,9 @@ func (h handler) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 func (h handler) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
 	c := &h.n.stats.peer
 	c.begin(&c.read)
+	began := time.Now()
 	err := h.n.replica.Read(ctx, req)
+	c.serve(began)
 	c.end(err, &c.readBytes, uint64(len(req.Buf)))
 	return err
 }

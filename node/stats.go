@@ -2,8 +2,10 @@ package node
 
 import (
 	"sync/atomic"
+	"time"
 
 	"sheepdog/api"
+	"sheepdog/recovery"
 )
 
 // stats counts what a node serves, since its start.
@@ -17,6 +19,19 @@ type counters struct {
 	active                            atomic.Int64
 	total, write, read, remove, flush atomic.Uint64
 	writtenBytes, readBytes           atomic.Uint64
+	served, spent                     atomic.Uint64 // guests' reads and writes answered, and the nanoseconds over them
+}
+
+// serve notes that a read or write of a guest was answered.
+func (c *counters) serve(began time.Time) {
+	c.served.Add(1)
+	c.spent.Add(uint64(time.Since(began)))
+}
+
+// load is what recovery gives way to: what guests do at this node and, through
+// others, with its replicas.
+func (s *stats) load() recovery.Load {
+	return recovery.Load{Requests: s.client.served.Load() + s.peer.served.Load(), Spent: time.Duration(s.client.spent.Load() + s.peer.spent.Load())}
 }
 
 // begin counts a request whose kind is counted by kind, which may be nil; the

@@ -63,7 +63,7 @@ func (n *lane) acquire(ctx context.Context, formatted bool) (*link, error) {
 		return nil, n.failed
 	case n.link == nil:
 		return nil, errRetired
-	case formatted && !n.link.formatted():
+	case formatted && !n.agreed(n.link):
 		return nil, n.notFormatted()
 	}
 	return n.link, nil
@@ -76,7 +76,7 @@ func (n *lane) current(formatted bool) (*link, error) {
 	switch {
 	case n.closed:
 		return nil, n.closedError()
-	case n.link != nil && (!formatted || n.link.formatted()):
+	case n.link != nil && (!formatted || n.agreed(n.link)):
 		return n.link, nil
 	case n.ready != nil:
 		return nil, nil
@@ -88,13 +88,19 @@ func (n *lane) current(formatted bool) (*link, error) {
 		}
 		return nil, n.failed
 	}
-	if n.link != nil { // one end was formatted since; greet again
+	if n.link != nil { // one end was formatted, or founded anew, since; greet again
 		n.link.retire()
 		n.link = nil
 	}
 	n.ready = make(chan struct{})
 	n.client.pool.wg.Go(n.run)
 	return nil, nil
+}
+
+// agreed reports whether both ends of a link are of the cluster that this node
+// is of now.
+func (n *lane) agreed(l *link) bool {
+	return !l.agreed.IsZero() && l.agreed == n.client.pool.opts.Cluster()
 }
 
 func (n *lane) closedError() error {
@@ -168,7 +174,7 @@ func (n *lane) run() {
 func (n *lane) publish(l *link) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if l.formatted() {
+	if n.agreed(l) {
 		n.failed, n.backoff, n.retryAt = nil, 0, time.Time{}
 	} else {
 		n.delay()
@@ -178,7 +184,7 @@ func (n *lane) publish(l *link) bool {
 		n.waiting = nil
 		n.mu.Unlock()
 		for _, w := range waiting {
-			if l.formatted() {
+			if n.agreed(l) {
 				l.write(w.ctx, w.reqs, w.done)
 			} else {
 				w.fail(n.notFormatted())

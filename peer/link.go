@@ -75,8 +75,6 @@ type link struct {
 	vec [][]byte // scratch of the reader
 }
 
-func (l *link) formatted() bool { return !l.agreed.IsZero() }
-
 // broken is the error that callers see where the link ended by cause.
 func (l *link) broken(cause error) *BrokenError {
 	return &BrokenError{Node: l.node, Addr: l.addr, Reason: reasonOf(cause), Cause: cause}

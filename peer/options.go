@@ -13,7 +13,8 @@ type Options struct {
 	Node        sheepdog.NodeID
 	Incarnation sheepdog.Incarnation
 	// Cluster is the id of the node's cluster, zero while it has none. It is
-	// asked at every connection, so that it may change when one is formatted.
+	// asked at every connection and request: it changes when the cluster is formatted
+	// or founded anew.
 	Cluster func() sheepdog.ClusterID
 
 	Heartbeat        time.Duration // how often an idle connection says something; 500 ms

@@ -156,8 +156,8 @@ func (ss *session) frame(h header, meta, data []byte) error {
 		return nil
 	case kindControl:
 	default:
-		if ss.agreed.IsZero() {
-			ss.fail(h, fmt.Errorf("%s: %w", h.kind, sheepdog.ErrNotFormatted))
+		if err := ss.member(); err != nil {
+			ss.fail(h, fmt.Errorf("%s: %w", h.kind, err))
 			return nil
 		}
 	}
@@ -165,6 +165,18 @@ func (ss *session) frame(h header, meta, data []byte) error {
 		return ss.addWrite(h, meta, data)
 	}
 	return ss.startJob(h, meta, data)
+}
+
+// member refuses the data requests of a node that is not of this node's cluster,
+// or not any more: the cluster may have been founded anew under another id.
+func (ss *session) member() error {
+	switch ours := ss.srv.opts.Cluster(); {
+	case ss.agreed.IsZero():
+		return sheepdog.ErrNotFormatted
+	case ss.agreed != ours:
+		return fmt.Errorf("%w: this connection is of cluster %s, the node of %s now", sheepdog.ErrUnreachable, ss.agreed, ours)
+	}
+	return nil
 }
 
 // addWrite collects a write.

@@ -94,9 +94,8 @@ type Hooks struct {
 	// Merged is told of absorbed layers of which this node durably holds nothing
 	// any more.
 	Merged func(ctx context.Context, layers []sheepdog.LayerID) error
-	// Yield is called before each object is moved and returns when guest I/O
-	// leaves room for it.
-	Yield func(ctx context.Context) error
+	// Load tells what guests did at this node so far, to which recovery gives way.
+	Load func() Load
 }
 
 // Config is what an Agent needs.
@@ -115,6 +114,9 @@ type Config struct {
 	Delay time.Duration
 	// Parallel bounds the objects moved at once; 0: DefaultParallel.
 	Parallel int
+	// ScrubEvery is the time in which the scrub checks every object once; negative:
+	// it does not, 0: DefaultScrubEvery.
+	ScrubEvery time.Duration
 	// Retry is the wait after a failure; 0: DefaultRetry.
 	Retry time.Duration
 	Log   *slog.Logger
@@ -135,6 +137,8 @@ const maxRuns = 8
 type Agent struct {
 	cfg      Config
 	throttle Throttle
+	pace     *Pace
+	scrub    *scrubber
 	progress progress
 	slots    chan struct{} // one per object being moved
 	heals    chan healing
@@ -151,14 +155,19 @@ func New(cfg Config) *Agent {
 	if cfg.Retry == 0 {
 		cfg.Retry = DefaultRetry
 	}
+	if cfg.ScrubEvery == 0 {
+		cfg.ScrubEvery = DefaultScrubEvery
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Agent{cfg: cfg, slots: make(chan struct{}, cfg.Parallel), heals: make(chan healing, maxHeals)}
+	a := &Agent{cfg: cfg, pace: newPace(cfg.Hooks.Load), slots: make(chan struct{}, cfg.Parallel), heals: make(chan healing, maxHeals)}
+	a.scrub = newScrubber(a)
+	return a
 }
 
 // SetThrottle bounds the recovery of this node to max objects per interval;
-// both zero: no bound.
+// both zero: no bound but the way that it gives to guests.
 func (a *Agent) SetThrottle(max uint32, interval time.Duration) error {
 	return a.throttle.Set(max, interval)
 }
@@ -167,7 +176,7 @@ func (a *Agent) SetThrottle(max uint32, interval time.Duration) error {
 func (a *Agent) Throttle() (max uint32, interval time.Duration) { return a.throttle.Get() }
 
 // Progress tells how far recovery is.
-func (a *Agent) Progress() Progress { return a.progress.get() }
+func (a *Agent) Progress() Progress { return a.progress.get(time.Now()) }
 
 // Run works until the context ends; it returns after everything it started has
 // ended. It must not run twice at a time.
@@ -181,6 +190,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 	wg.Go(func() { a.runCollector(ctx) })
 	wg.Go(func() { a.runHealer(ctx) })
+	wg.Go(func() { a.scrub.run(ctx) })
 	s := newSchedule(a)
 	defer s.stop()
 	for {

@@ -132,19 +132,25 @@ func (b *backfill) differing(ctx context.Context, l *listed) error {
 		return err
 	}
 	defer func() { <-b.slots }()
-	return b.object(ctx, l)
+	m := &mover{backfill: b}
+	began := time.Now()
+	b.pace.Begin()
+	err := m.object(ctx, l)
+	b.progress.moved.Add(m.moved)
+	return errors.Join(err, b.pace.End(ctx, m.moved, time.Since(began)))
 }
 
-// admit waits until one more object may be moved: the throttle, guest I/O, and
-// the other groups let it.
+// mover moves one object.
+type mover struct {
+	*backfill
+	moved uint64 // bytes fetched
+}
+
+// admit waits until one more object may be moved: the throttle and the other
+// groups let it.
 func (a *Agent) admit(ctx context.Context) error {
 	if err := a.throttle.Wait(ctx); err != nil {
 		return err
-	}
-	if a.cfg.Hooks.Yield != nil {
-		if err := a.cfg.Hooks.Yield(ctx); err != nil {
-			return err
-		}
 	}
 	select {
 	case a.slots <- struct{}{}:
@@ -158,7 +164,7 @@ func (a *Agent) admit(ctx context.Context) error {
 // not have go first: if the directory absorbs one of them at this very moment,
 // its blocks are missed and copied afterwards, for then nothing listed before
 // is believed any more.
-func (b *backfill) object(ctx context.Context, l *listed) error {
+func (b *mover) object(ctx context.Context, l *listed) error {
 	have := make(map[sheepdog.LayerID]uint64)
 	for _, e := range l.layers[1] {
 		have[e.Layer] = e.Digest

@@ -76,6 +76,7 @@ type Summary struct {
 type checker struct {
 	circle
 	dryRun bool
+	rate   *limiter // of what is read; nil: none
 	want   func(sheepdog.ObjectID, sheepdog.LayerID) bool
 	report func(Finding)
 
@@ -87,10 +88,19 @@ type checker struct {
 // them, and heals what is wrong unless it is a dry run. It may run on any node.
 // report is called for every finding, one at a time; it may be nil.
 func (a *Agent) Check(ctx context.Context, req CheckRequest, report func(Finding)) (Summary, error) {
+	return a.check(ctx, req, nil, report)
+}
+
+// checkPaced is Check that reads so many bytes a second at most.
+func (a *Agent) checkPaced(ctx context.Context, req CheckRequest, rate uint64) (Summary, error) {
+	return a.check(ctx, req, &limiter{rate: rate}, nil)
+}
+
+func (a *Agent) check(ctx context.Context, req CheckRequest, rate *limiter, report func(Finding)) (Summary, error) {
 	if req.Policy.Parity > 0 {
 		return Summary{}, fmt.Errorf("check policy %s: %w: strips cannot be compared with each other", req.Policy, sheepdog.ErrInvalid)
 	}
-	k := &checker{circle: circle{Agent: a, policy: req.Policy}, dryRun: req.DryRun, want: req.Want, report: report}
+	k := &checker{circle: circle{Agent: a, policy: req.Policy}, dryRun: req.DryRun, rate: rate, want: req.Want, report: report}
 	todo := slices.Clone(req.Partitions)
 	if len(todo) == 0 {
 		for p := range sheepdog.Partitions {
@@ -195,6 +205,9 @@ func (k *checker) layer(ctx context.Context, obj sheepdog.ObjectID, layer sheepd
 	for start := uint32(0); start < limit; start += verifyBlocks {
 		req := place(k.revision, k.policy, obj, layer)
 		req.Start, req.Count, req.Verify = sheepdog.BlockNo(start), min(verifyBlocks, limit-start), true
+		if err := k.rate.wait(ctx, uint64(req.Count)*sheepdog.BlockSize); err != nil {
+			return err
+		}
 		if err := k.blocks(ctx, req); err != nil {
 			return err
 		}

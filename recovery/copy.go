@@ -40,7 +40,7 @@ type ahead struct {
 
 // layer makes one layer of an object equal to that of the source, and returns
 // when the source has everything that was found here.
-func (b *backfill) layer(ctx context.Context, obj sheepdog.ObjectID, layer sheepdog.LayerID) error {
+func (b *mover) layer(ctx context.Context, obj sheepdog.ObjectID, layer sheepdog.LayerID) error {
 	for range maxRestarts {
 		err := b.layerOnce(ctx, obj, layer)
 		switch {
@@ -54,7 +54,7 @@ func (b *backfill) layer(ctx context.Context, obj sheepdog.ObjectID, layer sheep
 	return fmt.Errorf("%w %d times: %w", errRestart, maxRestarts, sheepdog.ErrConflict)
 }
 
-func (b *backfill) layerOnce(ctx context.Context, obj sheepdog.ObjectID, layer sheepdog.LayerID) error {
+func (b *mover) layerOnce(ctx context.Context, obj sheepdog.ObjectID, layer sheepdog.LayerID) error {
 	var left []ahead
 	limit := blocksPerObject(b.run.view)
 	for start := uint32(0); start < limit; start += compareBlocks {
@@ -80,7 +80,7 @@ func blocksPerObject(v *sheepdog.View) uint32 {
 // chunk compares one range and copies what differs. The records of this node
 // are read first: a write that is on its way to both is then seen at the source
 // rather than only here.
-func (b *backfill) chunk(ctx context.Context, req sheepdog.FetchRequest) ([]ahead, error) {
+func (b *mover) chunk(ctx context.Context, req sheepdog.FetchRequest) ([]ahead, error) {
 	mine, err := b.cfg.Local.Fetch(ctx, &req)
 	if err != nil {
 		return nil, err
@@ -158,12 +158,13 @@ func compare(start sheepdog.BlockNo, mine, theirs []sheepdog.Record, touched []b
 }
 
 // copyRun moves a short run. The stamps are those that came with the bytes.
-func (b *backfill) copyRun(ctx context.Context, req sheepdog.FetchRequest) error {
+func (b *mover) copyRun(ctx context.Context, req sheepdog.FetchRequest) error {
 	req.WithData = true
 	reply, err := b.fetch(ctx, b.source, &req)
 	if err != nil {
 		return err
 	}
+	b.moved += uint64(len(reply.Data))
 	if err := b.replaceBad(ctx, req, reply); err != nil {
 		return err
 	}

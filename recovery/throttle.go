@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"sheepdog"
@@ -80,37 +79,4 @@ func (t *Throttle) take(now time.Time) (time.Duration, <-chan struct{}) {
 		t.changed = make(chan struct{})
 	}
 	return t.start.Add(t.interval).Sub(now), t.changed
-}
-
-// Progress is how far the recovery of one node is.
-type Progress struct {
-	// Partitions counts those still to be backfilled or reconciled here.
-	Partitions int
-	// Waiting counts those that cannot be: no acting replica of them lives.
-	Waiting int
-	// Finished of Total objects met so far are in place. Both start again at zero
-	// when there was nothing to do in between.
-	Finished, Total uint64
-}
-
-// Active reports whether the node is recovering.
-func (p Progress) Active() bool { return p.Partitions > 0 }
-
-type progress struct {
-	partitions, waiting atomic.Int64
-	finished, total     atomic.Uint64
-}
-
-func (p *progress) plan(plan *Plan) {
-	if plan.Pending > 0 && p.partitions.Load() == 0 {
-		p.finished.Store(0)
-		p.total.Store(0)
-	}
-	p.partitions.Store(int64(plan.Pending))
-	p.waiting.Store(int64(plan.Waiting))
-}
-
-func (p *progress) get() Progress {
-	return Progress{Partitions: int(p.partitions.Load()), Waiting: int(p.waiting.Load()),
-		Finished: p.finished.Load(), Total: p.total.Load()}
 }

@@ -34,6 +34,8 @@ type Backend struct {
 	ReadLimit int
 	Locked    []api.Lock
 	Counted   api.Stats
+	// Loss is what Force reports.
+	Loss *api.ForceReport
 
 	mu     sync.Mutex
 	vdis   []*disk
@@ -161,6 +163,34 @@ func (b *Backend) SetRecovery(_ context.Context, enabled bool) error {
 	defer unlock()
 	b.Info.Config.RecoveryDisabled = !enabled
 	return nil
+}
+
+// Force refuses while the cluster runs, and else gives up the nodes of Lost.
+func (b *Backend) Force(_ context.Context, req *api.ForceRequest) (*api.ForceReport, error) {
+	unlock, err := b.begin("Force")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	switch b.Info.State {
+	case api.StateUnformatted:
+		return nil, sheepdog.ErrNotFormatted
+	case api.StateWaiting:
+	default:
+		return nil, fmt.Errorf("the cluster is %s: %w", b.Info.State, sheepdog.ErrBusy)
+	}
+	var r api.ForceReport
+	if b.Loss != nil {
+		r = *b.Loss
+	}
+	if req.DryRun {
+		return &r, nil
+	}
+	if !slices.EqualFunc(req.GiveUp, r.Lost, func(id sheepdog.NodeID, n api.Node) bool { return id == n.ID }) {
+		return nil, fmt.Errorf("other nodes: %w", sheepdog.ErrConflict)
+	}
+	r.Done, b.Info.State = true, api.StateRunning
+	return &r, nil
 }
 
 func (b *Backend) Check(_ context.Context, req *api.CheckRequest, report func(*api.CheckEvent) error) (*api.CheckSummary, error) {

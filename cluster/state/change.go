@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -17,7 +18,8 @@ import (
 // of nodes that are no members, are skipped: the world has moved on.
 type Change struct {
 	// Join lists nodes to add, restarted nodes under their new incarnation, and
-	// members whose address, zone or weight differs.
+	// members whose address, zone or weight differs. A weight that was set by a
+	// command stays, whatever the node says of itself.
 	Join []sheepdog.Member `json:"join,omitempty"`
 	// Remove lists members to remove. A node that also joins is not removed.
 	Remove  []MemberRef `json:"remove,omitempty"`
@@ -44,7 +46,8 @@ func (c *Change) check() error {
 
 func (s *State) change(c *Change) (*State, error) {
 	next := s.successor()
-	next.members = newMembers(s.members, c)
+	next.members = newMembers(s.members, s.weights, c)
+	next.weights = newWeights(s.weights, next.members, c.Weights)
 	if len(next.members) == 0 {
 		return nil, fmt.Errorf("%w: no member would be left; the last node just stops", sheepdog.ErrInvalid)
 	}
@@ -64,7 +67,7 @@ func (s *State) change(c *Change) (*State, error) {
 }
 
 // newMembers is the membership after the change.
-func newMembers(old []sheepdog.Member, c *Change) []sheepdog.Member {
+func newMembers(old []sheepdog.Member, weights []Weight, c *Change) []sheepdog.Member {
 	out := slices.Clone(old)
 	for _, ref := range c.Remove {
 		if i, ok := searchMember(out, ref.ID); ok && out[i].Incarnation == ref.Incarnation {
@@ -72,6 +75,9 @@ func newMembers(old []sheepdog.Member, c *Change) []sheepdog.Member {
 		}
 	}
 	for _, m := range c.Join {
+		if i, ok := searchWeight(weights, m.ID); ok && m.VNodes > 0 {
+			m.VNodes = weights[i].VNodes
+		}
 		if i, ok := searchMember(out, m.ID); ok {
 			out[i] = m
 		} else {
@@ -84,6 +90,41 @@ func newMembers(old []sheepdog.Member, c *Change) []sheepdog.Member {
 		}
 	}
 	return out
+}
+
+// maxWeights bounds the weights that are remembered, those of nodes that left
+// included.
+const maxWeights = 2 * MaxMembers
+
+// newWeights remembers what commands set: a node that restarts, or leaves and
+// returns, says what it was started with. Once there are too many those of nodes
+// that are no members are forgotten.
+func newWeights(old []Weight, members []sheepdog.Member, set []Weight) []Weight {
+	if len(set) == 0 {
+		return old
+	}
+	out := slices.Clone(old)
+	for _, w := range set {
+		i, known := searchWeight(out, w.ID)
+		switch _, member := searchMember(members, w.ID); {
+		case !member:
+		case known:
+			out[i] = w
+		default:
+			out = slices.Insert(out, i, w)
+		}
+	}
+	if len(out) > maxWeights {
+		out = slices.DeleteFunc(out, func(w Weight) bool {
+			_, member := searchMember(members, w.ID)
+			return !member
+		})
+	}
+	return out
+}
+
+func searchWeight(weights []Weight, id sheepdog.NodeID) (int, bool) {
+	return slices.BinarySearchFunc(weights, id, func(w Weight, id sheepdog.NodeID) int { return cmp.Compare(w.ID, id) })
 }
 
 // moveTables computes all rows anew and reports whether any differs. s holds

@@ -31,6 +31,8 @@ type Command struct {
 	Clean     *Clean     `json:"clean,omitempty"`
 	Table     *AddTable  `json:"table,omitempty"`
 	Configure *Configure `json:"configure,omitempty"`
+	Refound   *Refound   `json:"refound,omitempty"`
+	Force     *Force     `json:"force,omitempty"`
 }
 
 // envelope is a command as the Raft log keeps it.
@@ -90,6 +92,7 @@ func (c Command) kind() string {
 	}{
 		{c.Format != nil, "format"}, {c.Change != nil, "change"}, {c.Promote != nil, "promote"},
 		{c.Clean != nil, "clean"}, {c.Table != nil, "table"}, {c.Configure != nil, "configure"},
+		{c.Refound != nil, "refound"}, {c.Force != nil, "force"},
 	} {
 		if k.set {
 			name = k.name
@@ -118,6 +121,10 @@ func (c Command) check() error {
 		err = checkPolicy(c.Table.Policy)
 	case "configure":
 		err = c.Configure.check()
+	case "refound":
+		err = c.Refound.check()
+	case "force":
+		err = c.Force.check()
 	default:
 		return fmt.Errorf("%w: %s command, exactly one kind is wanted", sheepdog.ErrInvalid, kind)
 	}

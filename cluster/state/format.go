@@ -44,7 +44,7 @@ func (s *State) format(f *Format) *State {
 	next.config = normalised(f.Config, f.Time)
 	next.members = slices.SortedFunc(slices.Values(f.Members), compareMembers)
 	next.epoch = 0
-	next.history = nil
+	next.history, next.weights = nil, nil
 	if !s.Formatted() {
 		next.cluster = f.Cluster
 	}

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -93,6 +94,9 @@ func (h *header) state() (*State, error) {
 	}
 	if len(s.members) == 0 {
 		return nil, fmt.Errorf("%w: no members", sheepdog.ErrInvalid)
+	}
+	if s.weights = h.Weights; len(s.weights) > maxWeights || !slices.IsSortedFunc(s.weights, func(a, b Weight) int { return cmp.Compare(a.ID, b.ID) }) {
+		return nil, fmt.Errorf("%w: %d weights, or not in order", sheepdog.ErrInvalid, len(s.weights))
 	}
 	return s, h.restoreHistory(s)
 }

@@ -49,6 +49,10 @@ func (r *script) run(t *testing.T, d *datadriven.TestData) string {
 		return r.apply(Command{Table: &AddTable{Policy: policyArg(t, d)}})
 	case "configure":
 		return r.apply(Command{Configure: parseConfigure(t, d)})
+	case "refound":
+		return r.apply(Command{Refound: &Refound{Former: r.state.View().Cluster, Cluster: sheepdog.ClusterID{2}, Time: now}})
+	case "force":
+		return r.apply(Command{Force: &Force{Policy: policyArg(t, d), Holders: parseHolders(t, d)}})
 	case "restart": // as a process that restores a snapshot
 		b, err := r.state.Snapshot()
 		if err == nil {
@@ -195,6 +199,23 @@ func parseChange(t *testing.T, d *datadriven.TestData, now time.Time) *Change {
 		c.Weights = append(c.Weights, w)
 	}
 	return c
+}
+
+// parseHolders reads holder=ID.INCARNATION: each holds the partitions of which
+// the number is divided by the argument every, by default all.
+func parseHolders(t *testing.T, d *datadriven.TestData) (out []Holder) {
+	every := 1
+	if d.HasArg("every") {
+		d.ScanArgs(t, "every", &every)
+	}
+	for _, m := range parseNodes(t, d, "holder") {
+		h := Holder{MemberRef: MemberRef{ID: m.ID, Incarnation: m.Incarnation}}
+		for p := 0; p < sheepdog.Partitions; p += every {
+			h.Partitions = append(h.Partitions, sheepdog.Partition(p))
+		}
+		out = append(out, h)
+	}
+	return out
 }
 
 func parseConfigure(t *testing.T, d *datadriven.TestData) *Configure {

@@ -47,6 +47,7 @@ type header struct {
 	// positions in it.
 	Pool     []sheepdog.Member `json:"pool"`
 	Members  []int             `json:"members"`
+	Weights  []Weight          `json:"weights,omitempty"`
 	History  []pooledEpoch     `json:"history"`
 	Policies []sheepdog.Policy `json:"policies"`
 	// Nodes has every node that a row names.
@@ -72,6 +73,7 @@ func (s *State) Snapshot() ([]byte, error) {
 		Revision:   s.revision,
 		Config:     s.config,
 		Members:    w.pooled(s.members),
+		Weights:    s.weights,
 	}
 	if !s.Formatted() {
 		// The policy of an unformatted cluster is no valid text.

@@ -8,7 +8,7 @@
 // publishes its views.
 //
 // Main types: State, Command (and its kinds Format, Change, Promote, Clean,
-// AddTable, Configure), Result, EpochRecord.
+// AddTable, Configure, Refound, Force), Result, EpochRecord.
 package state
 
 import (
@@ -38,6 +38,7 @@ type State struct {
 	config     sheepdog.Config
 	members    []sheepdog.Member // ascending by ID; replaced, never changed
 	tables     []*table          // ascending by policy; replaced, never changed
+	weights    []Weight          // set by command, ascending by ID; replaced, never changed
 	history    []EpochRecord     // oldest first
 	view       *sheepdog.View    // of the present state; nil until asked for
 }
@@ -104,6 +105,10 @@ func (s *State) run(cmd Command) (next *State, refused []sheepdog.Partition, err
 		next, err = s.addTable(cmd.Table)
 	case cmd.Configure != nil:
 		next, err = s.configure(cmd.Configure)
+	case cmd.Refound != nil:
+		next, err = s.refound(cmd.Refound)
+	case cmd.Force != nil:
+		next, err = s.force(cmd.Force)
 	}
 	return next, nil, err
 }

@@ -55,16 +55,19 @@ func (d *dog) clusterShutdown() *cobra.Command {
 }
 
 func (d *dog) clusterRecover() *cobra.Command {
-	var force bool
-	cmd := &cobra.Command{Use: "recover {enable|disable|force}", Short: "Let recovery run, or pause it", ValidArgs: []string{"enable", "disable", "force"},
+	var force, dryRun bool
+	cmd := &cobra.Command{Use: "recover {enable|disable|force}", Short: "Let recovery run, pause it, or go on without nodes that are lost for ever", ValidArgs: []string{"enable", "disable", "force"},
 		Args: arguments(1, 1, "action: enable, disable or force"),
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
 			switch args[0] {
-			case "enable", "disable":
 			case "force":
-				return forceRecovery(ctx, c)
+				return d.forceRecovery(ctx, c, force, dryRun)
+			case "enable", "disable":
 			default:
 				return badArgument("Invalid command 'cluster recover %s'", args[0])
+			}
+			if dryRun {
+				return d.would(args[0] + " recovery")
 			}
 			if err := c.SetRecovery(ctx, args[0] == "enable"); err != nil {
 				return failed(err, "%s recovery", args[0])
@@ -75,23 +78,47 @@ func (d *dog) clusterRecover() *cobra.Command {
 			return d.print("Cluster recovery: " + args[0] + "\n")
 		})}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done, and lost")
 	return cmd
 }
 
-// forceRecovery refuses to serve without the nodes that have the last copies:
-// acknowledged writes would be lost in silence.
-func forceRecovery(ctx context.Context, c *api.Client) error {
-	cl, err := c.Cluster(ctx)
+// forceRecovery shows what is lost, asks, and has the cluster go on without the
+// nodes that are not here.
+func (d *dog) forceRecovery(ctx context.Context, c *api.Client, force, dryRun bool) error {
+	r, err := c.Force(ctx, &api.ForceRequest{DryRun: true})
 	if err != nil {
-		return failed(err, "get cluster information")
+		return forceFailed(ctx, c, err)
 	}
-	switch cl.State {
-	case api.StateRunning, api.StateHalted:
-		return fmt.Errorf("failed to execute request, Cluster is running/halted and cannot be force recovered")
-	case api.StateUnformatted:
-		return failed(sheepdog.ErrNotFormatted, "force recovery")
+	if !dryRun {
+		// The report before is talk; the one after is the result.
+		fmt.Fprint(d.stderr, show.Force(r))
+		if !force {
+			if err := d.confirm("The nodes that are lost can never come back into this cluster with their data."); err != nil {
+				return err
+			}
+		}
+		req := &api.ForceRequest{}
+		for _, n := range r.Lost {
+			req.GiveUp = append(req.GiveUp, n.ID)
+		}
+		if r, err = c.Force(ctx, req); err != nil {
+			return forceFailed(ctx, c, err)
+		}
 	}
-	return fmt.Errorf("The cluster cannot be forced: it goes on by itself once a quorum and a complete replica of all data are there. What it waits for would be lost. Start the missing nodes, see dog cluster info, or format it anew and restore a backup.")
+	if d.json() {
+		return d.document(r)
+	}
+	return d.print(show.Force(r))
+}
+
+// forceFailed keeps the words that scripts know for a cluster that runs.
+func forceFailed(ctx context.Context, c *api.Client, err error) error {
+	if errors.Is(err, sheepdog.ErrBusy) {
+		if cl, cerr := c.Cluster(ctx); cerr == nil && (cl.State == api.StateRunning || cl.State == api.StateHalted) {
+			return errors.New("failed to execute request, Cluster is running/halted and cannot be force recovered")
+		}
+	}
+	return failed(err, "force recovery")
 }
 
 func (d *dog) clusterCheck() *cobra.Command {

@@ -172,6 +172,13 @@ var givens = map[string]func(*apitest.Backend){
 		b.Events = append(b.Events, api.CheckEvent{Finding: &api.Finding{Kind: api.FindingLost, Object: "1.7", Detail: "2 blocks"}})
 		b.Summary.Found, b.Summary.Lost = b.Summary.Found+1, 1
 	},
+	"loss": func(b *apitest.Backend) {
+		b.Info.State = api.StateWaiting
+		b.Loss = &api.ForceReport{Survivors: b.NodeList[:1], Lost: b.NodeList[1:], Log: &api.LogEnd{Node: "127.0.0.1:7000", Index: 77, Term: 3, Time: day},
+			Partitions: 100, EmptyPartitions: 40, TotalPartitions: 65536, VDIs: []api.DamagedVDI{
+				{Name: "vm", VID: 0x7c2b25, Bytes: 12 << 20, Ranges: []api.DamagedPart{{Offset: 0, Length: 8 << 20, Old: true}, {Offset: 64 << 20, Length: 4 << 20}}},
+				{Name: "base", SnapshotID: 1, Tag: "gold", VID: 0x7c2b26, Bytes: 4 << 20, Ranges: []api.DamagedPart{{Offset: 4 << 20, Length: 4 << 20}}}}}
+	},
 	"locked": func(b *apitest.Backend) {
 		b.Locked = []api.Lock{{Name: "test", ID: 0x7c2b27, Node: 2, Addr: "127.0.0.1:7001"}, {Name: "clone1", ID: 0xc8f989, Node: 9}, {Name: "pool/vol", ID: 0xd242bd, Node: 3, Addr: "[fe80::1]:7000"}}
 	},

@@ -97,7 +97,7 @@ func (d *dog) followRecovery(ctx context.Context, c *api.Client) error {
 	if err != nil {
 		return failed(err, "get the node's status")
 	}
-	bar := d.progress(func(n uint64) string { return strconv.FormatUint(n, 10) + " objects" })
+	bar := d.progress(func(n uint64) string { return strconv.FormatUint(n, 10) + " partitions" })
 	defer bar.end()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -110,7 +110,8 @@ func (d *dog) followRecovery(ctx context.Context, c *api.Client) error {
 		if i < 0 {
 			return nil
 		}
-		bar.draw(behind[i].FinishedObjects, max(behind[i].TotalObjects, 1))
+		n := &behind[i]
+		bar.draw(uint64(n.TotalPartitions-n.PartitionsLeft), uint64(max(n.TotalPartitions, 1)))
 		select {
 		case <-ctx.Done():
 			return failed(context.Cause(ctx), "wait for recovery")

@@ -30,10 +30,13 @@ func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()
 		Meta: s.Meta, Disks: s.Disks, Port: s.Port, Bind: s.Bind, Advertise: s.Advertise, Zone: s.Zone,
 		LocalFile: s.LocalFile, Seeds: s.Seeds, NoSync: s.NoSync, Gateway: s.Gateway, VNodes: s.VNodes,
 		NearFull: s.NearFull, Full: s.Full, Reserve: s.Reserve,
-		NBDAddr: s.NBDAddr, NBDSocket: s.NBDSocket, NBDGroup: s.NBDGroup, RecoveryDelay: s.RecoveryDelay, Version: version, Logger: log, LogLevel: s.LogLevel,
+		NBDAddr: s.NBDAddr, NBDSocket: s.NBDSocket, NBDGroup: s.NBDGroup, RecoveryDelay: s.RecoveryDelay, ScrubEvery: s.ScrubEvery, Version: version, Logger: log, LogLevel: s.LogLevel,
 	}
 	if c.RecoveryDelay == 0 {
 		c.RecoveryDelay = -1 // none, where zero is the default
+	}
+	if c.ScrubEvery == 0 {
+		c.ScrubEvery = -1 // the same
 	}
 	c.Adopted = handover.Adopt(s.Kept, log)
 	if s.Store != nil {

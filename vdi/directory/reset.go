@@ -26,6 +26,19 @@ func (d *Directory) Clear() {
 	d.state.Load().clear()
 }
 
+// skippedTokens are left out by Skip: more than any cluster commits between the
+// last entry that its survivors have and its end.
+const skippedTokens = 1 << 32
+
+// Skip lets the tokens go on far above those that commits may have given that
+// are lost with their voters: a replica that survived may hold blocks with their
+// stamps, and the next coordinator's must be newer.
+func (d *Directory) Skip() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state.Load().lastToken += skippedTokens
+}
+
 // Reset empties the directory, counters and index included, as New made it: for
 // a node that leaves its cluster.
 func (d *Directory) Reset() {

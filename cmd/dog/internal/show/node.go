@@ -73,6 +73,9 @@ func Recovery(nodes []api.NodeRecovery, number func(*api.Node) int, raw bool) st
 
 // progress is in percent; a node that is listed is never shown as done.
 func progress(n *api.NodeRecovery) float64 {
+	if n.TotalPartitions > 0 { // known from the start, where objects are counted as they are met
+		return min(float64(n.TotalPartitions-n.PartitionsLeft)/float64(n.TotalPartitions)*100, 99.9)
+	}
 	if n.TotalObjects == 0 {
 		return 0
 	}

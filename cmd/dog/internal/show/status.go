@@ -106,6 +106,14 @@ func (s *Overall) done() (finished, total uint64) {
 }
 
 func (s *Overall) pace(last *Overall) {
+	for _, n := range s.Recovering {
+		if n.SecondsLeft != nil {
+			s.SecondsLeft = max(s.SecondsLeft, uint64(*n.SecondsLeft)+1)
+		}
+	}
+	if s.SecondsLeft > 0 {
+		return // the nodes know better
+	}
 	if last == nil || !s.At.After(last.At) {
 		return
 	}

@@ -31,6 +31,7 @@ type options struct {
 	recoveryDelay       time.Duration
 	nearFull, full      int
 	reserve             string
+	scrubEvery          time.Duration
 
 	paths    string
 	obsolete []string // options given that no longer mean anything
@@ -55,6 +56,8 @@ type Settings struct {
 	NBDGroup  string // that may open the socket; empty: none
 	// RecoveryDelay is the wait before data move in place of a lost node.
 	RecoveryDelay time.Duration
+	// ScrubEvery is the time in which all replicas are checked once; 0: they are not.
+	ScrubEvery time.Duration
 	// Store keeps descriptors for the next process, nil: none; Kept are those of
 	// the previous one. Both are set before the Runner runs.
 	Store          *Store
@@ -95,6 +98,7 @@ func command(o *options, version string, run func() error) *cobra.Command {
 	f.IntVar(&o.nearFull, "near-full", 85, "percent of the space in use at which the node is reported as nearly full")
 	f.IntVar(&o.full, "full", 95, "percent of the space in use at which new VDIs, clones and snapshots are refused")
 	f.StringVar(&o.reserve, "reserve", "64M", "space that writes leave free on every file system, so that deleting works")
+	f.DurationVar(&o.scrubEvery, "scrub-every", defaultScrubEvery, "time in which all replicas are verified and compared once in the background; 0: never")
 	f.StringVar(&o.nbd, "nbd", "", "address to serve NBD on, or none (default: 127.0.0.1, port 10809 plus the distance of -p from 7000)")
 	f.StringVar(&o.nbdSocket, "nbd-socket", "", "path of the unix socket of NBD (default: META/nbd.sock)")
 	f.StringVar(&o.nbdGroup, "nbd-group", "", "group that may open the unix socket of NBD, such as kvm (default: none)")
@@ -159,6 +163,10 @@ func (o *options) settings(fixed bool) (*Settings, error) {
 			return nil, err
 		}
 	}
+	if o.scrubEvery != 0 && (o.scrubEvery < minScrubEvery || o.scrubEvery > maxScrubEvery) {
+		return nil, fmt.Errorf("Invalid time between scrubs '%v': want 0s, or %v to %v", o.scrubEvery, minScrubEvery, maxScrubEvery)
+	}
+	s.ScrubEvery = o.scrubEvery
 	for _, parse := range []func(*Settings) error{o.parsePaths, o.parseAddresses, o.parseZone, o.parseCluster, o.parseNBD, o.parseSpace} {
 		if err := parse(s); err != nil {
 			return nil, err
@@ -272,6 +280,13 @@ func (o *options) parseCluster(s *Settings) error {
 
 // maxRecoveryDelay bounds --recovery-delay.
 const maxRecoveryDelay = 24 * time.Hour
+
+// Bounds of --scrub-every.
+const (
+	defaultScrubEvery = 14 * 24 * time.Hour
+	minScrubEvery     = time.Second
+	maxScrubEvery     = 10 * 366 * 24 * time.Hour
+)
 
 // maxSeeds bounds how many nodes -c gossip names.
 const maxSeeds = 1024

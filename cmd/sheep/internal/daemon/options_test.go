@@ -43,6 +43,7 @@ func TestSettings(t *testing.T) {
 		{"/m -p 65000 --nbd none --foreground", Settings{Port: 65000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, foreground: true}},
 		{"/m --nbd none --recovery-delay 1m", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, RecoveryDelay: time.Minute}},
 		{"/m --nbd none --near-full 50 --full 60 --reserve 1g", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, NearFull: 50, Full: 60, Reserve: 1 << 30}},
+		{"/m --nbd none --scrub-every 24h", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, ScrubEvery: 24 * time.Hour}},
 	} {
 		got, err := parse(t, strings.Fields(tt.args)...)
 		if err != nil {
@@ -54,6 +55,9 @@ func TestSettings(t *testing.T) {
 		}
 		if tt.want.Full == 0 {
 			tt.want.NearFull, tt.want.Full, tt.want.Reserve = 85, 95, 64<<20
+		}
+		if tt.want.ScrubEvery == 0 {
+			tt.want.ScrubEvery = 14 * 24 * time.Hour
 		}
 		tt.want.Meta, tt.want.log = "/m", logSettings{path: "/m/sheep.log", dst: "default"}
 		if !reflect.DeepEqual(*got, tt.want) {

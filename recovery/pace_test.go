@@ -1,0 +1,125 @@
+package recovery
+
+import (
+	"testing"
+	"time"
+)
+
+// paced is a Pace under a clock and load of the test's making.
+type paced struct {
+	*Pace
+	clock time.Time
+	done  Load
+}
+
+func newPaced() *paced {
+	p := &paced{clock: time.Unix(1000, 0)}
+	p.Pace = newPace(func() Load { return p.done })
+	p.now = func() time.Time { return p.clock }
+	return p
+}
+
+// guests work for a while at so many requests a second, of which each takes so
+// long.
+func (p *paced) guests(d time.Duration, rate int, each time.Duration) {
+	for end := p.clock.Add(d); p.clock.Before(end); {
+		p.clock = p.clock.Add(paceLook)
+		n := uint64(float64(rate) * paceLook.Seconds())
+		p.done.Requests += n
+		p.done.Spent += time.Duration(n) * each
+		p.Busy()
+	}
+}
+
+// move moves objects of a MiB that take so long, while guests work, and returns
+// what part of the time was pause.
+func (p *paced) move(n int, took time.Duration, rate int, each time.Duration) float64 {
+	var pause time.Duration
+	for range n {
+		p.Begin()
+		p.guests(took, rate, each)
+		d := max(p.end(1<<20, took), 0)
+		p.guests(d, rate, each)
+		pause += d
+	}
+	return pause.Seconds() / (pause.Seconds() + float64(n)*took.Seconds())
+}
+
+func TestPaceIsFreeWithoutGuests(t *testing.T) {
+	p := newPaced()
+	if pause := p.move(50, 100*time.Millisecond, 0, 0); pause != 0 {
+		t.Errorf("paused for %.2f of the time without any guest", pause)
+	}
+}
+
+// Guests that feel it get the way, down to half the speed and no further.
+func TestPaceGivesWay(t *testing.T) {
+	p := newPaced()
+	p.move(20, 100*time.Millisecond, 0, 0)
+	p.guests(5*time.Second, 1000, time.Millisecond)
+	p.move(60, 100*time.Millisecond, 600, 3*time.Millisecond)
+	if got := p.Share(); got != paceLeast {
+		t.Errorf("share %.2f while requests take three times as long, want %.2f", got, paceLeast)
+	}
+	if pause := p.move(50, 100*time.Millisecond, 600, 3*time.Millisecond); pause < 0.45 || pause > 0.55 {
+		t.Errorf("paused for %.2f of the time, want half", pause)
+	}
+	// The guests leave: full speed at once.
+	p.guests(time.Second, 0, 0)
+	if pause := p.move(10, 100*time.Millisecond, 0, 0); pause != 0 {
+		t.Errorf("paused for %.2f of the time after the guests had left", pause)
+	}
+}
+
+// Moving that is slow because of the guests is not slowed down again: the
+// measure is the speed without them.
+func TestPaceCountsFromTheFreeSpeed(t *testing.T) {
+	p := newPaced()
+	p.move(20, 100*time.Millisecond, 0, 0)
+	p.guests(5*time.Second, 1000, time.Millisecond)
+	p.move(60, 200*time.Millisecond, 600, 3*time.Millisecond)
+	if pause := p.move(50, 200*time.Millisecond, 600, 3*time.Millisecond); pause > 0.02 {
+		t.Errorf("paused for %.2f of the time, though moving takes twice as long as without guests", pause)
+	}
+}
+
+// Guests that do not feel it do not slow recovery down.
+func TestPaceTakesWhatGuestsDoNotNeed(t *testing.T) {
+	p := newPaced()
+	p.guests(5*time.Second, 1000, time.Millisecond)
+	p.move(20, 100*time.Millisecond, 0, 0)
+	p.guests(5*time.Second, 1000, time.Millisecond)
+	if pause := p.move(100, 100*time.Millisecond, 1000, time.Millisecond); pause > 0.02 {
+		t.Errorf("paused for %.2f of the time", pause)
+	}
+	p.move(60, 100*time.Millisecond, 600, 3*time.Millisecond)
+	p.move(60, 100*time.Millisecond, 900, 1100*time.Microsecond)
+	if got := p.Share(); got != 1 {
+		t.Errorf("share %.2f after the guests' requests became fast again", got)
+	}
+}
+
+func TestProgressTellsWhatIsLeft(t *testing.T) {
+	var p progress
+	start := time.Unix(1000, 0)
+	if got := p.get(start); got.Active() || got.Left >= 0 {
+		t.Errorf("before anything: %+v", got)
+	}
+	p.set(1000, 0, start)
+	if got := p.get(start.Add(time.Second)); got.Left >= 0 {
+		t.Errorf("nothing is done, but %v are left", got.Left)
+	}
+	p.moved.Add(77)
+	p.set(750, 5, start.Add(10*time.Second))
+	if got := p.get(start.Add(10 * time.Second)); got.Left != 30*time.Second || got.TotalPartitions != 1000 || got.Waiting != 5 || got.MovedBytes != 77 {
+		t.Errorf("a quarter took 10 s: %+v", got)
+	}
+	p.set(0, 0, start.Add(40*time.Second))
+	if got := p.get(start.Add(time.Hour)); got.Active() || got.Left != 0 || got.Elapsed != 40*time.Second {
+		t.Errorf("over: %+v", got)
+	}
+	p.set(3, 0, start.Add(2*time.Hour))
+	if got := p.get(start.Add(2 * time.Hour)); got.MovedBytes != 0 || got.TotalPartitions != 3 {
+		t.Errorf("the next begins with %+v", got)
+	}
+}
