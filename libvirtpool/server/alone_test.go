@@ -2,8 +2,6 @@ package server
 
 import (
 	"bytes"
-	"encoding/binary"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -406,27 +404,4 @@ func TestClusterErrorsReachTheClient(t *testing.T) {
 	if _, err := c.call(rpc.VolumeCreateXML, "p", noUUID, "<volume><name>x</name><capacity>1</capacity></volume>", 0); err == nil || err.Code != rpc.CodeFailed {
 		t.Errorf("no space: %v", err)
 	}
-}
-
-func FuzzSession(f *testing.F) {
-	f.Add(append(binary.BigEndian.AppendUint32(nil, 28), make([]byte, 24)...))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		w := start(t, nil)
-		w.pool("p", "v", 1<<10)
-		conn, err := net.Dial("unix", w.path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = conn.SetDeadline(time.Now().Add(testTimeout))
-		go func() { // ends when the connection does
-			buf := make([]byte, 4096)
-			for {
-				if _, err := conn.Read(buf); err != nil {
-					return
-				}
-			}
-		}()
-		_, _ = conn.Write(in)
-		conn.Close()
-	})
 }

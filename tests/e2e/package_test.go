@@ -35,7 +35,7 @@ func TestPackage(t *testing.T) {
 	if out := lab.Tool(t, "dpkg-deb", "-f", packages[0], "Package", "Version"); out != "Package: sheepdog\nVersion: 1.2.3\n" {
 		t.Errorf("%q", out)
 	}
-	for _, path := range []string{"usr/sbin/sheep", "usr/bin/dog", "lib/systemd/system/sheepdog.service", "etc/default/sheepdog", "var/lib/sheepdog",
+	for _, path := range []string{"usr/sbin/sheep", "usr/bin/dog", "lib/systemd/system/sheepdog.service", "usr/sbin/sheep-libvirt", "lib/systemd/system/sheep-libvirt.service", "etc/default/sheepdog", "var/lib/sheepdog",
 		"usr/share/man/man8/dog.8.gz", "usr/share/man/man8/dog-vdi-create.8.gz", "usr/share/bash-completion/completions/dog"} {
 		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
 			t.Error(err)

@@ -221,21 +221,21 @@ func (w *world) dog(args ...string) string {
 	return out
 }
 
-// client is virsh at one URI.
-type client struct {
+// virsh is the program at one URI.
+type virsh struct {
 	t   *testing.T
 	uri string
 }
 
 // try runs a command and returns what it says, also when it fails.
-func (c client) try(args ...string) (string, error) {
+func (c virsh) try(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "virsh", append([]string{"-q", "-c", c.uri}, args...)...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 
-func (c client) do(args ...string) string {
+func (c virsh) do(args ...string) string {
 	c.t.Helper()
 	out, err := c.try(args...)
 	if err != nil {
@@ -245,7 +245,7 @@ func (c client) do(args ...string) string {
 }
 
 // refused wants a command to fail with words in its error.
-func (c client) refused(words string, args ...string) {
+func (c virsh) refused(words string, args ...string) {
 	c.t.Helper()
 	if out, err := c.try(args...); err == nil || !strings.Contains(out, words) {
 		c.t.Errorf("virsh %s: want an error with %q, got %v\n%s", strings.Join(args, " "), words, err, out)

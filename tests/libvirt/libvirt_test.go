@@ -35,9 +35,9 @@ func (w *world) same(a, b string, n int64) {
 func TestStorageAlone(t *testing.T) {
 	need(t, "virsh", "qemu-img")
 	w := start(t)
-	first := client{t, "storage+unix:///system?socket=" + w.serve("a", "--listen-ro", filepath.Join(w.dir, "ro.sock"))}
-	second := client{t, "storage+unix:///system?socket=" + w.serve("b")}
-	reader := client{t, "storage+unix:///system?socket=" + filepath.Join(w.dir, "ro.sock")}
+	first := virsh{t, "storage+unix:///system?socket=" + w.serve("a", "--listen-ro", filepath.Join(w.dir, "ro.sock"))}
+	second := virsh{t, "storage+unix:///system?socket=" + w.serve("b")}
+	reader := virsh{t, "storage+unix:///system?socket=" + filepath.Join(w.dir, "ro.sock")}
 
 	first.do("pool-define-as", "images", "sheepdog", "--source-host", "localhost", "--source-name", "img")
 	first.do("pool-start", "images")
@@ -116,8 +116,8 @@ func TestInFrontOfLibvirtd(t *testing.T) {
 	need(t, "virsh", "libvirtd", "qemu-system-x86_64")
 	w := start(t)
 	daemon, lv := w.libvirtd()
-	direct := client{t, "qemu+unix:///system?socket=" + filepath.Join(lv, "run/libvirt-sock")}
-	c := client{t, "qemu+unix:///system?socket=" + w.serve("c", "--upstream", filepath.Join(lv, "run/libvirt-sock"))}
+	direct := virsh{t, "qemu+unix:///system?socket=" + filepath.Join(lv, "run/libvirt-sock")}
+	c := virsh{t, "qemu+unix:///system?socket=" + w.serve("c", "--upstream", filepath.Join(lv, "run/libvirt-sock"))}
 
 	c.do("pool-define-as", "dir", "dir", "--target", w.mkdir("pool"))
 	c.do("pool-start", "dir")
@@ -130,7 +130,7 @@ func TestInFrontOfLibvirtd(t *testing.T) {
 	if out := direct.do("pool-list", "--all"); strings.Contains(out, "images") {
 		t.Errorf("libvirtd itself knows\n%s", out)
 	}
-	storage := client{t, strings.Replace(c.uri, "qemu+", "storage+", 1)} // as virtqemud asks a storage daemon
+	storage := virsh{t, strings.Replace(c.uri, "qemu+", "storage+", 1)} // as virtqemud asks a storage daemon
 	if out := storage.do("pool-list", "--all"); !strings.Contains(out, "dir") || !strings.Contains(out, "images") {
 		t.Error(out)
 	}
@@ -139,6 +139,7 @@ func TestInFrontOfLibvirtd(t *testing.T) {
 	c.do("vol-create-as", "images", "base", "64M")
 	w.domains(c, direct)
 	w.copies(c)
+	w.goAPI(c, direct, filepath.Join(lv, "run/libvirt-sock"))
 
 	w.stop(daemon)
 	if out, err := c.try("list"); err == nil {
@@ -157,7 +158,7 @@ func TestInFrontOfLibvirtd(t *testing.T) {
 }
 
 // domains makes one with each form of a disk.
-func (w *world) domains(c, direct client) {
+func (w *world) domains(c, direct virsh) {
 	t := w.t
 	for name, form := range map[string][2]string{"by-pool": {"volume", "pool='images' volume='by-pool'"}, "by-protocol": {"network", "protocol='sheepdog' name='images/by-protocol'"}} {
 		c.do("vol-clone", "--pool", "images", "base", name)
@@ -204,7 +205,7 @@ func (w *world) domains(c, direct client) {
 }
 
 // doors are the other ways in which XML of domains goes in and comes out.
-func (w *world) doors(c, direct client) {
+func (w *world) doors(c, direct virsh) {
 	t := w.t
 	volume := "<source pool='images' volume='by-pool'/>"
 	shows := func(out string) {
@@ -242,7 +243,7 @@ func (w *world) doors(c, direct client) {
 }
 
 // blockcopy moves a running domain's disk from a file to the cluster.
-func (w *world) blockcopy(c client) {
+func (w *world) blockcopy(c virsh) {
 	c.do("vol-create-as", "dir", "moving", "8M")
 	c.do("vol-create-as", "images", "moved", "8M")
 	path := filepath.Join(w.dir, "moving.xml")
@@ -271,7 +272,7 @@ func (w *world) device(volume, target string) string {
 }
 
 // copies clones volumes between the kinds of pools.
-func (w *world) copies(c client) {
+func (w *world) copies(c virsh) {
 	w.t.Helper()
 	const n = 3_000_001
 	raw := w.file("copied", n)

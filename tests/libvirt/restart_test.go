@@ -64,7 +64,7 @@ func (w *world) count() int {
 }
 
 // counts waits until the guest has written something new.
-func (w *world) counts(c client) {
+func (w *world) counts(c virsh) {
 	w.t.Helper()
 	before := w.count()
 	w.eventually(time.Minute, "the guest writes", func() error {
@@ -108,7 +108,7 @@ func TestRestartUnderAGuest(t *testing.T) {
 	}
 	w.format()
 	_, lv := w.libvirtd()
-	c := client{t, "qemu+unix:///system?socket=" + w.serve("c", "--upstream", filepath.Join(lv, "run/libvirt-sock"))}
+	c := virsh{t, "qemu+unix:///system?socket=" + w.serve("c", "--upstream", filepath.Join(lv, "run/libvirt-sock"))}
 	serial := w.startCounting(c)
 	w.counts(c)
 
@@ -165,7 +165,7 @@ func TestRestartUnderAGuest(t *testing.T) {
 }
 
 // startCounting starts the guest and returns where its serial port goes.
-func (w *world) startCounting(c client) (serial string) {
+func (w *world) startCounting(c virsh) (serial string) {
 	w.t.Helper()
 	c.do("pool-define-as", "images", "sheepdog", "--source-host", "localhost", "--source-name", "images")
 	c.do("pool-start", "images")
