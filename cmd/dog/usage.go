@@ -61,7 +61,7 @@ func optionLine(out io.Writer, f *pflag.Flag) {
 	if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" && f.DefValue != "0s" && !strings.Contains(text, "default") {
 		text += " (default " + f.DefValue + ")"
 	}
-	fmt.Fprintf(out, "  %-24s%s\n", name, strings.TrimSpace(text))
+	fmt.Fprintf(out, "  %-23s %s\n", name, strings.TrimSpace(text))
 }
 
 // subcommands lists the third words of a command that has them.
