@@ -70,6 +70,11 @@ func (w configWatcher) StoreConfiguration(index uint64, c raft.Configuration) {
 	w.committed()
 }
 
+// noPipeline has Raft wait for the answer to each batch before it sends the next.
+// With its pipeline, a leader that loses its office in the answer to one request
+// may wait for ever to send another, and heartbeats in its old term go on.
+const noPipeline = 1
+
 // newConsensus starts Raft. Its FSM is called before this returns.
 func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, suspect func(sheepdog.NodeID, error), office func(*office)) (*consensus, error) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -81,6 +86,7 @@ func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, suspec
 	c.streams = newRaftStreams(o, id, suspect)
 	c.transport = newPatientTransport(ctx, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.streams, MaxPool: raftPool, Timeout: raftTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
+		MaxRPCsInFlight: noPipeline,
 	}), o.Timing.Reconcile)
 	notify := make(chan bool, 16)
 	r, err := raft.NewRaft(c.config(notify, logger), configWatcher{f, c.transport.configured, func() { kick(c.herald.wake) }}, st.logs, st.stable, st.snaps, c.transport)
