@@ -58,6 +58,8 @@ type reply struct {
 	Addr   string          `json:"addr,omitempty"`
 	Index  uint64          `json:"index,omitempty"`
 	Member sheepdog.Member `json:"member,omitzero"`
+	// Membership of a lease: that of the leader's view which lists the node.
+	Membership membership `json:"membership,omitempty"`
 	// Standing is the answer to methodStanding.
 	Standing *Standing `json:"standing,omitempty"`
 }

@@ -33,7 +33,10 @@ import (
 //
 // A node that is listed again between LeaseOver and the commit of what it let
 // through may have got a new lease: commands are bound to the membership that
-// was in force when they passed the gate (entry.Membership).
+// was in force when they passed the gate (entry.Membership). One that is listed
+// again after that commit does not use a new lease before it has applied the view
+// that lists it, and with that the commit: its own view may be the one before all
+// that, in which it was a member as well.
 //
 // Only the lengths of intervals measured by two clocks are compared; the margin
 // covers a difference in speed of a twentieth and more.
@@ -186,13 +189,19 @@ func (c *Cluster) suspectLeader(err error) {
 	}
 }
 
-// renew asks once. The lease counts from before the request was sent.
+// renew asks once. The lease counts from before the request was sent, and only
+// once this node has applied the membership for which it was granted: one that was
+// away and is listed again must know first what was let through meanwhile.
 func (c *Cluster) renew() error {
 	ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timing.Lease/2)
 	defer cancel()
 	sent := c.opts.Clock()
-	if _, err := c.askLeader(ctx, methodRenew, message{Ref: c.selfRef()}); err != nil {
+	r, err := c.askLeader(ctx, methodRenew, message{Ref: c.selfRef()})
+	if err != nil {
 		return err
+	}
+	if err := c.pub.until(ctx, func(s *snapshotOfState) bool { return s.membership >= r.Membership }); err != nil {
+		return fmt.Errorf("follow the leader to the membership of the lease: %w", err)
 	}
 	c.lease.extend(sent + c.opts.Timing.Lease)
 	return nil
@@ -207,5 +216,8 @@ func (c *Cluster) handleRenew(ctx context.Context, m message) (any, error) {
 	if err := off.prover.leads(ctx); err != nil {
 		return nil, err
 	}
-	return nil, off.grant(m.Ref, c.pub.view, c.opts.Clock, c.opts.Timing.Lease)
+	if err := off.grant(m.Ref, c.pub.view, c.opts.Clock, c.opts.Timing.Lease); err != nil {
+		return nil, err
+	}
+	return reply{Membership: c.pub.current.Load().membership}, nil // read after the view that lists the node
 }

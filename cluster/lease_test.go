@@ -108,6 +108,38 @@ func (w *world) leaseRound(change string, shift time.Duration) {
 	w.settle()
 }
 
+// A node wakes up, is listed again, and gets a lease, before it has applied that it
+// was not listed for a while and what was let through meanwhile. In the view that
+// it still has it is a member: with the lease it went on coordinating a VDI that
+// had got another coordinator, and answered reads with what was there before.
+// (Found by tests/chaos, TestPauseOfTheCoordinator.)
+func TestLeaseWaitsUntilTheNodeHasCaughtUp(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		l, victim := w.leader(), w.follower()
+		hold := make(chan struct{})
+		release := sync.OnceFunc(func() { close(hold) })
+		defer release()
+		victim.machine.mu.Lock()
+		victim.machine.hold = hold
+		victim.machine.mu.Unlock()
+		w.propose(l.n, "held at one node")
+		remove := state.Change{Remove: []state.MemberRef{victim.ref()}, Confirmed: []state.MemberRef{l.ref()}}
+		if _, err := l.ProposeState(w.ctx(time.Second), state.Command{Change: &remove}); err != nil {
+			t.Fatal(err)
+		}
+		epoch := l.View().Epoch
+		w.eventually(3*time.Second, "listed again", func() bool { return l.View().Epoch > epoch && listed(l.View(), victim.ref()) })
+		time.Sleep(2 * l.opts.Timing.Lease)
+		if victim.LeaseValid() {
+			t.Error("it has a lease while its view is an old one")
+		}
+		release()
+		w.eventually(time.Second, "lease", victim.LeaseValid)
+		w.settle()
+	})
+}
+
 func TestLeaseOverOfAMemberOrAtAFollower(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.formatted(3)

@@ -19,6 +19,7 @@ import (
 
 // logMachine remembers every command that was applied.
 type logMachine struct {
+	hold    chan struct{} // Apply waits until it is closed
 	mu      sync.Mutex
 	applied []string
 	resets  int
@@ -27,6 +28,12 @@ type logMachine struct {
 }
 
 func (m *logMachine) Apply(_ uint64, kind string, body []byte) ([]byte, error) {
+	m.mu.Lock()
+	hold := m.hold
+	m.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if kind == "refuse" {
