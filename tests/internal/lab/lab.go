@@ -108,8 +108,8 @@ func (l *Lab) End() {
 			log, _ := os.ReadFile(filepath.Join(l.Meta(s), "sheep.log"))
 			l.TB.Logf("log of sheep on port %d:\n%s%s", s.Port, Tail(out), Tail(log))
 		}
-		l.keep()
 	}
+	l.keep()
 	for _, dir := range slices.Backward(l.mounts) {
 		if err := unmount(dir); err != nil {
 			l.TB.Errorf("unmount %s: %v", dir, err)
@@ -123,7 +123,7 @@ func (l *Lab) End() {
 	unnote("dir", l.Dir)
 }
 
-// keep copies the logs of a failed test to $LAB_KEEP, for a longer look.
+// keep copies the logs to $LAB_KEEP, for a longer look.
 func (l *Lab) keep() {
 	to := os.Getenv("LAB_KEEP")
 	if to == "" {
