@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -52,8 +53,28 @@ func (l *Lab) CutPower(all ...*Sheep) {
 	l.Kill(all...)
 	for _, s := range all {
 		Tool(l.TB, "umount", l.Meta(s))
+		l.released(l.Image(s))
 		Tool(l.TB, "mount", "-o", "loop", l.Image(s), l.Meta(s))
 	}
+}
+
+// released waits until no loop device has an image. The namespaces of mounts of
+// processes that were killed end a moment after them; while one has the file
+// system, mounting the image means that one again, dead as it is.
+func (l *Lab) released(image string) {
+	l.TB.Helper()
+	l.Eventually(10*time.Second, "loop device of "+image+" is free", func() error {
+		loops, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+		if err != nil {
+			return err
+		}
+		for _, file := range loops {
+			if b, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(b)) == image {
+				return fmt.Errorf("%s has it", file)
+			}
+		}
+		return nil
+	})
 }
 
 // unmount waits for the last users of a file system, which may just have been

@@ -17,6 +17,7 @@ import (
 // qemu-storage-daemon exports as a file, under a loop device and a file system.
 type FaultyDisk struct {
 	tb   testing.TB
+	lab  *Lab
 	dir  string // that the file system is mounted on
 	conn net.Conn
 	qmp  *json.Decoder
@@ -54,7 +55,7 @@ func (l *Lab) GiveFaultyDisk(dir string, size int64) *FaultyDisk {
 	if err != nil {
 		l.TB.Fatal(err)
 	}
-	d := &FaultyDisk{tb: l.TB, dir: dir, conn: conn, qmp: json.NewDecoder(conn)}
+	d := &FaultyDisk{tb: l.TB, lab: l, dir: dir, conn: conn, qmp: json.NewDecoder(conn)}
 	l.TB.Cleanup(func() { conn.Close() })
 	var hello any
 	if err := d.qmp.Decode(&hello); err != nil {
@@ -165,6 +166,7 @@ func (d *FaultyDisk) Remount() {
 	d.tb.Helper()
 	source := d.dir + ".faulty.fuse"
 	Tool(d.tb, "umount", d.dir)
+	d.lab.released(source)
 	Tool(d.tb, "mount", "-o", "loop", source, d.dir)
 }
 
