@@ -86,7 +86,7 @@ func (d *Disk) saveSpace() error {
 	if err != nil {
 		return diskError("save the map of free space", err)
 	}
-	_, err = f.WriteAt(encodeSpace(d.store, lsn(d.journal.applied.Load()), d.volumes.order), 0)
+	_, err = f.WriteAt(encodeSpace(d.store, lsn(d.journal.applied.Load()), d.volumes.all()), 0)
 	if err == nil && !d.opts.NoSync {
 		err = errors.Join(f.Sync(), d.opts.files.SyncDir(d.opts.Meta))
 	}
@@ -178,12 +178,12 @@ func (d *Disk) takeSpace(last lsn) (bool, error) {
 }
 
 func (d *Disk) applySpace(used map[diskID][]uint64) bool {
-	for _, v := range d.volumes.order {
+	for _, v := range d.volumes.all() {
 		if len(used[v.id]) != 2*len(v.space.used) {
 			return false
 		}
 	}
-	for _, v := range d.volumes.order {
+	for _, v := range d.volumes.all() {
 		n := len(v.space.used)
 		v.space.restore(used[v.id][:n], used[v.id][n:])
 	}

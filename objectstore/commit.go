@@ -1,6 +1,12 @@
 package objectstore
 
-import "sync"
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"sheepdog"
+)
 
 // task is one entry on its way into the log and the map.
 type task struct {
@@ -75,6 +81,7 @@ func (d *Disk) commit(c *call) {
 func (d *Disk) commitGroup() {
 	q := &d.committer
 	first, finished := q.take(d.journal.segLen - 1)
+	q.group = slices.DeleteFunc(q.group, d.lostOnTheWay)
 	d.commitTasks(first.structural)
 	for _, c := range finished {
 		c.done = true
@@ -122,8 +129,27 @@ func (q *committer) takeCall(c *call, room *groupRoom) bool {
 	return true
 }
 
+// lostOnTheWay fails a task whose data are on a disk that failed since: so
+// nothing gets there once LoseDisk looks.
+func (d *Disk) lostOnTheWay(t *task) bool {
+	if t.e.kind != entryExtent {
+		return false
+	}
+	for _, r := range t.e.runs {
+		if v := d.volumes.find(r.at.disk()); v == nil || v.failed.Load() {
+			*t.err = fmt.Errorf("disk %d failed: %w", r.at.disk(), sheepdog.ErrIO)
+			d.volumes.free(t.e.runs)
+			return true
+		}
+	}
+	return false
+}
+
 func (d *Disk) commitTasks(structural bool) {
 	q := &d.committer
+	if len(q.group) == 0 {
+		return
+	}
 	q.entries, q.data = q.entries[:0], q.data[:0]
 	for _, t := range q.group {
 		q.entries = append(q.entries, &t.e)

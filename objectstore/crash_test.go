@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ type crashRig struct {
 	may map[rigBlock][][]byte
 	// unsure are blocks of writes that failed: they may or may not have been done.
 	unsure map[rigBlock]bool
+	second string // a disk that is plugged and unplugged; empty: none
 	// trace is what was done, for when it goes wrong.
 	trace []rigStep
 }
@@ -143,6 +145,8 @@ func (g *crashRig) step() error {
 	case k == 7:
 		g.d.kick()
 		return nil
+	case k == 8 && g.second != "":
+		return g.swapDisk()
 	}
 	ops := make([]sheepdog.Op, 1+g.r.IntN(3))
 	for i := range ops {
@@ -159,6 +163,29 @@ func (g *crashRig) step() error {
 		})
 	}
 	return errors.Join(errs...)
+}
+
+// swapDisk plugs the second disk in or unplugs one of the two.
+func (g *crashRig) swapDisk() error {
+	disks, err := g.d.Disks()
+	if err != nil {
+		return err
+	}
+	dir := g.second
+	if len(disks) == 1 {
+		if disks[0].Dir == dir {
+			dir = g.opts.Disks[0]
+		}
+		err = g.d.Plug(dir)
+	} else {
+		dir = disks[g.r.IntN(2)].Dir
+		err = g.d.Unplug(dir)
+	}
+	g.tell(fmt.Sprintf("swap disk %s of %d: %v", dir, len(disks), err), nil)
+	if errors.Is(err, sheepdog.ErrNoSpace) {
+		return nil
+	}
+	return err
 }
 
 // stamps of the last values, kept apart from the store's.
@@ -406,6 +433,27 @@ func TestPowerLoss(t *testing.T) {
 			}
 			g.open()
 			g.verify("after a clean close")
+			g.abandon()
+		})
+	}
+}
+
+// TestPowerLossWhileDisksChange is TestPowerLoss with disks that are plugged and
+// unplugged.
+func TestPowerLossWhileDisksChange(t *testing.T) {
+	for seed := range uint64(8 * *crashes) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			g := newCrashRig(t, 5000+seed)
+			g.second = filepath.Join(g.opts.Meta, "b")
+			g.opts.Disks = []string{filepath.Join(g.opts.Meta, "obj")}
+			for round := range 6 {
+				g.runUntilDead(1 + g.r.IntN(300))
+				g.abandon()
+				g.files.losePower(g.r)
+				g.open()
+				g.verify(fmt.Sprintf("seed %d round %d", 5000+seed, round))
+			}
 			g.abandon()
 		})
 	}

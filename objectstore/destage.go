@@ -359,7 +359,7 @@ func (d *Disk) retire(last generation, upto lsn) error {
 
 // trim gives unused space back when there is much of it.
 func (d *Disk) trim() error {
-	for _, v := range d.volumes.order {
+	for _, v := range d.volumes.all() {
 		if v.failed.Load() {
 			continue
 		}

@@ -32,6 +32,10 @@ type Disk struct {
 	maxDirtyBytes int64
 	freedBlocks   atomic.Int64 // that wait for a destage
 
+	plugMu   sync.Mutex // one change of the disks at a time
+	nextDisk diskID     // guarded by plugMu once the store is open
+	layout   format
+
 	destageMu  sync.Mutex        // one destage at a time; guards what the metadata store has:
 	tombstones map[objectKey]lsn // the last drop of objects that the log may have entries of
 	checkpoint checkpoint

@@ -47,16 +47,15 @@ func (d *Disk) Usage() (sheepdog.Usage, error) {
 	}
 	defer d.end()
 	u := sheepdog.Usage{Used: d.volumes.usedBlocks()*blockSize + d.journal.allocated() + d.meta.Size()}
-	for _, v := range d.volumes.order {
-		if v.failed.Load() {
+	for _, v := range d.volumes.all() {
+		if !v.takes() {
 			continue
 		}
-		_, free, err := v.fs.Space(v.dir)
+		free, err := v.freeBytes()
 		if err != nil {
-			return u, diskError("space of "+v.dir, err)
+			return u, err
 		}
-		free += v.space.slackBlocks() * blockSize
-		u.Free += free - min(free, v.quota.reserve)
+		u.Free += free
 	}
 	return u, nil
 }

@@ -308,7 +308,7 @@ func TestFailingDisk(t *testing.T) {
 			t.Fatalf("object %d: %v", i, err) // the other disk takes it
 		}
 	}
-	for _, v := range u.d.volumes.order {
+	for _, v := range u.d.volumes.all() {
 		if v.failed.Load() {
 			failed++
 		}

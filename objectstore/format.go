@@ -69,6 +69,7 @@ func decodeFormat(b []byte) (format, error) {
 //	 8 store(8)
 //	16 CRC-32C(4) of all before
 const (
+	diskLabel    = "disk"     // name of the file
 	labelMagic   = 0x4b444453 // "SDDK"
 	labelVersion = 1
 	labelLen     = 20

@@ -23,7 +23,8 @@ type journal struct {
 	segLen  uint32 // blocks of a segment, header included
 	maxSegs int
 	noSync  bool
-	kick    func() // asks for a destage
+	kick    func()      // asks for a destage
+	broken  func(error) // told when the log stops for good; may be nil
 
 	// Owned by the holder of the commit role.
 	next   lsn        // of the next entry
@@ -111,6 +112,9 @@ func (j *journal) fail(err error) error {
 	defer j.mu.Unlock()
 	if j.failure == nil {
 		j.failure = fmt.Errorf("store is out of service until it is opened again: %w", err)
+		if j.broken != nil {
+			j.broken(j.failure)
+		}
 	}
 	j.cond.Broadcast()
 	return j.failure

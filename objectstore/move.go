@@ -29,7 +29,7 @@ func (d *Disk) moveAll(saved []*savedPile) ([]*savedPile, error) {
 			errs = append(errs, fmt.Errorf("destage object %s: no disk works: %w", s.p.id, sheepdog.ErrIO))
 		}
 	}
-	for _, v := range d.volumes.order {
+	for _, v := range d.volumes.all() {
 		for part := range slices.Chunk(byVolume[v], copyBlocks) {
 			if err := d.movePart(v, part); err != nil {
 				errs = append(errs, fmt.Errorf("destage: %w", err))
@@ -68,17 +68,15 @@ func (d *Disk) movePart(v *volume, part []moveRef) error {
 		return err
 	}
 	var errs []error
-	for _, v := range append([]*volume{v}, d.volumes.order...) {
-		if v.failed.Load() {
+	for _, v := range append([]*volume{v}, d.volumes.all()...) {
+		if !v.enter() {
 			continue
 		}
-		runs, err := v.allocate(uint64(len(part)))
+		runs, err := v.place(buf)
+		v.leave()
 		if err == nil {
-			if err = writeRuns(v, runs, buf); err == nil {
-				setPlaces(part, runs)
-				return nil
-			}
-			v.free(runs)
+			setPlaces(part, runs)
+			return nil
 		}
 		errs = append(errs, err)
 	}

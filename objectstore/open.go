@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 
 	"sheepdog"
 )
@@ -27,10 +29,11 @@ func Open(opts Options) (*Disk, error) {
 		kicks:         make(chan struct{}, 1),
 		tombstones:    make(map[objectKey]lsn),
 		dirty:         dirtySet{piles: make(map[*pile]struct{})},
-		volumes:       volumes{byID: make(map[diskID]*volume), noSync: opts.NoSync},
+		volumes:       volumes{noSync: opts.NoSync},
 		metaQuota:     quota{fs: opts.files, dir: opts.Meta, reserve: uint64(opts.ReserveBytes) / 2},
 	}
 	d.journal.init()
+	d.journal.broken = opts.OnFailed
 	if err := d.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), d.release())
 	}
@@ -54,7 +57,7 @@ func (d *Disk) open() error {
 	if err != nil {
 		return err
 	}
-	d.store = f.store
+	d.store, d.layout = f.store, f
 	if d.meta, err = o.openMeta(filepath.Join(o.Meta, "meta"), o.NoSync, o.Logger); err != nil {
 		return err
 	}
@@ -68,7 +71,30 @@ func (d *Disk) open() error {
 	if err := d.openDisks(f); err != nil {
 		return err
 	}
-	return d.recover(f, ck)
+	if err := d.recover(f, ck); err != nil {
+		return err
+	}
+	return d.loseMissing()
+}
+
+// loseMissing gives up what is on disks that are left out, so that other
+// replicas replace it. Should such a disk come back, what was not replaced by
+// then counts again.
+func (d *Disk) loseMissing() error {
+	known, err := d.readDisks()
+	if err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		if known[id].weight == 0 || d.volumes.find(id) != nil {
+			continue
+		}
+		d.log.Error("what a missing disk held is fetched from other nodes", "disk", known[id].path)
+		if err := d.sweep(id, lose); err != nil {
+			return fmt.Errorf("lose missing disk %s: %w", known[id].path, err)
+		}
+	}
+	return nil
 }
 
 func (d *Disk) readCheckpoint() (checkpoint, error) {
@@ -129,6 +155,8 @@ func (d *Disk) readTombstones() error {
 // diskRecord is what the metadata store has of a disk.
 //
 //	version(1) weight(8) path
+//
+// A weight of 0 is of a disk that was unplugged: its id stays taken.
 type diskRecord struct {
 	weight uint64
 	path   string
@@ -163,7 +191,7 @@ func (d *Disk) openDisks(f format) error {
 	for id := range known {
 		next = max(next, id+1)
 	}
-	for _, dir := range d.opts.Disks {
+	for _, dir := range d.withPlugged(known) {
 		id, labelled, err := d.readLabel(dir)
 		switch {
 		case errors.Is(err, sheepdog.ErrIO):
@@ -175,6 +203,8 @@ func (d *Disk) openDisks(f format) error {
 			if err := d.openDisk(f, id, dir, known); err != nil {
 				return err
 			}
+		case wasUnplugged(known, dir):
+			d.log.Warn("disk was unplugged and is left out; plug it again to use it", "disk", dir)
 		case isKnown(known, dir):
 			d.log.Error("disk has lost its label, perhaps it is not mounted; it is left out", "disk", dir)
 		default:
@@ -186,19 +216,45 @@ func (d *Disk) openDisks(f format) error {
 			return err
 		}
 	}
-	if len(d.volumes.order) == 0 {
+	d.nextDisk = max(next+diskID(len(fresh)), 1)
+	if len(d.volumes.all()) == 0 {
 		return fmt.Errorf("no disk of %v works: %w", d.opts.Disks, sheepdog.ErrIO)
 	}
 	return nil
 }
 
+// withPlugged is the disks that Open was told of and those plugged in later.
+func (d *Disk) withPlugged(known map[diskID]diskRecord) []string {
+	dirs := slices.Clone(d.opts.Disks)
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		r := known[id]
+		same := func(dir string) bool { return filepath.Clean(dir) == r.path }
+		if r.weight > 0 && !slices.ContainsFunc(dirs, same) {
+			dirs = append(dirs, r.path)
+		}
+	}
+	return dirs
+}
+
 func isKnown(known map[diskID]diskRecord, dir string) bool {
 	for _, r := range known {
-		if r.path == filepath.Clean(dir) {
+		if r.path == filepath.Clean(dir) && r.weight > 0 {
 			return true
 		}
 	}
 	return false
+}
+
+// wasUnplugged reports whether the last that is known of a directory is that it
+// was unplugged.
+func wasUnplugged(known map[diskID]diskRecord, dir string) bool {
+	last, weight := -1, uint64(1)
+	for id, r := range known {
+		if r.path == filepath.Clean(dir) && int(id) > last {
+			last, weight = int(id), r.weight
+		}
+	}
+	return weight == 0
 }
 
 func (d *Disk) readDisks() (map[diskID]diskRecord, error) {
@@ -223,7 +279,7 @@ func (d *Disk) readLabel(dir string) (id diskID, labelled bool, err error) {
 	if err := d.opts.files.MkdirAll(dir); err != nil {
 		return 0, false, diskError("make "+dir, err)
 	}
-	name := filepath.Join(dir, "disk")
+	name := filepath.Join(dir, diskLabel)
 	b, err := readSmall(d.opts.files, name)
 	if err != nil || b == nil {
 		return 0, false, err
@@ -236,17 +292,17 @@ func (d *Disk) readLabel(dir string) (id diskID, labelled bool, err error) {
 
 // addDisk labels a new disk before the metadata store learns of it.
 func (d *Disk) addDisk(f format, id diskID, dir string, known map[diskID]diskRecord) error {
-	if err := writeSmall(d.opts.files, filepath.Join(dir, "disk"), encodeLabel(d.store, id)); err != nil {
+	if err := writeSmall(d.opts.files, filepath.Join(dir, diskLabel), encodeLabel(d.store, id)); err != nil {
 		return err
 	}
 	return d.openDisk(f, id, dir, known)
 }
 
 func (d *Disk) openDisk(f format, id diskID, dir string, known map[diskID]diskRecord) error {
-	if d.volumes.byID[id] != nil {
-		return fmt.Errorf("disk %s is a copy of %s: %w", dir, d.volumes.byID[id].dir, sheepdog.ErrInvalid)
+	if d.volumes.find(id) != nil {
+		return fmt.Errorf("disk %s is a copy of %s: %w", dir, d.volumes.find(id).dir, sheepdog.ErrInvalid)
 	}
-	v := &volume{id: id, dir: dir, store: d.store, fs: d.opts.files, space: newSpace(f.fileBlocks)}
+	v := &volume{id: id, dir: dir, store: d.store, fs: d.opts.files, space: newSpace(f.fileBlocks), onFailed: d.diskFailed}
 	v.quota = quota{fs: d.opts.files, dir: dir, reserve: uint64(d.opts.ReserveBytes)}
 	err := v.open()
 	var total uint64

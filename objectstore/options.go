@@ -36,6 +36,12 @@ type Options struct {
 	// Logger hears of damage and of disks that fail. Default: slog.Default().
 	Logger *slog.Logger
 
+	// OnDiskFailed is told once of a disk that failed to keep data, by its
+	// directory: have LoseDisk called. OnFailed is told once why the store is out
+	// of service for good. Neither may block or call the store.
+	OnDiskFailed func(dir string, err error)
+	OnFailed     func(err error)
+
 	// Seams for tests.
 	files    fileSystem
 	openMeta func(dir string, noSync bool, log *slog.Logger) (metadata, error)

@@ -1,7 +1,7 @@
 package objectstore
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"hash/crc32"
 	"slices"
@@ -32,28 +32,31 @@ func (d *Disk) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheep
 		states[i] = slots[i].state
 	}
 	bad, err := d.readSlots(slots, buf)
-	if err != nil {
-		return fmt.Errorf("read object %s: %w", obj, err)
-	}
 	if len(bad) > 0 {
-		return d.badBlocks(obj, start, bad)
+		return d.badBlocks(obj, start, bad, err)
 	}
 	return nil
 }
 
-func (d *Disk) badBlocks(obj sheepdog.ObjectID, start sheepdog.BlockNo, bad []int) error {
+// badBlocks reports blocks that are rotten, or, with an error, cannot be read:
+// another replica must serve and mend them either way.
+func (d *Disk) badBlocks(obj sheepdog.ObjectID, start sheepdog.BlockNo, bad []int, ioErr error) error {
 	e := &sheepdog.BadBlocksError{Object: obj}
 	for _, i := range bad {
 		e.Blocks = append(e.Blocks, start+sheepdog.BlockNo(i))
 	}
-	d.log.Warn("blocks failed their checksum", "object", obj, "blocks", e.Blocks)
+	if ioErr != nil {
+		d.log.Error("blocks cannot be read", "object", obj, "blocks", e.Blocks, "error", ioErr)
+	} else {
+		d.log.Warn("blocks failed their checksum", "object", obj, "blocks", e.Blocks)
+	}
 	return e
 }
 
-// readSlots fills buf and lists the slots whose bytes are bad; those are zeros.
-// Blocks in a row are read by one call, before any of them is verified.
+// readSlots fills buf and lists the slots whose bytes are bad or cannot be read;
+// those are zeros. Blocks in a row are read by one call, before any of them is
+// verified, and one by one if that fails. The error is the first of the disks.
 func (d *Disk) readSlots(slots []slot, buf []byte) (bad []int, err error) {
-	var ioErr error
 	for i := 0; i < len(slots); {
 		if slots[i].state != sheepdog.Data {
 			clear(buf[i*blockSize:][:blockSize])
@@ -61,15 +64,25 @@ func (d *Disk) readSlots(slots []slot, buf []byte) (bad []int, err error) {
 			continue
 		}
 		n := rowLength(slots[i:])
-		if err := d.readRow(slots[i].at, buf[i*blockSize:][:n*blockSize]); err != nil {
-			clear(buf[i*blockSize:][:n*blockSize])
-			ioErr = errors.Join(ioErr, err)
-		} else {
-			bad = verify(slots, buf, i, n, bad)
+		rerr := d.readRow(slots[i].at, buf[i*blockSize:][:n*blockSize])
+		for j := i; rerr != nil && j < i+n; j++ {
+			if d.readRow(slots[j].at, buf[j*blockSize:][:blockSize]) != nil {
+				rot(buf[j*blockSize:][:blockSize], slots[j].crc)
+			}
 		}
+		bad = verify(slots, buf, i, n, bad)
+		err = cmp.Or(err, rerr)
 		i += n
 	}
-	return bad, ioErr
+	return bad, err
+}
+
+// rot makes the bytes of a block that could not be read fail its checksum.
+func rot(b []byte, crc uint32) {
+	clear(b)
+	if crc32.Checksum(b, castagnoli) == crc {
+		b[0] = 1
+	}
 }
 
 func verify(slots []slot, buf []byte, i, n int, bad []int) []int {

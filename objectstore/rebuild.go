@@ -84,7 +84,7 @@ func (r *replayer) prepare(p *pile, e *entry) {
 // to, and those of dirty piles as memory has them. What dirty piles have
 // replaced stays in use until they are committed.
 func (r *replayer) rebuildSpace() error {
-	for _, v := range r.d.volumes.order {
+	for _, v := range r.d.volumes.all() {
 		v.space.clear()
 	}
 	if err := r.markStored(); err != nil {
@@ -95,7 +95,7 @@ func (r *replayer) rebuildSpace() error {
 			return err
 		}
 	}
-	for _, v := range r.d.volumes.order {
+	for _, v := range r.d.volumes.all() {
 		v.space.assumeSlack()
 		v.markDirty()
 	}
@@ -163,7 +163,7 @@ func (r *replayer) markPile(p *pile) error {
 // mark notes that a block is in use. Blocks of disks and files that are missing
 // are errors of whoever reads them.
 func (r *replayer) mark(at place) error {
-	v := r.d.volumes.byID[at.disk()]
+	v := r.d.volumes.find(at.disk())
 	if v == nil || at.block() >= v.space.blocks() {
 		return nil
 	}

@@ -23,6 +23,8 @@ type simFiles struct {
 	fault func(op, name string) error
 	limit int64 // bytes of the file system
 	fake  int64 // bytes that something else takes
+	// unreadable are blocks of extent files that cannot be read.
+	unreadable map[int64]bool
 }
 
 type simFile struct {
@@ -169,6 +171,9 @@ func (f *simFile) ReadAt(p []byte, off int64) (int, error) {
 	clear(p)
 	for n := 0; n < len(p); {
 		no, at := (off+int64(n))/blockSize, (off+int64(n))%blockSize
+		if f.fs.unreadable[no] && strings.HasPrefix(filepath.Base(f.name), "extents.") {
+			return n, unix.EIO
+		}
 		k := min(len(p)-n, blockSize-int(at))
 		if b := f.blocks[no]; b != nil {
 			copy(p[n:n+k], b[at:])

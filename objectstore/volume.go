@@ -30,12 +30,18 @@ type volume struct {
 	fs     fileSystem
 	space  *space
 	failed atomic.Bool
-	lost   error // of a sync that failed; guarded by volumes.syncMu
+	// leaving: it is being emptied. retired: it failed, and what it had and may
+	// have lost is known to be so; a flush does without it.
+	leaving, retired atomic.Bool
+	told             atomic.Bool
+	onFailed         func(*volume, error) // told at every failure; must not block
+	lost             error                // of a sync that failed; guarded by volumes.syncMu
 
 	mu    sync.RWMutex
 	files []*extentFile
 
 	growMu sync.Mutex
+	gate   sync.RWMutex // see enter
 }
 
 type extentFile struct {
@@ -177,7 +183,11 @@ func (v *volume) runs(in []spaceRun) []run {
 func (v *volume) grow() error {
 	v.growMu.Lock()
 	defer v.growMu.Unlock()
-	return v.openFile(v.space.files())
+	err := v.openFile(v.space.files())
+	if errors.Is(err, sheepdog.ErrIO) {
+		v.fail(err)
+	}
+	return err
 }
 
 func (v *volume) free(runs []run) {
@@ -211,12 +221,44 @@ func (v *volume) read(at place, buf []byte) error {
 	return nil
 }
 
+// enter begins to put new data on the volume, false if it takes none; leave
+// after them. While somebody is inside it is not taken for empty.
+func (v *volume) enter() bool {
+	v.gate.RLock()
+	if v.takes() {
+		return true
+	}
+	v.gate.RUnlock()
+	return false
+}
+
+func (v *volume) leave() { v.gate.RUnlock() }
+
+// depart ends the use of the volume for new data, and returns when all that were
+// inside have left: what they allocated is in use.
+func (v *volume) depart() {
+	v.leaving.Store(true)
+	v.gate.Lock()
+	v.gate.Unlock() //nolint:staticcheck // only the moment matters
+}
+
+// takes reports whether the volume takes new data.
+func (v *volume) takes() bool { return !v.failed.Load() && !v.leaving.Load() }
+
+// fail notes that the disk failed to keep data.
+func (v *volume) fail(err error) {
+	v.failed.Store(true)
+	if v.onFailed != nil {
+		v.onFailed(v, err)
+	}
+}
+
 // note turns an error of a write or sync into ours. A disk that failed to keep
 // data gets no new ones until the store is opened again; a full one does.
 func (v *volume) note(what string, err error) error {
 	err = diskError(fmt.Sprintf("%s disk %s", what, v.dir), err)
 	if !errors.Is(err, sheepdog.ErrNoSpace) {
-		v.failed.Store(true)
+		v.fail(err)
 	}
 	return err
 }
@@ -237,8 +279,8 @@ func (v *volume) sync(noSync bool) error {
 			continue
 		}
 		if err := f.f.Sync(); err != nil {
-			v.failed.Store(true)
 			v.lost = diskError(fmt.Sprintf("sync disk %s", v.dir), err)
+			v.fail(v.lost)
 			return v.lost
 		}
 	}

@@ -7,39 +7,92 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"sheepdog"
 )
 
-// volumes is the disks of a store by id. The set is fixed while it is open.
+// volumes is the disks of a store by id. Readers get a set that never changes;
+// plug and unplug replace it.
 type volumes struct {
-	byID   map[diskID]*volume
-	order  []*volume // ascending by id
+	set    atomic.Pointer[volumeSet]
 	noSync bool
 	syncMu sync.Mutex // one sync at a time, see volume.sync
+	setMu  sync.Mutex // one change of the set at a time
+}
+
+// volumeSet is immutable once it is published.
+type volumeSet struct {
+	byID  map[diskID]*volume
+	order []*volume // ascending by id
+}
+
+// all lists the volumes, ascending by id.
+func (s *volumes) all() []*volume {
+	if set := s.set.Load(); set != nil {
+		return set.order
+	}
+	return nil
+}
+
+// find is a volume of the store, nil if it is missing.
+func (s *volumes) find(id diskID) *volume {
+	if set := s.set.Load(); set != nil {
+		return set.byID[id]
+	}
+	return nil
 }
 
 func (s *volumes) volume(id diskID) (*volume, error) {
-	v := s.byID[id]
+	v := s.find(id)
 	if v == nil {
 		return nil, fmt.Errorf("disk %d is missing: %w", id, sheepdog.ErrIO)
 	}
 	return v, nil
 }
 
+// change publishes another set.
+func (s *volumes) change(to func(order []*volume) []*volume) {
+	s.setMu.Lock()
+	defer s.setMu.Unlock()
+	set := &volumeSet{byID: make(map[diskID]*volume), order: to(slices.Clone(s.all()))}
+	slices.SortFunc(set.order, func(a, b *volume) int { return cmp.Compare(a.id, b.id) })
+	for _, v := range set.order {
+		set.byID[v.id] = v
+	}
+	s.set.Store(set)
+}
+
+// add takes a volume in; remove lets go of one.
+func (s *volumes) add(v *volume) {
+	s.change(func(order []*volume) []*volume { return append(order, v) })
+}
+
+func (s *volumes) remove(v *volume) {
+	s.change(func(order []*volume) []*volume {
+		return slices.DeleteFunc(order, func(o *volume) bool { return o == v })
+	})
+}
+
+// healthy reports whether any volume takes new data.
+func (s *volumes) healthy() bool {
+	return slices.ContainsFunc(s.all(), (*volume).takes)
+}
+
 // ranked lists the healthy volumes for an object, the best first, by weighted
 // rendezvous. Places name their disk, so this may change from version to version.
 func (s *volumes) ranked(id sheepdog.ObjectID) []*volume {
-	if len(s.order) == 1 && !s.order[0].failed.Load() {
-		return s.order
+	order := s.all()
+	if len(order) == 1 && order[0].takes() {
+		return order
 	}
-	out := make([]*volume, 0, len(s.order))
+	out := make([]*volume, 0, len(order))
 	score := func(v *volume) float64 {
 		h := mix64(uint64(id.Family)*0x9e3779b97f4a7c15 + uint64(id.Index) + uint64(v.id)<<40)
 		return float64(v.weight) / -math.Log((float64(h>>11)+0.5)/(1<<53))
 	}
-	for _, v := range s.order {
-		if v.failed.Load() {
+	for _, v := range order {
+		if !v.takes() {
 			continue
 		}
 		i := len(out)
@@ -57,19 +110,34 @@ func (s *volumes) ranked(id sheepdog.ObjectID) []*volume {
 func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) ([]run, error) {
 	err := fmt.Errorf("no disk works: %w", sheepdog.ErrIO)
 	for _, v := range s.ranked(id) {
-		if err = v.admit(uint64(len(data)), held); err != nil {
+		if full := v.admit(uint64(len(data)), held); full != nil {
+			err = full
 			continue
 		}
-		var runs []run
-		if runs, err = v.allocate(uint64(len(data) / blockSize)); err != nil {
+		if !v.enter() {
 			continue
 		}
-		if err = writeRuns(v, runs, data); err == nil {
+		runs, failed := v.place(data)
+		v.leave()
+		if failed == nil {
 			return runs, nil
 		}
-		v.free(runs)
+		err = failed
 	}
 	return nil, err
+}
+
+// place allocates blocks for data and writes them; the caller has entered.
+func (v *volume) place(data []byte) ([]run, error) {
+	runs, err := v.allocate(uint64(len(data) / blockSize))
+	if err != nil {
+		return nil, err
+	}
+	if err := writeRuns(v, runs, data); err != nil {
+		v.free(runs)
+		return nil, err
+	}
+	return runs, nil
 }
 
 func writeRuns(v *volume, runs []run, data []byte) error {
@@ -88,8 +156,10 @@ func (s *volumes) sync() error {
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
 	var errs []error
-	for _, v := range s.order {
-		errs = append(errs, v.sync(s.noSync))
+	for _, v := range s.all() {
+		if !v.retired.Load() {
+			errs = append(errs, v.sync(s.noSync))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -101,8 +171,10 @@ func (s *volumes) syncHealthy() error {
 	defer s.syncMu.Unlock()
 	var errs []error
 	healthy := 0
-	for _, v := range s.order {
+	var lost error
+	for _, v := range s.all() {
 		if v.lost != nil {
+			lost = v.lost
 			continue
 		}
 		if err := v.sync(s.noSync); err != nil {
@@ -111,7 +183,7 @@ func (s *volumes) syncHealthy() error {
 		healthy++
 	}
 	if healthy == 0 {
-		return s.order[0].lost
+		return lost
 	}
 	return errors.Join(errs...)
 }
@@ -119,7 +191,7 @@ func (s *volumes) syncHealthy() error {
 // free gives runs back that no map and no reader can reach any more.
 func (s *volumes) free(runs []run) {
 	for _, r := range runs {
-		if v := s.byID[r.at.disk()]; v != nil {
+		if v := s.find(r.at.disk()); v != nil {
 			v.space.free(r.at.block(), uint64(r.n))
 		}
 	}
@@ -127,7 +199,7 @@ func (s *volumes) free(runs []run) {
 
 func (s *volumes) usedBlocks() uint64 {
 	var n uint64
-	for _, v := range s.order {
+	for _, v := range s.all() {
 		n += v.space.usedBlocks()
 	}
 	return n
@@ -135,7 +207,7 @@ func (s *volumes) usedBlocks() uint64 {
 
 func (s *volumes) close() error {
 	var errs []error
-	for _, v := range s.order {
+	for _, v := range s.all() {
 		errs = append(errs, v.close())
 	}
 	return errors.Join(errs...)
@@ -150,11 +222,4 @@ func (s *volumes) admit(id sheepdog.ObjectID, n, held uint64) error {
 		}
 	}
 	return err
-}
-
-// add takes a volume in, in the order of ids.
-func (s *volumes) add(v *volume) {
-	s.byID[v.id] = v
-	s.order = append(s.order, v)
-	slices.SortFunc(s.order, func(a, b *volume) int { return cmp.Compare(a.id, b.id) })
 }

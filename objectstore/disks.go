@@ -1,0 +1,262 @@
+package objectstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"sheepdog"
+)
+
+// DiskState is what becomes of a disk.
+type DiskState string
+
+// The states of a disk.
+const (
+	DiskOK      DiskState = "ok"
+	DiskFailed  DiskState = "failed"
+	DiskLeaving DiskState = "leaving"
+)
+
+// DiskUsage is the space of one disk in bytes, like sheepdog.Usage.
+type DiskUsage struct {
+	Dir        string
+	Used, Free uint64
+	State      DiskState
+}
+
+// Disks lists the disks of the store in the order in which they came.
+func (d *Disk) Disks() ([]DiskUsage, error) {
+	if err := d.begin(); err != nil {
+		return nil, err
+	}
+	defer d.end()
+	var out []DiskUsage
+	for _, v := range d.volumes.all() {
+		u := DiskUsage{Dir: v.dir, Used: v.space.usedBlocks() * blockSize, State: DiskOK}
+		switch {
+		case v.failed.Load():
+			u.State = DiskFailed
+		case v.leaving.Load():
+			u.State = DiskLeaving
+		default:
+			free, err := v.freeBytes()
+			if err != nil {
+				return nil, err
+			}
+			u.Free = free
+		}
+		out = append(out, u)
+	}
+	return out, nil
+}
+
+// freeBytes is what the disk can still take, without the reserve.
+func (v *volume) freeBytes() (uint64, error) {
+	_, free, err := v.fs.Space(v.dir)
+	if err != nil {
+		return 0, diskError("space of "+v.dir, err)
+	}
+	free += v.space.slackBlocks() * blockSize
+	return free - min(free, v.quota.reserve), nil
+}
+
+// diskAt finds a disk by its directory.
+func (d *Disk) diskAt(dir string) (*volume, error) {
+	for _, v := range d.volumes.all() {
+		if filepath.Clean(v.dir) == filepath.Clean(dir) {
+			return v, nil
+		}
+	}
+	return nil, fmt.Errorf("disk %s: %w", dir, sheepdog.ErrNotFound)
+}
+
+// Plug adds an empty disk to an open store, which remembers it. What an earlier
+// disk of this store left in the directory is removed; anything else is refused
+// with ErrInvalid, a disk that is there already with ErrExists.
+func (d *Disk) Plug(dir string) error {
+	if err := d.begin(); err != nil {
+		return err
+	}
+	defer d.end()
+	d.plugMu.Lock()
+	defer d.plugMu.Unlock()
+	if _, err := d.diskAt(dir); err == nil {
+		return fmt.Errorf("plug disk %s: %w", dir, sheepdog.ErrExists)
+	}
+	id := d.nextDisk
+	if int(id) >= maxDisks {
+		return fmt.Errorf("plug disk %s: no number is left for it: %w", dir, sheepdog.ErrInvalid)
+	}
+	err := d.clearDisk(dir)
+	if err == nil {
+		err = d.meta.Room(1, 2*pileKeyLen+len(dir))
+	}
+	if err == nil {
+		d.nextDisk++
+		err = d.addDisk(d.layout, id, dir, nil)
+	}
+	if err == nil && d.volumes.find(id) == nil {
+		err = fmt.Errorf("it does not work: %w", sheepdog.ErrIO)
+	}
+	if err != nil {
+		return fmt.Errorf("plug disk %s: %w", dir, err)
+	}
+	d.log.Info("disk was plugged in", "disk", dir)
+	return nil
+}
+
+// clearDisk removes what an earlier disk of this store left in a directory.
+func (d *Disk) clearDisk(dir string) error {
+	id, labelled, err := d.readLabel(dir)
+	if err != nil {
+		return err
+	}
+	if v := d.volumes.find(id); labelled && v != nil {
+		return fmt.Errorf("it is disk %s under another name: %w", v.dir, sheepdog.ErrExists)
+	}
+	fs := d.opts.files
+	names, err := fs.ReadDir(dir)
+	if err != nil {
+		return diskError("list "+dir, err)
+	}
+	for _, name := range names {
+		extents := strings.HasPrefix(name, "extents.")
+		if extents && !labelled {
+			return fmt.Errorf("it has data that are not of this node; remove %s first: %w", name, sheepdog.ErrInvalid)
+		}
+		if !extents && name != diskLabel {
+			continue
+		}
+		if err := fs.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return diskError("clear "+dir, err)
+		}
+	}
+	return diskError("clear "+dir, fs.SyncDir(dir))
+}
+
+// Unplug takes a disk out of an open store. One that works is emptied first:
+// its blocks move to the other disks, which must have room for them
+// (sheepdog.ErrNoSpace). The blocks of a failed one are lost; see LoseDisk. The
+// last disk that works cannot be unplugged.
+func (d *Disk) Unplug(dir string) error {
+	v, err := d.begun(dir)
+	if err != nil {
+		return fmt.Errorf("unplug: %w", err)
+	}
+	defer d.end()
+	if !d.plugMu.TryLock() {
+		return fmt.Errorf("unplug disk %s: disks are being changed: %w", dir, sheepdog.ErrBusy)
+	}
+	defer d.plugMu.Unlock()
+	if err := d.empty(v); err != nil {
+		return fmt.Errorf("unplug disk %s: %w", dir, err)
+	}
+	if err := d.forgetDisk(v); err != nil {
+		return fmt.Errorf("unplug disk %s: %w", dir, err)
+	}
+	d.log.Info("disk was unplugged", "disk", dir)
+	return nil
+}
+
+// empty moves or loses the blocks of a disk. After an error the disk is as it
+// was.
+func (d *Disk) empty(v *volume) error {
+	if v.failed.Load() {
+		if err := d.sweep(v.id, lose); err != nil {
+			return err
+		}
+		v.retired.Store(true)
+		return nil
+	}
+	v.depart()
+	err := d.hasRoomWithout(v)
+	if err == nil {
+		err = d.moveOff(v)
+	}
+	if err != nil {
+		v.leaving.Store(false)
+	}
+	return err
+}
+
+func (d *Disk) hasRoomWithout(v *volume) error {
+	if !d.volumes.healthy() {
+		return fmt.Errorf("it is the last one that works: %w", sheepdog.ErrInvalid)
+	}
+	room := uint64(0)
+	for _, o := range d.volumes.all() {
+		if o.takes() {
+			free, err := o.freeBytes()
+			if err != nil {
+				return err
+			}
+			room += free
+		}
+	}
+	if used := v.space.usedBlocks() * blockSize; used > room {
+		return fmt.Errorf("it holds %d bytes, the other disks have room for %d: %w", used, room, sheepdog.ErrNoSpace)
+	}
+	return nil
+}
+
+// moveOff empties a disk. What writers had put there before it was leaving is
+// in use until it is in the maps, so the disk is empty when nothing is in use.
+func (d *Disk) moveOff(v *volume) error {
+	for v.space.usedBlocks() > 0 {
+		if v.failed.Load() {
+			return fmt.Errorf("it failed meanwhile: %w", sheepdog.ErrIO)
+		}
+		if err := d.barrier(); err != nil {
+			return err
+		}
+		if err := d.sweepMoves(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Disk) sweepMoves(v *volume) error {
+	piles, err := d.pilesOn(v.id)
+	if err != nil {
+		return err
+	}
+	for i, obj := range piles {
+		if _, err := d.sweepPile(obj, v.id, func(s *slot) (bool, error) { return d.evacuate(obj, s) }); err != nil {
+			return fmt.Errorf("object %s: %w", obj, err)
+		}
+		if i%sweepPiles == sweepPiles-1 {
+			if err := d.destage(true); err != nil {
+				return err
+			}
+		}
+	}
+	return d.destage(true)
+}
+
+// forgetDisk takes the volume out of the set, durably. Its label goes, so that
+// it is not taken for a disk of this store again.
+func (d *Disk) forgetDisk(v *volume) error {
+	key := binary.BigEndian.AppendUint16([]byte{keyDisk}, uint16(v.id))
+	gone := change{key, diskRecord{0, filepath.Clean(v.dir)}.encode()}
+	if err := d.meta.Room(1, gone.size()); err != nil {
+		return metaError("forget a disk", err)
+	}
+	if err := d.meta.Commit([]change{gone}); err != nil {
+		return metaError("forget a disk", err)
+	}
+	d.volumes.remove(v)
+	d.guard.wait()
+	err := v.close()
+	if rerr := d.opts.files.Remove(filepath.Join(v.dir, diskLabel)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+		err = errors.Join(err, rerr)
+	}
+	if err != nil {
+		d.log.Warn("unplugged disk is not left tidy", "disk", v.dir, "error", err)
+	}
+	return nil
+}

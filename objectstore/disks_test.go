@@ -1,0 +1,262 @@
+package objectstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sheepdog"
+	"sheepdog/objectstore/storetest"
+)
+
+// twoDisks opens a store with disks a and b on simulated files.
+func twoDisks(t *testing.T, opts Options) (u *diskUnderTest, files *simFiles, a, b string) {
+	t.Helper()
+	files = newSimFiles()
+	dir := t.TempDir()
+	a, b = filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	opts.Meta, opts.Disks, opts.files, opts.openMeta, opts.ExtentFileBytes = dir, []string{a, b}, files, newFakeMeta().open, 8<<20
+	return openDisk(t, opts), files, a, b
+}
+
+func fault(files *simFiles, f func(op, name string) error) {
+	files.mu.Lock()
+	defer files.mu.Unlock()
+	files.fault = f
+}
+
+// Blocks that the disk cannot read are bad, like rotten ones, so that another
+// replica serves and mends them; their neighbours are read.
+func TestUnreadableBlocksAreBad(t *testing.T) {
+	u, files, _, _ := twoDisks(t, Options{})
+	data := storetest.Fill(1, 20)
+	mustWrite(t, u.d, dataOp(1, 1, 0, data, 1))
+	p, err := u.d.load(sheepdog.ObjectID{Family: 1, Index: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := p.objects[1].slot(7).at
+	u.d.cache.unpin(p)
+	files.mu.Lock()
+	files.unreadable = map[int64]bool{int64(at.block()): true}
+	files.mu.Unlock()
+	got, err := readBlocks(t, u.d, 1, 1, 0, 20)
+	var bad *sheepdog.BadBlocksError
+	if !errors.As(err, &bad) || len(bad.Blocks) != 1 || bad.Blocks[0] != 7 {
+		t.Fatalf("read: %v", err)
+	}
+	clear(data[7*blockSize:][:blockSize])
+	if !bytes.Equal(got, data) {
+		t.Error("the other blocks were not read")
+	}
+	mend := dataOp(1, 1, 7, storetest.Fill(3, 1), 1)
+	mend.Force = true
+	mustWrite(t, u.d, mend)
+	if got, err := readBlocks(t, u.d, 1, 1, 7, 1); err != nil || !bytes.Equal(got, storetest.Fill(3, 1)) {
+		t.Errorf("after it was mended: %v", err)
+	}
+}
+
+// A disk that fails a sync is never trusted again: flushes fail until its blocks
+// are known to be lost, and then go on without it.
+func TestFailedSyncLosesDisk(t *testing.T) {
+	told := make(chan string, 10)
+	u, files, a, b := twoDisks(t, Options{OnDiskFailed: func(dir string, err error) { told <- dir }})
+	for i := range sheepdog.Index(40) {
+		mustWrite(t, u.d, dataOp(i, 1, 0, storetest.Fill(uint64(i), 20), 1))
+	}
+	once := true
+	fault(files, func(op, name string) error {
+		if op == "sync" && filepath.Dir(name) == b && once {
+			once = false
+			return unix.EIO
+		}
+		return nil
+	})
+	for range 3 {
+		if err := u.d.Flush(); !errors.Is(err, sheepdog.ErrIO) {
+			t.Fatalf("a flush after a failed sync: %v", err)
+		}
+	}
+	if dir := <-told; dir != b || len(told) > 0 {
+		t.Fatalf("told of %s and %d more", dir, len(told))
+	}
+	if err := u.d.LoseDisk(b); err != nil {
+		t.Fatal(err)
+	}
+	lost := 0
+	for i := range sheepdog.Index(40) {
+		recs := make([]sheepdog.Record, 1)
+		if err := u.d.Records(sheepdog.ObjectID{Family: 1, Index: i}, []sheepdog.LayerID{1}, 3, 1, recs); err != nil {
+			t.Fatal(err)
+		}
+		switch recs[0].Stamp {
+		case lostStamp:
+			lost++
+			mustWrite(t, u.d, dataOp(i, 1, 0, storetest.Fill(uint64(i), 20), 1)) // what backfill does
+		case sheepdog.Stamp{Token: 1, Seq: 1}:
+		default:
+			t.Fatalf("object %d: stamp %v", i, recs[0].Stamp)
+		}
+	}
+	if lost == 0 || lost == 40 {
+		t.Errorf("%d of 40 objects were on the failed disk", lost)
+	}
+	if err := u.d.Flush(); !errors.Is(err, sheepdog.ErrIO) {
+		t.Errorf("a flush before the disk was retired: %v", err)
+	}
+	if err := u.d.RetireDisk(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.d.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.d.Unplug(b); err != nil {
+		t.Fatal(err)
+	}
+	u.Reopen(t)
+	for i := range sheepdog.Index(40) {
+		if got, err := readBlocks(t, u.d, i, 1, 0, 20); err != nil || !bytes.Equal(got, storetest.Fill(uint64(i), 20)) {
+			t.Fatalf("object %d: %v", i, err)
+		}
+	}
+	if disks, err := u.d.Disks(); err != nil || len(disks) != 1 || disks[0].Dir != a {
+		t.Errorf("disks: %+v, %v", disks, err)
+	}
+	fault(files, func(op, name string) error {
+		if op == "write" && filepath.Dir(name) == a {
+			return unix.EIO
+		}
+		return nil
+	})
+	defer fault(files, nil)
+	if err := writeOne(u.d, dataOp(1, 1, 0, storetest.Fill(9, 20), 9)); !errors.Is(err, sheepdog.ErrIO) {
+		t.Errorf("a write without any disk: %v", err)
+	}
+}
+
+// A disk leaves and another comes while guests write: every byte is there, the
+// disk is empty and the store remembers which disks it has.
+func TestUnplugAndPlugUnderWrites(t *testing.T) {
+	u, files, a, b := twoDisks(t, Options{})
+	c := filepath.Join(filepath.Dir(a), "c")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	last := make([]uint64, 8)
+	for w := range last {
+		wg.Go(func() {
+			for seq := uint64(1); ; seq++ {
+				for i := range sheepdog.Index(6) {
+					if err := writeOne(u.d, dataOp(i+sheepdog.Index(w)*6, 1, 0, storetest.Fill(seq<<8|uint64(w), 17), seq)); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+				last[w] = seq
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for range 3 {
+		for _, step := range []struct {
+			do  func(string) error
+			dir string
+		}{{u.d.Unplug, b}, {u.d.Plug, c}, {u.d.Unplug, a}, {u.d.Plug, a}, {u.d.Plug, b}, {u.d.Unplug, c}} {
+			if err := step.do(step.dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+	check := func() {
+		t.Helper()
+		for w, seq := range last {
+			for i := range sheepdog.Index(6) {
+				if got, err := readBlocks(t, u.d, i+sheepdog.Index(w)*6, 1, 0, 17); err != nil || !bytes.Equal(got, storetest.Fill(seq<<8|uint64(w), 17)) {
+					t.Fatalf("object %d of writer %d: %v", i, w, err)
+				}
+			}
+		}
+	}
+	check()
+	if err := u.d.Unplug(a); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.d.Unplug(b); !errors.Is(err, sheepdog.ErrInvalid) {
+		t.Errorf("the last disk was unplugged: %v", err)
+	}
+	if err := u.d.Unplug(c); !errors.Is(err, sheepdog.ErrNotFound) {
+		t.Errorf("a disk that is not there was unplugged: %v", err)
+	}
+	if err := u.d.Plug(b); !errors.Is(err, sheepdog.ErrExists) {
+		t.Errorf("a disk was plugged twice: %v", err)
+	}
+	u.Reopen(t) // it was told of a and b: a stays out
+	check()
+	if disks, err := u.d.Disks(); err != nil || fmt.Sprint(len(disks), disks[0].Dir) != fmt.Sprint(1, b) {
+		t.Errorf("disks after a restart: %+v, %v", disks, err)
+	}
+	files.mu.Lock()
+	files.limit = files.allocated() // nothing is left
+	files.mu.Unlock()
+	if err := u.d.Plug(a); err == nil {
+		if err := u.d.Unplug(b); !errors.Is(err, sheepdog.ErrNoSpace) {
+			t.Errorf("a disk was emptied into a full one: %v", err)
+		}
+	}
+	files.mu.Lock()
+	files.limit = 1 << 40
+	files.mu.Unlock()
+	check()
+}
+
+// What a disk held that is missing at the start is older than any write, and
+// counts again when the disk is back and nobody replaced it.
+func TestMissingDiskIsLostUntilItIsBack(t *testing.T) {
+	u, files, _, b := twoDisks(t, Options{})
+	for i := range sheepdog.Index(20) {
+		mustWrite(t, u.d, dataOp(i, 1, 0, storetest.Fill(uint64(i), 20), 5))
+	}
+	if err := u.d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fault(files, func(op, name string) error {
+		if filepath.Dir(name) == b {
+			return unix.EIO
+		}
+		return nil
+	})
+	u.open(t)
+	bad := 0
+	for i := range sheepdog.Index(20) {
+		if _, err := readBlocks(t, u.d, i, 1, 0, 20); err != nil {
+			if !errors.Is(err, sheepdog.ErrChecksum) {
+				t.Fatal(err)
+			}
+			bad++
+		}
+	}
+	if bad == 0 || bad == 20 {
+		t.Errorf("%d of 20 objects are bad", bad)
+	}
+	if err := u.d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fault(files, nil)
+	u.open(t)
+	for i := range sheepdog.Index(20) {
+		if got, err := readBlocks(t, u.d, i, 1, 0, 20); err != nil || !bytes.Equal(got, storetest.Fill(uint64(i), 20)) {
+			t.Fatalf("object %d after the disk came back: %v", i, err)
+		}
+	}
+}
