@@ -118,6 +118,16 @@ func (c *Client) Stats(ctx context.Context) (*Stats, error) {
 	return get[Stats](ctx, c, "/v1/nodes/self/stats", nil)
 }
 
+// PlugDisks adds disks to the node.
+func (c *Client) PlugDisks(ctx context.Context, req *DisksRequest) error {
+	return c.call(ctx, http.MethodPost, "/v1/nodes/self/disks/plug", nil, req, nil)
+}
+
+// UnplugDisks empties disks of the node and takes them out.
+func (c *Client) UnplugDisks(ctx context.Context, req *DisksRequest) error {
+	return c.call(ctx, http.MethodPost, "/v1/nodes/self/disks/unplug", nil, req, nil)
+}
+
 // Disks lists the disks of the node, or of all nodes.
 func (c *Client) Disks(ctx context.Context, all bool) (*DiskList, error) {
 	v := url.Values{}

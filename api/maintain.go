@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"sheepdog"
 )
@@ -28,6 +29,13 @@ type MaintainBackend interface {
 	Stats(ctx context.Context) (*Stats, error)
 	// Disks lists the disks of this node, or of all nodes.
 	Disks(ctx context.Context, all bool) (*DiskList, error)
+	// PlugDisks adds empty disks to this node; ErrExists if it has one already.
+	PlugDisks(ctx context.Context, req *DisksRequest) error
+	// UnplugDisks moves what disks hold to the other disks of this node and takes
+	// them out. ErrNoSpace if those have no room, ErrNotFound for a disk that the
+	// node does not have, ErrInvalid for its last one. It takes as long as moving
+	// does, and goes on if the client leaves.
+	UnplugDisks(ctx context.Context, req *DisksRequest) error
 }
 
 // CopiesRequest is the body of PUT /v1/cluster/copies.
@@ -133,6 +141,27 @@ type Disk struct {
 	Path      string `json:"path"`
 	UsedBytes uint64 `json:"usedBytes"`
 	FreeBytes uint64 `json:"freeBytes"`
+	State     string `json:"state"` // ok, failed, or leaving while it is emptied
+}
+
+// DisksRequest names disks of a node by their directories, absolute paths.
+type DisksRequest struct {
+	Paths []string `json:"paths"`
+}
+
+// maxDisksRequest bounds the disks of one request.
+const maxDisksRequest = 64
+
+func (r *DisksRequest) check() error {
+	if n := len(r.Paths); n == 0 || n > maxDisksRequest {
+		return invalidf("%d disks named: want 1 to %d", n, maxDisksRequest)
+	}
+	for _, p := range r.Paths {
+		if !strings.HasPrefix(p, "/") || len(p) > 4096 {
+			return invalidf("disk %q: want an absolute path", p)
+		}
+	}
+	return nil
 }
 
 func (s *Server) disks(w http.ResponseWriter, r *http.Request) error {

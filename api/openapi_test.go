@@ -69,7 +69,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		WriteReply{}, CheckRequest{}, CheckEvent{}, CheckVDI{}, Finding{}, CheckProgress{}, CheckSummary{}, Cluster{}.Config,
 		Attribute{}, AttributeList{}, SetAttributeRequest{}, RenameRequest{}, CopyEvent{}, CopyProgress{}, ObjectLocation{}, ObjectNode{},
 		ObjectMap{}, MappedObject{}, ObjectTrack{}, ObjectEpoch{}, ChangeList{}, LockList{}, Lock{}, UnlockRequest{}, CopiesRequest{},
-		VNodesRequest{}, Throttle{}, LogLevel{}, Stats{}, RequestStats{}, DiskList{}, NodeDisks{}, Disk{},
+		VNodesRequest{}, Throttle{}, LogLevel{}, Stats{}, RequestStats{}, DiskList{}, NodeDisks{}, Disk{}, DisksRequest{},
 		ForceRequest{}, ForceReport{}, LogEnd{}, Scrub{}, DamagedVDI{}, DamagedPart{}}
 	for _, v := range types {
 		typ := reflect.TypeOf(v)

@@ -84,6 +84,8 @@ func (s *Server) moreRoutes() []route {
 		{"PUT", "/v1/cluster/copies", answer(s, body, func(ctx context.Context, req *CopiesRequest) (any, error) { return nil, b.SetCopies(ctx, req) }), false},
 		{"POST", "/v1/cluster/reweight", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return nil, b.Reweight(ctx) }), false},
 		{"GET", "/v1/nodes/disks", s.disks, false},
+		{"POST", "/v1/nodes/self/disks/plug", answer(s, body, func(ctx context.Context, req *DisksRequest) (any, error) { return nil, b.PlugDisks(ctx, req) }), false},
+		{"POST", "/v1/nodes/self/disks/unplug", answer(s, body, func(ctx context.Context, req *DisksRequest) (any, error) { return nil, b.UnplugDisks(ctx, req) }), false},
 		{"PUT", "/v1/nodes/self/vnodes", answer(s, body, func(ctx context.Context, req *VNodesRequest) (any, error) { return nil, b.SetVNodes(ctx, req) }), false},
 		{"GET", "/v1/nodes/self/throttle", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return throttle(b.Throttle(ctx)) }), false},
 		{"PUT", "/v1/nodes/self/throttle", answer(s, body, func(ctx context.Context, req *Throttle) (any, error) { return nil, b.SetThrottle(ctx, req) }), false},

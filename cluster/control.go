@@ -21,6 +21,7 @@ const (
 	methodLeave    = methodPrefix + "leave"    // leader: take me out of the view
 	methodRenew    = methodPrefix + "renew"    // leader: extend my lease
 	methodSuspect  = methodPrefix + "suspect"  // leader: somebody does not answer
+	methodDemote   = methodPrefix + "demote"   // leader: I lost data, do not count on me
 	methodPropose  = methodPrefix + "propose"  // leader: commit an entry
 	methodIndex    = methodPrefix + "index"    // leader: what is committed now
 	methodLeader   = methodPrefix + "leader"   // any: who leads
@@ -114,6 +115,8 @@ func (c *Cluster) handler(method string) func(context.Context, message) (any, er
 		return c.handleRenew
 	case methodSuspect:
 		return c.handleSuspect
+	case methodDemote:
+		return c.handleDemote
 	case methodIndex:
 		return c.handleIndex
 	case methodLeader:

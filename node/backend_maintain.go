@@ -2,18 +2,11 @@ package node
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"sheepdog"
 	"sheepdog/api"
@@ -180,59 +173,4 @@ func (b backend) Disks(ctx context.Context, all bool) (*api.DiskList, error) {
 	}
 	wg.Wait()
 	return out, nil
-}
-
-// handleDisks answers methodDisks. The store knows its use as a whole; of
-// several disks each is measured by its files.
-func (n *Node) handleDisks([]byte) ([]byte, error) {
-	dirs := n.cfg.Disks
-	if len(dirs) == 0 {
-		dirs = []string{filepath.Join(n.cfg.Meta, "obj")}
-	}
-	var out []api.Disk
-	for _, dir := range dirs {
-		d := api.Disk{Path: dir}
-		var err error
-		if len(dirs) == 1 {
-			var u sheepdog.Usage
-			u, err = n.engine.Usage()
-			d.UsedBytes, d.FreeBytes = u.Used, u.Free
-		} else {
-			d.UsedBytes, d.FreeBytes, err = measure(dir)
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, d)
-	}
-	return json.Marshal(out)
-}
-
-// measure tells what the files below a directory take, and what its file system
-// has free.
-func measure(dir string) (used, free uint64, err error) {
-	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // gone meanwhile
-		}
-		if err != nil || d.IsDir() {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return nil // gone meanwhile
-		}
-		if s, ok := info.Sys().(*syscall.Stat_t); ok {
-			used += uint64(s.Blocks) * 512
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("space of %s: %w", dir, err)
-	}
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, 0, fmt.Errorf("space of %s: %w", dir, err)
-	}
-	return used, s.Bavail * uint64(s.Bsize), nil
 }

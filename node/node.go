@@ -54,6 +54,8 @@ type Node struct {
 	started time.Time
 
 	engine   sheepdog.Engine
+	store    *objectstore.Disk // engine, unless a test brought its own
+	badDisks chan string       // directories of disks that failed
 	dir      *directory.Directory
 	mux      *peer.Mux
 	streams  map[peer.Kind]net.Listener
@@ -83,6 +85,7 @@ type Node struct {
 var (
 	errLeave    = errors.New("node was told to leave")
 	errShutdown = errors.New("cluster is shutting down")
+	errStore    = errors.New("this node's store failed and the node leaves; its data are on the others")
 )
 
 // Start brings a node up. It returns when the node serves its API and has tried
@@ -92,7 +95,7 @@ func Start(cfg Config) (*Node, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, timing: defaultTiming(), log: cfg.Logger, started: time.Now(), dir: directory.New(), streams: make(map[peer.Kind]net.Listener), wired: make(chan struct{})}
+	n := &Node{cfg: cfg, timing: defaultTiming(), log: cfg.Logger, started: time.Now(), dir: directory.New(), badDisks: make(chan string, 64), streams: make(map[peer.Kind]net.Listener), wired: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancelCause(context.Background())
 	for _, step := range []func() error{n.openStore, n.listen, n.join, n.wire, n.serve, n.meet} {
 		if err := step(); err != nil {
@@ -129,11 +132,12 @@ func (n *Node) openStore() error {
 	if err := os.MkdirAll(n.cfg.Meta, 0o700); err != nil {
 		return fmt.Errorf("metadata directory: %w", err)
 	}
-	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, ReserveBytes: n.cfg.Reserve, Logger: n.log.With("part", "store")})
+	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, ReserveBytes: n.cfg.Reserve,
+		OnDiskFailed: n.diskFailed, OnFailed: n.storeFailed, Logger: n.log.With("part", "store")})
 	if err != nil {
 		return err
 	}
-	n.engine = store
+	n.engine, n.store = store, store
 	n.onClose(func() {
 		if err := store.Close(); err != nil {
 			n.log.Error("store did not close cleanly", "err", err)
@@ -293,6 +297,7 @@ func (n *Node) wire() error {
 	n.spawn(n.followViews)
 	n.spawn(n.pruneLoop)
 	n.spawn(n.watchSpace)
+	n.spawn(n.loseDisks)
 	return n.startRecovery()
 }
 
@@ -395,10 +400,12 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.timing.Leave)
 	defer cancel()
-	if err := n.vdis.ReleaseAll(ctx); err != nil {
-		n.log.Warn("not everything was handed over", "err", err)
+	if !errors.Is(cause, errStore) { // without a store nothing can be flushed
+		if err := n.vdis.ReleaseAll(ctx); err != nil {
+			n.log.Warn("not everything was handed over", "err", err)
+		}
 	}
-	if errors.Is(cause, errLeave) {
+	if errors.Is(cause, errLeave) || errors.Is(cause, errStore) {
 		if err := n.cluster.Leave(ctx); err != nil {
 			n.log.Warn("could not leave gracefully; the others will notice", "err", err)
 		}

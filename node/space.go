@@ -27,6 +27,7 @@ func (n *Node) hints() cluster.Hints {
 		h.Space = n.spaceClass(u)
 	}
 	if n.gateway != nil {
+		h.BadDisks = n.failedDisks()
 		h.Waiting = uint32(n.gateway.Stalled().Writes)
 	}
 	return h

@@ -124,16 +124,35 @@ func (d *Disk) clearDisk(dir string) error {
 		return diskError("list "+dir, err)
 	}
 	for _, name := range names {
-		extents := strings.HasPrefix(name, "extents.")
-		if extents && !labelled {
+		if isExtents(name) && !labelled {
 			return fmt.Errorf("it has data that are not of this node; remove %s first: %w", name, sheepdog.ErrInvalid)
 		}
-		if !extents && name != diskLabel {
-			continue
-		}
+	}
+	return d.removeDisk(dir, names)
+}
+
+func isExtents(name string) bool { return strings.HasPrefix(name, "extents.") }
+
+// removeDisk removes the files of a disk, its label last: as long as it is there
+// they are known to be ours.
+func (d *Disk) removeDisk(dir string, names []string) error {
+	fs := d.opts.files
+	remove := func(name string) error {
 		if err := fs.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return diskError("clear "+dir, err)
 		}
+		return nil
+	}
+	for _, name := range names {
+		if !isExtents(name) {
+			continue
+		}
+		if err := remove(name); err != nil {
+			return err
+		}
+	}
+	if err := remove(diskLabel); err != nil {
+		return err
 	}
 	return diskError("clear "+dir, fs.SyncDir(dir))
 }
@@ -238,8 +257,8 @@ func (d *Disk) sweepMoves(v *volume) error {
 	return d.destage(true)
 }
 
-// forgetDisk takes the volume out of the set, durably. Its label goes, so that
-// it is not taken for a disk of this store again.
+// forgetDisk takes the volume out of the set, durably, and removes its files if
+// it was emptied.
 func (d *Disk) forgetDisk(v *volume) error {
 	key := binary.BigEndian.AppendUint16([]byte{keyDisk}, uint16(v.id))
 	gone := change{key, diskRecord{0, filepath.Clean(v.dir)}.encode()}
@@ -252,8 +271,9 @@ func (d *Disk) forgetDisk(v *volume) error {
 	d.volumes.remove(v)
 	d.guard.wait()
 	err := v.close()
-	if rerr := d.opts.files.Remove(filepath.Join(v.dir, diskLabel)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
-		err = errors.Join(err, rerr)
+	if !v.failed.Load() {
+		names, lerr := d.opts.files.ReadDir(v.dir)
+		err = errors.Join(err, lerr, d.removeDisk(v.dir, names))
 	}
 	if err != nil {
 		d.log.Warn("unplugged disk is not left tidy", "disk", v.dir, "error", err)

@@ -166,6 +166,8 @@ func TestUnplugAndPlugUnderWrites(t *testing.T) {
 			}
 		})
 	}
+	stopped := sync.OnceFunc(func() { close(stop); wg.Wait() })
+	defer stopped()
 	for range 3 {
 		for _, step := range []struct {
 			do  func(string) error
@@ -176,8 +178,7 @@ func TestUnplugAndPlugUnderWrites(t *testing.T) {
 			}
 		}
 	}
-	close(stop)
-	wg.Wait()
+	stopped()
 	check := func() {
 		t.Helper()
 		for w, seq := range last {

@@ -198,6 +198,8 @@ func (d *Disk) openDisks(f format) error {
 			d.log.Error("disk does not work and is left out", "disk", dir, "error", err)
 		case err != nil:
 			return err
+		case labelled && wasUnplugged(known, dir) && known[id].weight == 0:
+			d.log.Warn("disk was unplugged and is left out; plug it again to use it", "disk", dir)
 		case labelled:
 			next = max(next, id+1)
 			if err := d.openDisk(f, id, dir, known); err != nil {
@@ -317,10 +319,10 @@ func (d *Disk) openDisk(f format, id diskID, dir string, known map[diskID]diskRe
 	if err != nil {
 		return errors.Join(err, v.close())
 	}
-	d.volumes.add(v)
 	r, ok := known[id]
 	v.weight = max(r.weight, 1)
 	if ok && r.path == filepath.Clean(dir) {
+		d.volumes.add(v)
 		return nil
 	}
 	if !ok {
@@ -328,7 +330,8 @@ func (d *Disk) openDisk(f format, id diskID, dir string, known map[diskID]diskRe
 	}
 	key := binary.BigEndian.AppendUint16([]byte{keyDisk}, uint16(id))
 	if err := d.meta.Commit([]change{{key, diskRecord{v.weight, filepath.Clean(dir)}.encode()}}); err != nil {
-		return metaError("add a disk", err)
+		return errors.Join(metaError("add a disk", err), v.close())
 	}
+	d.volumes.add(v)
 	return nil
 }

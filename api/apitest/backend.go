@@ -35,7 +35,8 @@ type Backend struct {
 	Locked    []api.Lock
 	Counted   api.Stats
 	// Loss is what Force reports.
-	Loss *api.ForceReport
+	Loss    *api.ForceReport
+	Plugged []string // disks of every node besides the first
 
 	mu     sync.Mutex
 	vdis   []*disk

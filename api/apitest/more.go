@@ -334,6 +334,38 @@ func (b *Backend) Stats(context.Context) (*api.Stats, error) {
 	return &s, nil
 }
 
+// PlugDisks and UnplugDisks change the list of all nodes alike.
+func (b *Backend) PlugDisks(_ context.Context, req *api.DisksRequest) error {
+	unlock, err := b.begin("PlugDisks")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, p := range req.Paths {
+		if slices.Contains(b.Plugged, p) {
+			return fmt.Errorf("disk %s: %w", p, sheepdog.ErrExists)
+		}
+		b.Plugged = append(b.Plugged, p)
+	}
+	return nil
+}
+
+func (b *Backend) UnplugDisks(_ context.Context, req *api.DisksRequest) error {
+	unlock, err := b.begin("UnplugDisks")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, p := range req.Paths {
+		i := slices.Index(b.Plugged, p)
+		if i < 0 {
+			return fmt.Errorf("disk %s: %w", p, sheepdog.ErrNotFound)
+		}
+		b.Plugged = slices.Delete(b.Plugged, i, i+1)
+	}
+	return nil
+}
+
 func (b *Backend) Disks(_ context.Context, all bool) (*api.DiskList, error) {
 	unlock, err := b.begin("Disks")
 	if err != nil {
@@ -343,7 +375,11 @@ func (b *Backend) Disks(_ context.Context, all bool) (*api.DiskList, error) {
 	out := &api.DiskList{}
 	for _, n := range b.NodeList {
 		if all || n.ID == b.Self {
-			out.Nodes = append(out.Nodes, api.NodeDisks{Node: n, Disks: []api.Disk{{Path: "/var/lib/sheepdog/obj", UsedBytes: 10762842112, FreeBytes: 37917716480}}})
+			disks := []api.Disk{{Path: "/var/lib/sheepdog/obj", UsedBytes: 10762842112, FreeBytes: 37917716480, State: "ok"}}
+			for _, p := range b.Plugged {
+				disks = append(disks, api.Disk{Path: p, FreeBytes: 37917716480, State: "ok"})
+			}
+			out.Nodes = append(out.Nodes, api.NodeDisks{Node: n, Disks: disks})
 		}
 	}
 	return out, nil

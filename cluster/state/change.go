@@ -27,15 +27,19 @@ type Change struct {
 	// Confirmed lists members that have just answered under their listed
 	// incarnation. Where an acting replica is confirmed, others may be dropped.
 	Confirmed []MemberRef `json:"confirmed,omitempty"`
-	Time      time.Time   `json:"time"`
-	Reason    string      `json:"reason,omitempty"` // for the log; no effect
+	// Demote lists members that lost a part of what they held, such as a disk:
+	// where another acting replica is confirmed they do not act any more until
+	// they are filled again.
+	Demote []MemberRef `json:"demote,omitempty"`
+	Time   time.Time   `json:"time"`
+	Reason string      `json:"reason,omitempty"` // for the log; no effect
 }
 
 func (c *Change) check() error {
 	if err := checkMembers(c.Join); err != nil {
 		return err
 	}
-	if n := max(len(c.Remove), len(c.Weights), len(c.Confirmed)); n > MaxMembers {
+	if n := max(len(c.Remove), len(c.Weights), len(c.Confirmed), len(c.Demote)); n > MaxMembers {
 		return fmt.Errorf("%w: a list of %d nodes, at most %d are possible", sheepdog.ErrInvalid, n, MaxMembers)
 	}
 	if len(c.Reason) > MaxReason {
@@ -134,7 +138,7 @@ func (s *State) moveTables(old *State, c *Change) (moved bool) {
 	if !sameRing(old.members, s.members) {
 		wanted = ring.Place(s.members, widest(old.tables))
 	}
-	m := newMove(old.members, s.members, c.Confirmed, s.revision)
+	m := newMove(old.members, s.members, c, s.revision)
 	s.tables = slices.Clone(old.tables)
 	for i, t := range old.tables {
 		s.tables[i] = m.table(t, wanted)

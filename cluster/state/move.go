@@ -23,9 +23,10 @@ const (
 	silent                // member as before, not known to live
 	confirmed             // member as before, has just answered
 	restarted             // member under another incarnation than before, or new
+	demoted               // member as before that lost data; it leaves like a restarted one if it may, else stays
 )
 
-func newMove(before, after []sheepdog.Member, answered []MemberRef, revision sheepdog.Revision) *move {
+func newMove(before, after []sheepdog.Member, c *Change, revision sheepdog.Revision) *move {
 	m := &move{
 		fate:     make(map[sheepdog.NodeID]fate, len(after)),
 		replaced: make(map[sheepdog.NodeID]bool),
@@ -43,13 +44,19 @@ func newMove(before, after []sheepdog.Member, answered []MemberRef, revision she
 			m.replaced[n.ID] = true
 		}
 	}
-	for _, ref := range answered {
-		n, ok := findMember(after, ref.ID)
-		if ok && n.Incarnation == ref.Incarnation && m.fate[n.ID] == silent {
-			m.fate[n.ID] = confirmed
+	m.tell(after, c.Confirmed, confirmed)
+	m.tell(after, c.Demote, demoted)
+	return m
+}
+
+// tell changes the fate of members that are as before.
+func (m *move) tell(members []sheepdog.Member, refs []MemberRef, f fate) {
+	for _, ref := range refs {
+		n, ok := findMember(members, ref.ID)
+		if ok && n.Incarnation == ref.Incarnation && m.fate[n.ID] != restarted {
+			m.fate[n.ID] = f
 		}
 	}
-	return m
 }
 
 // table moves all rows of t; t itself if nothing changes. A nil ring means that
@@ -111,14 +118,14 @@ func (m *move) next(r *row, target []sheepdog.NodeID) *row {
 
 // survivors decides who of the acting nodes goes on acting.
 //
-// While one of them is confirmed alive, the restarted and the gone leave: they
-// may have missed writes. If none is, nobody knows who is last, and none may
+// While one of them is confirmed alive, the restarted, the demoted and the gone
+// leave: they may have missed writes or lost data. If none is, nobody knows who is last, and none may
 // leave before a better or equal one stays: a node that restarted (it holds
 // every flushed write, and it is here) lets the gone leave, and the partition
 // is unclean; else the gone stay listed and the partition waits for them.
 func (m *move) survivors(r *row) ([]sheepdog.NodeID, sheepdog.PartitionState) {
 	if m.any(r.Acting, confirmed) {
-		return m.without(r.Acting, gone, restarted), r.State
+		return m.without(r.Acting, gone, restarted, demoted), r.State
 	}
 	if m.any(r.Acting, restarted) {
 		return m.without(r.Acting, gone), sheepdog.Unclean

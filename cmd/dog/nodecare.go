@@ -74,17 +74,7 @@ func (d *dog) nodeMD() *cobra.Command {
 			return d.print(show.Disks(disks, all, d.raw))
 		})}
 	info.Flags().BoolVarP(&all, "all", "A", false, "of all nodes")
-	return d.subgroup("md", "Disks of nodes", info, refusedDisk("plug", "add"), refusedDisk("unplug", "remove"))
-}
-
-// refusedDisk says how disks change, since it cannot be done while a node runs.
-func refusedDisk(name, verb string) *cobra.Command {
-	cmd := &cobra.Command{Use: name + " <disk>[,<disk>...]", Short: "Refused: disks change when a node is started", Args: arguments(1, 1, "disks"),
-		RunE: func(*cobra.Command, []string) error {
-			return fmt.Errorf("Disks cannot be changed while a node runs. To %s some, stop the node, start it as `sheep META,DISK1,DISK2...`, and let it recover; an emptied disk is filled from the other nodes.", verb)
-		}}
-	cmd.Flags().BoolP("force", "f", false, "ignored")
-	return cmd
+	return d.subgroup("md", "Disks of nodes", info, d.nodePlug(), d.nodeUnplug())
 }
 
 func (d *dog) nodeLog() *cobra.Command {

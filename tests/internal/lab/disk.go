@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,6 +42,37 @@ func (l *Lab) mount(image, dir string) {
 		l.TB.Skipf("SKIPPED: cannot mount a loop device here: %v: %s", err, out)
 	}
 	l.mounts = append(l.mounts, dir)
+}
+
+// ExtraDisk makes a file system of its own that a sheep can keep replicas on.
+func (l *Lab) ExtraDisk(name string, size int64) (dir string) {
+	l.TB.Helper()
+	Need(l.TB, "mkfs.xfs", "xfs_io", "losetup")
+	NeedRoot(l.TB, "to mount")
+	image := filepath.Join(l.Dir, name+".img")
+	f, err := os.Create(image)
+	if err == nil {
+		err = errors.Join(f.Truncate(size), f.Close())
+	}
+	if err != nil {
+		l.TB.Fatal(err)
+	}
+	Tool(l.TB, "mkfs.xfs", "-q", image)
+	dir = filepath.Join(l.Dir, name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		l.TB.Fatal(err)
+	}
+	if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
+		l.TB.Skipf("SKIPPED: cannot mount a loop device here: %v: %s", err, out)
+	}
+	l.mounts = append(l.mounts, dir)
+	return dir
+}
+
+// BreakDisk makes every access to a file system fail from now on.
+func (l *Lab) BreakDisk(dir string) {
+	l.TB.Helper()
+	Tool(l.TB, "xfs_io", "-x", "-c", "shutdown", dir)
 }
 
 // CutPower shuts the file systems of sheep down, which drops what was not

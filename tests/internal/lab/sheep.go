@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -17,10 +18,12 @@ type Sheep struct {
 	Port int
 	Zone int
 	Args []string
-	NS   string // network namespace; empty: the host's
-	Addr string // in that namespace
-	cmd  *exec.Cmd
-	done chan struct{} // closed when cmd has ended
+	// Disks are directories for replicas besides META; empty: META/obj.
+	Disks []string
+	NS    string // network namespace; empty: the host's
+	Addr  string // in that namespace
+	cmd   *exec.Cmd
+	done  chan struct{} // closed when cmd has ended
 }
 
 // Meta is the directory of a sheep.
@@ -47,7 +50,7 @@ func (l *Lab) Run(s *Sheep) {
 func (l *Lab) Spawn(s *Sheep) {
 	l.TB.Helper()
 	args := append([]string{"-f", "-p", strconv.Itoa(s.Port), "-z", strconv.Itoa(s.Zone),
-		"-c", "local:" + filepath.Join(l.Dir, "local"), "--nbd", "none", l.Meta(s)}, s.Args...)
+		"-c", "local:" + filepath.Join(l.Dir, "local"), "--nbd", "none", strings.Join(append([]string{l.Meta(s)}, s.Disks...), ",")}, s.Args...)
 	if s.NS != "" {
 		args = append(args, "-y", s.Addr)
 	}

@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"sheepdog/tests/internal/lab"
+)
+
+func diskNoise(seed uint64, n int) []byte {
+	r := rand.NewChaCha8([32]byte{byte(seed)})
+	b := make([]byte, n)
+	r.Read(b)
+	return b
+}
+
+// One of two disks of a node fails under a VDI in use: the node stays, what the
+// disk held is fetched from the others to the disk that is left, every byte is
+// right. The failed disk is unplugged, another is plugged in, and the first is
+// emptied into it.
+func TestFailedDiskDegradesItsObjectsOnly(t *testing.T) {
+	w := &world{lab.New(t)}
+	a, b, c := w.ExtraDisk("a", 1<<30), w.ExtraDisk("b", 1<<30), w.ExtraDisk("c", 1<<30)
+	for i := range 3 {
+		s := w.Plan(i)
+		if i == 0 {
+			s.Disks = []string{a, b}
+		}
+		w.Run(s)
+	}
+	w.Format(3)
+	w.Dog("vdi", "create", "v", "128M")
+	write := func(data []byte, at string) {
+		t.Helper()
+		if _, errText, code := w.DogIn(w.Sheep[0], data, "vdi", "write", "v", at); code != 0 {
+			t.Fatalf("write: %s", errText)
+		}
+	}
+	first, second := diskNoise(1, 48<<20), diskNoise(2, 24<<20)
+	write(first, "0")
+	if out := w.DogOn(w.Sheep[0], "node", "md", "info", "-r"); len(lab.Rows(out)) != 2 {
+		t.Fatalf("disks:\n%s", out)
+	}
+	w.BreakDisk(b)
+	write(second, "50331648")
+	w.Eventually(30*time.Second, "the failed disk is told", func() error {
+		_, errText, _ := w.DogAt(w.Sheep[1], "cluster", "info")
+		if !strings.Contains(errText, "failed disk") {
+			return errFrom(errText)
+		}
+		return nil
+	})
+	w.Recovered(time.Minute)
+	if !w.Sheep[0].Alive() {
+		t.Fatal("the node went with its disk")
+	}
+	want := append(bytes.Clone(first), second...)
+	read := func(when string) {
+		t.Helper()
+		if got := w.DogOn(w.Sheep[0], "vdi", "read", "v", "0", "75497472"); got != string(want) {
+			t.Fatalf("%s: other bytes than were written", when)
+		}
+	}
+	read("after the failure")
+	w.Checked()
+	w.DogOn(w.Sheep[0], "node", "md", "unplug", "-f", b)
+	w.DogOn(w.Sheep[0], "node", "md", "plug", "-f", c)
+	w.DogOn(w.Sheep[0], "node", "md", "unplug", "-f", a)
+	out := w.DogOn(w.Sheep[0], "node", "md", "info", "-r")
+	if rows := lab.Rows(out); len(rows) != 1 || !strings.HasSuffix(rows[0], " "+c) {
+		t.Fatalf("disks after the change:\n%s", out)
+	}
+	read("after the change")
+	w.Checked()
+	w.Kill(w.Sheep[0])
+	w.Recovered(time.Minute)
+	w.Run(w.Sheep[0]) // as it was started: c is remembered, a and b stay out
+	w.Recovered(time.Minute)
+	read("after a restart")
+	w.Checked()
+}
+
+// The disk with the metadata of a node fails: the node ends, the others go on.
+func TestFailedMetadataEndsTheNode(t *testing.T) {
+	w := &world{lab.New(t)}
+	for i := range 3 {
+		s := w.Plan(i)
+		if i == 2 {
+			w.GiveDisk(s, 1<<30)
+		}
+		w.Run(s)
+	}
+	w.Format(3)
+	w.Dog("vdi", "create", "v", "64M")
+	w.BreakDisk(w.Meta(w.Sheep[2]))
+	data := diskNoise(3, 8<<20)
+	if _, errText, code := w.DogIn(w.Sheep[0], data, "vdi", "write", "v", "0"); code != 0 {
+		t.Fatalf("write: %s", errText)
+	}
+	select {
+	case <-w.Sheep[2].Done():
+	case <-time.After(30 * time.Second):
+		t.Fatal("a node without metadata goes on")
+	}
+	w.Recovered(time.Minute)
+	if got := w.DogOn(w.Sheep[0], "vdi", "read", "v", "0", "8388608"); got != string(data) {
+		t.Fatal("other bytes than were written")
+	}
+	w.Checked()
+}
+
+type errFrom string
+
+func (e errFrom) Error() string { return string(e) }
