@@ -91,6 +91,21 @@ func FuzzDecodeEntry(f *testing.F) {
 	})
 }
 
+func FuzzDecodeOutcome(f *testing.F) {
+	for _, b := range [][]byte{nil, {0}, {1}, []byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08result"), bytes.Repeat([]byte{0xff}, 40)} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		o, err := decodeOutcome(b)
+		if err != nil {
+			return
+		}
+		if again := o.encode(); !bytes.Equal(again, b) {
+			t.Errorf("%x became %x", b, again)
+		}
+	})
+}
+
 func FuzzReadSnapshot(f *testing.F) {
 	var b bytes.Buffer
 	if err := (&fsmSnapshot{index: 5, parts: [][]byte{[]byte("a"), nil, []byte("ccc")}}).write(&b); err != nil {

@@ -91,6 +91,9 @@ func (b *planner) table(policy sheepdog.Policy, table sheepdog.Table) {
 	b.backfill, b.reconcile = make(map[sheepdog.NodeID]*Group), make(map[string]*Group)
 	b.shared = make(map[*sheepdog.Placement]verdict)
 	for p, pl := range table {
+		if b.idle(pl) {
+			continue
+		}
 		d, ok := b.shared[pl]
 		if !ok {
 			d = b.judge(pl)
@@ -102,6 +105,12 @@ func (b *planner) table(policy sheepdog.Policy, table sheepdog.Table) {
 	}
 	b.plan.Backfill = appendSorted(b.plan.Backfill, b.backfill)
 	b.plan.Reconcile = appendSorted(b.plan.Reconcile, b.reconcile)
+}
+
+// idle reports, cheaply and for most partitions, that a placement asks nothing
+// of this node.
+func (b *planner) idle(pl *sheepdog.Placement) bool {
+	return pl.State == sheepdog.Clean && (pl.IsActing(b.self) || !slices.Contains(pl.Target, b.self))
 }
 
 func (b *planner) judge(pl *sheepdog.Placement) verdict {

@@ -32,6 +32,9 @@ type world struct {
 	full     error // why writes that are held wait for space
 	managers map[sheepdog.NodeID]*Manager
 	cut      map[sheepdog.NodeID]bool // unreachable
+
+	committed func(kind string) error            // what the proposer hears of a command that was committed
+	listed    func(layer sheepdog.LayerID) error // what replicas say to a list
 }
 
 type blockKey struct {
@@ -113,7 +116,11 @@ func (n *node) Propose(ctx context.Context, kind string, body []byte) ([]byte, e
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	n.w.index++
-	return n.w.dir.Apply(n.w.index, kind, body)
+	out, err := n.w.dir.Apply(n.w.index, kind, body)
+	if err == nil && n.w.committed != nil {
+		err = n.w.committed(kind)
+	}
+	return out, err
 }
 
 func (n *node) Forwarder(m sheepdog.Member) sheepdog.Forwarder { return forwarder{n.w, m.ID} }
@@ -244,6 +251,11 @@ func (n *node) Takeover(_ context.Context, s sheepdog.Scope) ([]sheepdog.Origin,
 func (n *node) LayerIndexes(_ context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
+	if n.w.listed != nil {
+		if err := n.w.listed(layer); err != nil {
+			return err
+		}
+	}
 	for k := range n.w.blocks {
 		if k.obj.Family == s.Family && k.layer == layer {
 			visit(k.obj.Index)

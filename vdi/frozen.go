@@ -192,8 +192,11 @@ func loadObjectMap(ctx context.Context, dir *directory.Directory, objects Object
 	for {
 		changed := dir.Changed()
 		layers := logicalChain(dir, top)
-		if len(layers) == 0 {
+		if _, listed := dir.Layer(top); !listed {
 			return nil, fmt.Errorf("layer %d was deleted: %w", top, sheepdog.ErrNotFound)
+		}
+		if len(layers) == 0 {
+			continue // one below it was absorbed while we looked
 		}
 		set, err := indexesOf(ctx, dir, objects, layers)
 		switch {

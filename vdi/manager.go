@@ -235,8 +235,28 @@ func (m *Manager) takeOver(ctx context.Context, f directory.Family, token sheepd
 }
 
 // loadTop reads the working layer from the directory, and the object maps from
-// the replicas.
+// the replicas. Replicas may know already that a layer is gone which the
+// directory here still lists: then it is read again when there is news.
 func (c *coordinator) loadTop(ctx context.Context) error {
+	for {
+		changed := c.m.opt.Directory.Changed()
+		err := c.tryTop(ctx)
+		if !errors.Is(err, errGone) {
+			return err
+		}
+		if err := c.err(); err != nil {
+			return err
+		}
+		if err := awaitNews(ctx, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// errGone says that replicas do not know a layer any more.
+var errGone = errors.New("replicas have dropped it")
+
+func (c *coordinator) tryTop(ctx context.Context) error {
 	dir := c.m.opt.Directory
 	f, ok := dir.Family(c.scope.Family)
 	if !ok {
@@ -249,14 +269,17 @@ func (c *coordinator) loadTop(ctx context.Context) error {
 	t := &top{layer: l.ID, own: newIndexSet(), base: baseOf(dir, l.ID)}
 	if l.Written {
 		err := c.m.opt.Objects.LayerIndexes(ctx, c.scope, l.ID, t.own.add)
+		if errors.Is(err, sheepdog.ErrNotFound) {
+			return fmt.Errorf("%w: %w", errGone, err)
+		}
 		if err != nil {
 			return err
 		}
 	}
 	if l.Parent != 0 {
 		below, err := c.m.frozen.objectMap(ctx, l.Parent)
-		if now, ok := dir.Layer(l.ID); err != nil && ok && now.Parent != l.Parent {
-			return fmt.Errorf("layer below %d was deleted meanwhile: %w", l.ID, errMoved)
+		if errors.Is(err, sheepdog.ErrNotFound) {
+			return fmt.Errorf("%w: %w", errGone, err)
 		}
 		if err != nil {
 			return err

@@ -123,8 +123,10 @@ type remoteCall struct {
 // Snapshot freezes the present state of a VDI under the guests' I/O. A VDI that
 // was not written since its last snapshot needs nobody's help; otherwise its
 // coordinator, wherever it is, flushes and holds writes for the moment of the
-// commit. (rule 13)
+// commit. (rule 13) It is tried again when the outcome of a try is not known; with
+// a tag it is taken once.
 func (m *Manager) Snapshot(ctx context.Context, cmd directory.Snapshot) (directory.Snapped, error) {
+	cmd.Time, cmd.Once = time.Now(), cmd.Tag != ""
 	var out directory.Snapped
 	err := m.atCoordinator(ctx, cmd.Name, methodSnapshot, &cmd, func(ctx context.Context, c *coordinator) (err error) {
 		out, err = m.snapshotHere(ctx, c, cmd)
@@ -230,7 +232,6 @@ func (m *Manager) idle(ctx context.Context, id sheepdog.FamilyID) {
 // snapshotHere takes the snapshot with c's writes held; c is nil if nobody
 // writes the VDI.
 func (m *Manager) snapshotHere(ctx context.Context, c *coordinator, cmd directory.Snapshot) (directory.Snapped, error) {
-	cmd.Time = time.Now()
 	if c == nil {
 		if v, err := m.opt.Directory.Lookup(cmd.Name); err == nil {
 			f, _ := m.opt.Directory.Family(v.Family)

@@ -24,6 +24,7 @@ type NetOptions struct {
 	Latency     time.Duration // one way; 100 us
 	Jitter      time.Duration // up to so much more, drawn per segment and packet; 0
 	Loss        float64       // of packets, 0 to 1; streams lose nothing
+	Duplicates  float64       // packets that arrive twice, 0 to 1
 	Window      int           // bytes in flight per direction of a stream; 256 KiB
 	DialTimeout time.Duration // after which an unanswered dial fails; 10 s
 }
@@ -228,11 +229,13 @@ func (n *Net) delay() time.Duration {
 }
 
 // lost draws whether a packet is lost.
-func (n *Net) lost() bool {
-	if n.opts.Loss <= 0 {
+func (n *Net) lost() bool { return n.happens(n.opts.Loss) }
+
+func (n *Net) happens(probability float64) bool {
+	if probability <= 0 {
 		return false
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.rng.Float64() < n.opts.Loss
+	return n.rng.Float64() < probability
 }

@@ -105,12 +105,14 @@ func (p *packetConn) WriteTo(b []byte, to net.Addr) (int, error) {
 		return len(b), nil
 	}
 	n := p.host.net
-	at := time.Now().Add(n.delay())
 	n.mu.Lock()
 	dst := n.packets[a]
 	n.mu.Unlock()
-	if dst != nil {
-		dst.arrive(packet{at: at, from: p.addr, data: append(make([]byte, 0, len(b)+1), b...)})
+	for copies := 1; dst != nil && copies > 0; copies-- {
+		if copies == 1 && n.happens(n.opts.Duplicates) {
+			copies++
+		}
+		dst.arrive(packet{at: time.Now().Add(n.delay()), from: p.addr, data: append(make([]byte, 0, len(b)+1), b...)})
 	}
 	return len(b), nil
 }

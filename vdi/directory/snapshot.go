@@ -21,6 +21,9 @@ type Snapshot struct {
 	Description string            `json:"description,omitempty"`
 	IfFamily    sheepdog.FamilyID `json:"ifFamily,omitempty"` // 0: any
 	IfToken     sheepdog.Token    `json:"ifToken,omitempty"`  // 0: none seen
+	// Once says that an earlier try of this very command may have been committed:
+	// a snapshot with its tag and its time is its result.
+	Once bool `json:"once,omitempty"`
 	// Clone makes a VDI of the present state instead of a snapshot; Tag and
 	// Description must be empty then.
 	Clone *CloneOf `json:"clone,omitempty"`
@@ -105,6 +108,12 @@ func (c *Snapshot) apply(s *state) (any, error) {
 	r, err := c.target(s)
 	if err != nil {
 		return nil, err
+	}
+	if snap := r.tags[c.Tag]; c.Once && snap != nil && snap.Taken.Equal(c.Time) {
+		return &Snapped{
+			VID: snap.VID, SnapID: snap.SnapID, Layer: snap.Layer,
+			NewVID: r.vdi.VID, Family: r.vdi.Family, Working: r.vdi.Layer,
+		}, nil
 	}
 	if err := c.check(s, r); err != nil {
 		return nil, err

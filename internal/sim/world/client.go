@@ -257,15 +257,15 @@ func (a *admin) step() {
 }
 
 // answer judges an error of a call to the control API: one that may come when
-// nodes die and leaders change leaves the outcome open. A command that was
-// repeated after its coordinator died may meet its own first run and exist
-// already; a node that has just started does not know the format.
+// nodes die, leaders change and disks fill up leaves the outcome open; a node that
+// has just started does not know the format. Nothing exists already: what is
+// repeated after an unknown outcome must know its own first run.
 func (a *admin) answer(what string, err error) bool {
 	if err == nil {
 		return true
 	}
 	for _, ok := range []error{sheepdog.ErrNoQuorum, sheepdog.ErrUnreachable, sheepdog.ErrClosed, sheepdog.ErrConflict,
-		sheepdog.ErrBusy, sheepdog.ErrBehind, sheepdog.ErrNotFormatted, sheepdog.ErrExists} {
+		sheepdog.ErrBusy, sheepdog.ErrBehind, sheepdog.ErrNotFormatted, sheepdog.ErrNoSpace} {
 		if errors.Is(err, ok) && !errors.Is(err, errStalled) {
 			a.w.Tracef("admin: %s at node %d: %v", what, a.host.Number, err)
 			return false

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"sheepdog"
 )
@@ -24,7 +25,12 @@ type Disk struct {
 	pending []change // what durable lacks of now, in order
 	facts   map[string][]byte
 	user    *Engine
+
+	full atomic.Bool // writes find no space
 }
+
+// Fill says whether writes find no space.
+func (d *Disk) Fill(full bool) { d.full.Store(full) }
 
 // content is objects by layer. Blocks are immutable and shared.
 type content map[objectKey]map[sheepdog.BlockNo]block
@@ -113,10 +119,39 @@ func (d *Disk) Wreck() {
 func (d *Disk) Rot(rng *rand.Rand, n int, may func(sheepdog.ObjectID, sheepdog.LayerID, sheepdog.BlockNo) bool) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	type spot struct {
-		key objectKey
-		no  sheepdog.BlockNo
+	spots := d.spots(rng, may)
+	n = min(n, len(spots))
+	for _, s := range spots[:n] {
+		data := slices.Clone(d.now[s.key][s.no].data)
+		data[rng.IntN(len(data))] ^= 1 << rng.IntN(8)
+		d.setData(s, data)
 	}
+	return n
+}
+
+// Misdirect lets up to n writes go astray: the bytes of one block are found in
+// the place of another, and its own place has what was there before, zeros. It
+// tells in how many blocks.
+func (d *Disk) Misdirect(rng *rand.Rand, n int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	spots := d.spots(rng, func(sheepdog.ObjectID, sheepdog.LayerID, sheepdog.BlockNo) bool { return true })
+	n = min(n, len(spots)/2)
+	for i := range n {
+		d.setData(spots[2*i+1], d.now[spots[2*i].key][spots[2*i].no].data)
+		d.setData(spots[2*i], make([]byte, sheepdog.BlockSize))
+	}
+	return 2 * n
+}
+
+// spot is where the disk has bytes.
+type spot struct {
+	key objectKey
+	no  sheepdog.BlockNo
+}
+
+// spots lists all places with bytes that may be damaged, shuffled. mu is held.
+func (d *Disk) spots(rng *rand.Rand, may func(sheepdog.ObjectID, sheepdog.LayerID, sheepdog.BlockNo) bool) []spot {
 	var spots []spot
 	for key, blocks := range d.now {
 		for no, b := range blocks {
@@ -127,14 +162,14 @@ func (d *Disk) Rot(rng *rand.Rand, n int, may func(sheepdog.ObjectID, sheepdog.L
 	}
 	slices.SortFunc(spots, func(a, b spot) int { return cmp.Or(a.key.compare(b.key), cmp.Compare(a.no, b.no)) })
 	rng.Shuffle(len(spots), func(i, j int) { spots[i], spots[j] = spots[j], spots[i] })
-	n = min(n, len(spots))
-	for _, s := range spots[:n] {
-		b := d.now[s.key][s.no]
-		b.data = slices.Clone(b.data)
-		b.data[rng.IntN(len(b.data))] ^= 1 << rng.IntN(8)
-		d.now[s.key][s.no] = b
-	}
-	return n
+	return spots
+}
+
+// setData replaces the bytes of a block and leaves its record. mu is held.
+func (d *Disk) setData(s spot, data []byte) {
+	b := d.now[s.key][s.no]
+	b.data = data
+	d.now[s.key][s.no] = b
 }
 
 func (c content) clone() content {

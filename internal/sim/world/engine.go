@@ -82,6 +82,9 @@ func (e *Engine) Write(ops []sheepdog.Op, errs []error) {
 		if errs[i] == nil && (op.Layer == 0 || op.Data != nil && len(op.Data) != int(op.Count)*sheepdog.BlockSize) {
 			errs[i] = fmt.Errorf("write of %d bytes for %d blocks to layer %d: %w", len(op.Data), op.Count, op.Layer, sheepdog.ErrInvalid)
 		}
+		if errs[i] == nil && e.disk.full.Load() {
+			errs[i] = fmt.Errorf("write of %d blocks: %w", op.Count, sheepdog.ErrNoSpace)
+		}
 		if errs[i] == nil {
 			errs[i] = e.change(write(&op))
 		}

@@ -25,7 +25,8 @@ func AllFaults() []Fault {
 		{"power-loss", (*Play).powerLoss}, {"power-loss-all", (*Play).powerLossAll},
 		{"freeze", (*Play).freeze}, {"partition", (*Play).partition}, {"one-way", (*Play).oneWay}, {"isolate", (*Play).isolate},
 		{"flap", (*Play).flap}, {"rot", (*Play).rot}, {"leave", (*Play).leave}, {"join", (*Play).join},
-		{"kill-two", (*Play).killTwo}, {"pause-recovery", (*Play).pauseRecovery},
+		{"kill-two", (*Play).killTwo}, {"pause-recovery", (*Play).pauseRecovery}, {"misdirect", (*Play).misdirect},
+		{"full-disk", (*Play).fullDisk},
 	}
 }
 
@@ -236,15 +237,38 @@ func (p *Play) flap() bool {
 	return true
 }
 
+// fullDisk lets writes find no space on one disk for a while.
+func (p *Play) fullDisk() bool {
+	h := p.any()
+	p.Tracef("disk of %d is full", h.Number)
+	h.Disk.Fill(true)
+	p.sleep(time.Second)
+	h.Disk.Fill(false)
+	p.Tracef("disk of %d has space again", h.Number)
+	return true
+}
+
 // rot flips bits in blocks of one replica of a whole cluster, and has the
 // cluster check itself.
 func (p *Play) rot() bool {
+	return p.damage("rot", func(d *Disk) int {
+		return d.Rot(p.rng, 1+p.rng.IntN(20), func(sheepdog.ObjectID, sheepdog.LayerID, sheepdog.BlockNo) bool { return true })
+	})
+}
+
+// misdirect lets writes of one replica of a whole cluster go astray.
+func (p *Play) misdirect() bool {
+	return p.damage("misdirect", func(d *Disk) int { return d.Misdirect(p.rng, 1+p.rng.IntN(5)) })
+}
+
+// damage harms one disk of a whole cluster, and has the cluster check itself.
+func (p *Play) damage(what string, harm func(*Disk) int) bool {
 	if !p.becomesWhole() {
 		return false
 	}
 	h := p.any()
-	n := h.Disk.Rot(p.rng, 1+p.rng.IntN(20), func(sheepdog.ObjectID, sheepdog.LayerID, sheepdog.BlockNo) bool { return true })
-	p.Tracef("rot on %d: %d blocks", h.Number, n)
+	n := harm(h.Disk)
+	p.Tracef("%s on %d: %d blocks", what, h.Number, n)
 	p.sleep(100 * time.Millisecond)
 	for range 5 {
 		err := p.check()

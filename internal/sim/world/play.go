@@ -15,6 +15,7 @@ import (
 type Script struct {
 	Faults  []Fault // chosen from; nil: all
 	Count   int     // faults; 8
+	AtLeast int     // operations: faults go on until there were so many
 	Clients int     // guests; 4
 	Disks   int     // VDIs; 2
 	Size    uint64  // of a VDI, in bytes; 2 MiB
@@ -119,7 +120,7 @@ func (p *Play) client(id int, name string, pause time.Duration) *client {
 }
 
 func (p *Play) faults() {
-	for range p.script.Count {
+	for n := 0; n < p.script.Count || p.Ledger.Counts().Total() < p.script.AtLeast; n++ {
 		p.sleep(p.script.Calm)
 		f := p.script.Faults[p.rng.IntN(len(p.script.Faults))]
 		if p.Ledger.First() != nil {

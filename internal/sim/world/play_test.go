@@ -50,15 +50,27 @@ func play(t *testing.T, opt Options, s Script) {
 		if err != nil {
 			t.Errorf("seed %d: %v", opt.Seed, err)
 		}
-		c := p.Ledger.Counts()
+		c, done := p.Ledger.Counts(), 0
+		for _, n := range p.Done {
+			done += n
+		}
+		if !t.Failed() && (c.Total() < s.AtLeast || s.AtLeast > 0 && done < atLeastFaults) {
+			t.Errorf("seed %d: only %d operations and %d faults", opt.Seed, c.Total(), done)
+		}
 		t.Logf("seed %d: %.1f s simulated, %d operations, faults %v, %+v", opt.Seed, w.Now().Seconds(), c.Total(), p.Done, c)
 	})
 }
 
+// What a seed must have played to count.
+const (
+	atLeastOperations = 2000
+	atLeastFaults     = 5
+)
+
 // drawn lets a seed decide the size and the network of a world.
 func drawn(seed uint64) Options {
 	return Options{Seed: seed, Nodes: []int{3, 3, 4, 5}[seed%4], Copies: []int{3, 3, 2, 3, 3}[seed%5],
-		Network: sim.NetOptions{Jitter: []time.Duration{0, time.Millisecond, 200 * time.Microsecond}[seed%3], Loss: []float64{0, 0.02, 0.05}[seed/3%3]}}
+		Network: sim.NetOptions{Jitter: []time.Duration{0, time.Millisecond, 200 * time.Microsecond}[seed%3], Loss: []float64{0, 0.02, 0.05}[seed/3%3], Duplicates: []float64{0, 0.05}[seed/9%2]}}
 }
 
 // TestSeeds plays random scripts: SEEDS=N plays more of them, SEED=K the one.
@@ -74,7 +86,7 @@ func TestSeeds(t *testing.T) {
 		seed := uint64(first + i)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			play(t, drawn(seed), Script{})
+			play(t, drawn(seed), Script{AtLeast: atLeastOperations, Pause: 8 * time.Millisecond, Calm: 500 * time.Millisecond})
 		})
 	}
 }
