@@ -175,6 +175,7 @@ func (d *Disk) Unplug(dir string) error {
 		return fmt.Errorf("unplug disk %s: %w", dir, err)
 	}
 	if err := d.forgetDisk(v); err != nil {
+		v.leaving.Store(false)
 		return fmt.Errorf("unplug disk %s: %w", dir, err)
 	}
 	d.log.Info("disk was unplugged", "disk", dir)

@@ -221,6 +221,69 @@ func TestUnplugAndPlugUnderWrites(t *testing.T) {
 	check()
 }
 
+// TestFailEveryOperationOfDiskChanges fails each file operation and commit of a
+// script that empties, adds and loses disks once, with an error and with the
+// death of the process: what was acknowledged is there after the next start.
+func TestFailEveryOperationOfDiskChanges(t *testing.T) {
+	for _, fault := range []error{unix.EIO, unix.ENOSPC, errDead} {
+		for n := 1; ; n++ {
+			g := newCrashRig(t, 9)
+			a, b := g.opts.Meta+"/obj", g.opts.Meta+"/b"
+			g.abandon()
+			g.opts.Disks = []string{a, b}
+			g.open()
+			count, hit := 0, false
+			fail := func() error {
+				if count++; count == n || hit && fault == errDead {
+					hit = true
+					return fault
+				}
+				return nil
+			}
+			g.files.fault = func(string, string) error { return fail() }
+			g.meta.mu.Lock()
+			g.meta.fault = fail
+			g.meta.mu.Unlock()
+			for i := range rigObjects {
+				op := dataOp(sheepdog.Index(i), 1, 3, storetest.Fill(uint64(i)+1, 20), uint64(i)+1)
+				before := g.records([]sheepdog.Op{op})
+				g.note(&op, before, writeOne(g.d, op))
+			}
+			if g.d.Flush() == nil {
+				g.settle()
+			}
+			g.unplugSound(b)
+			_ = g.d.Plug(b)
+			g.unplugSound(a)
+			_ = g.d.Plug(a)
+			g.abandon()
+			if fault == errDead {
+				g.files.losePower(g.r)
+			}
+			g.open()
+			g.verify(fmt.Sprintf("operation %d failed with %v", n, fault))
+			g.abandon()
+			if !hit {
+				break
+			}
+		}
+	}
+}
+
+// unplugSound unplugs a disk unless it failed: what that one had would be lost,
+// as it should.
+func (g *crashRig) unplugSound(dir string) {
+	disks, err := g.d.Disks()
+	if err != nil {
+		return
+	}
+	for _, u := range disks {
+		if u.Dir == dir && u.State == DiskOK {
+			_ = g.d.Unplug(dir)
+		}
+	}
+}
+
 // What a disk held that is missing at the start is older than any write, and
 // counts again when the disk is back and nobody replaced it.
 func TestMissingDiskIsLostUntilItIsBack(t *testing.T) {

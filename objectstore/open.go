@@ -25,7 +25,7 @@ func Open(opts Options) (*Disk, error) {
 		opts:          opts,
 		log:           opts.Logger,
 		cache:         newCache(opts.MapCacheBytes),
-		maxDirtyBytes: opts.MapCacheBytes,
+		maxDirtyBytes: 2 * opts.MapCacheBytes,
 		kicks:         make(chan struct{}, 1),
 		tombstones:    make(map[objectKey]lsn),
 		dirty:         dirtySet{piles: make(map[*pile]struct{})},

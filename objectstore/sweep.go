@@ -107,6 +107,9 @@ func (c *chunk) on(id diskID) bool {
 
 // sweepPile applies change to the slots of one object.
 func (d *Disk) sweepPile(obj sheepdog.ObjectID, id diskID, change slotChange) (int, error) {
+	if d.closing.Load() {
+		return 0, fmt.Errorf("store %s: %w", d.opts.Meta, sheepdog.ErrClosed)
+	}
 	p, err := d.load(obj)
 	if err != nil {
 		return 0, err
