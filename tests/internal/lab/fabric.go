@@ -29,7 +29,7 @@ func StartInNamespaces(tb testing.TB, n int, args ...string) (*Lab, *Fabric) {
 // PlanInNamespaces is StartInNamespaces without the start.
 func PlanInNamespaces(tb testing.TB, n int, args ...string) (*Lab, *Fabric) {
 	tb.Helper()
-	Need(tb, "ip", "iptables")
+	Need(tb, "ip", "iptables", "nsenter")
 	NeedRoot(tb, "to make network namespaces")
 	f := &Fabric{tb: tb, name: fmt.Sprintf("shp%d", os.Getpid()), hosts: n}
 	l := New(tb) // its directory goes last

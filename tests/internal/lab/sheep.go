@@ -86,10 +86,12 @@ func (l *Lab) Answers(s *Sheep) {
 	})
 }
 
-// Command runs a program where the sheep lives.
+// Command runs a program where the sheep lives. It is not `ip netns exec`, which
+// gives the program its own view of the mounts, too: file systems would live on in
+// it after they were unmounted.
 func (s *Sheep) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	if s.NS != "" {
-		name, args = "ip", append([]string{"netns", "exec", s.NS, name}, args...)
+		name, args = "nsenter", append([]string{"--net=/run/netns/" + s.NS, name}, args...)
 	}
 	return exec.CommandContext(ctx, name, args...)
 }
