@@ -20,8 +20,10 @@ import (
 // alone does not count: two nodes between which a firewall answers would depose
 // each other for ever.
 
-// stagger is what each further voter waits for those before it to be elected.
-const stagger = 100 * time.Millisecond
+// stagger is what each further voter waits for those before it to be elected,
+// which takes a few syncs of their disks. Two candidates at once cost an election
+// time-out.
+const stagger = 200 * time.Millisecond
 
 // succeed has another leader elected if the present one is certainly gone.
 func (c *Cluster) succeed(ctx context.Context, cons *consensus, gone state.MemberRef) error {

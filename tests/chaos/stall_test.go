@@ -80,7 +80,8 @@ func (a *arena) stall(disks []*disk, l loss, victim int) map[string]time.Duratio
 		at := append(slices.Clone(a.Sheep[k%n:]), a.Sheep[:k%n]...) // another one comes first
 		d.populate(workload.Config{Depth: 1, Think: 2 * time.Millisecond}, at...)
 	}
-	time.Sleep(1500 * time.Millisecond)
+	a.Eventually(20*time.Second, "all guests are at work", func() error { return working(disks, n) })
+	time.Sleep(time.Second)
 	who := map[*disk]string{}
 	leads := a.Leader() == a.Sheep[victim]
 	for _, d := range disks {
@@ -103,6 +104,18 @@ func (a *arena) stall(disks []*disk, l loss, victim int) map[string]time.Duratio
 	}
 	a.Recovered(time.Minute)
 	return longest
+}
+
+// working is an error unless each of n guests of each disk has had some answers.
+func working(disks []*disk, n int) error {
+	for _, d := range disks {
+		for i := range n {
+			if got := d.guests.Acked(i); got < 20 {
+				return fmt.Errorf("guest %d of %s has had %d answers", i, d.name, got)
+			}
+		}
+	}
+	return nil
 }
 
 // others are the numbers of the guests at gateways that are not lost, where
