@@ -49,6 +49,7 @@ type message struct {
 	Member  sheepdog.Member    `json:"member,omitzero"` // the same with all it says of itself
 	Addr    string             `json:"addr,omitempty"`
 	Term    uint64             `json:"term,omitempty"`
+	Patient bool               `json:"patient,omitempty"` // the renewal may wait for the next slot
 	// Next is the id of a new foundation, Former are those that it had before.
 	Next   sheepdog.ClusterID   `json:"next,omitzero"`
 	Former []sheepdog.ClusterID `json:"former,omitempty"`

@@ -38,7 +38,7 @@ func (w *world) follower() *simNode {
 // A process that is starved of its processor is silent in gossip, and suspected.
 // It must not be taken for gone: to come back as a target costs a backfill.
 func TestStarvedFollowerStays(t *testing.T) {
-	for _, d := range []time.Duration{700 * time.Millisecond, 1200 * time.Millisecond} {
+	for _, d := range []time.Duration{500 * time.Millisecond, time.Second} {
 		t.Run(d.String(), func(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.formatted(3)

@@ -96,6 +96,7 @@ func (g *gossip) config(o *Options) *memberlist.Config {
 	conf.SuspicionMaxTimeoutMult = 1
 	conf.AwarenessMaxMultiplier = 1
 	conf.MsgpackUseNewTimeFormat = true
+	conf.EnableCompression = false // of packets of a few dozen bytes
 	delegate := gossipDelegate{g}
 	conf.Delegate, conf.Events, conf.Alive = delegate, delegate, delegate
 	conf.DelegateProtocolVersion, conf.DelegateProtocolMax = metaVersion, metaVersion

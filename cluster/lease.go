@@ -31,6 +31,10 @@ import (
 //     is a command that L cannot commit any more, and whoever commits it, asks
 //     a later leader's LeaseOver.
 //
+// A renewal that has time is held until the leader's next slot, so that all nodes
+// of the cluster share one proof per slot: it begins after every one of them was
+// received. A node asks again shortly before the next slot.
+//
 // A node that is listed again between LeaseOver and the commit of what it let
 // through may have got a new lease: commands are bound to the membership that
 // was in force when they passed the gate (entry.Membership). One that is listed
@@ -50,6 +54,7 @@ type office struct {
 
 	mu     sync.Mutex
 	grants map[state.MemberRef]time.Duration // when a lease was last granted
+	slot   *slotProof                        // of the newest slot that somebody waits for
 
 	pending *pending
 }
@@ -59,6 +64,38 @@ const maxGrants = 2 * state.MaxMembers
 
 func newOffice(term uint64, elected time.Duration) *office {
 	return &office{term: term, elected: elected, grants: make(map[state.MemberRef]time.Duration), pending: newPending()}
+}
+
+// slotProof is a proof that begins at a time on the leader's clock.
+type slotProof struct {
+	at time.Duration
+	proof
+}
+
+// leadsAtSlot is prover.leads at the next slot. Whoever finds that slot to come
+// was received before it, and the proof begins after it, however late he joins.
+func (c *Cluster) leadsAtSlot(ctx context.Context, off *office) error {
+	every, now := c.opts.Timing.Lease/3, c.opts.Clock()
+	at := off.elected + ((now-off.elected)/every+1)*every
+	off.mu.Lock()
+	s := off.slot
+	if s == nil || s.at != at {
+		s = &slotProof{at: at, proof: proof{done: make(chan struct{})}}
+		off.slot = s
+		off.prover.spawn(func() {
+			if s.err = sleep(off.prover.ctx, at-now); s.err == nil {
+				s.err = off.prover.leads(off.prover.ctx)
+			}
+			close(s.done)
+		})
+	}
+	off.mu.Unlock()
+	select {
+	case <-s.done:
+		return s.err
+	case <-ctx.Done():
+		return fmt.Errorf("prove leadership: %w", ctx.Err())
+	}
 }
 
 // grant notes a lease for a node if the view lists it.
@@ -167,7 +204,8 @@ func (c *Cluster) renewLoop() {
 			continue
 		}
 		began := time.Now()
-		err := c.renew()
+		patient := c.LeaseLeft() > c.opts.Timing.Lease*3/5
+		err := c.renew(patient)
 		switch {
 		case errors.Is(err, sheepdog.ErrNotActing):
 			c.expelled.Store(true)
@@ -176,6 +214,10 @@ func (c *Cluster) renewLoop() {
 			c.opts.Logger.Debug("lease not renewed", "err", err)
 			c.suspectLeader(err)
 			c.wait(nil, jitter(every/8))
+			continue
+		}
+		if patient { // the answer came at a slot
+			c.wait(nil, every-every/8)
 			continue
 		}
 		c.wait(nil, every-time.Since(began))
@@ -192,11 +234,11 @@ func (c *Cluster) suspectLeader(err error) {
 // renew asks once. The lease counts from before the request was sent, and only
 // once this node has applied the membership for which it was granted: one that was
 // away and is listed again must know first what was let through meanwhile.
-func (c *Cluster) renew() error {
+func (c *Cluster) renew(patient bool) error {
 	ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timing.Lease/2)
 	defer cancel()
 	sent := c.opts.Clock()
-	r, err := c.askLeader(ctx, methodRenew, message{Ref: c.selfRef()})
+	r, err := c.askLeader(ctx, methodRenew, message{Ref: c.selfRef(), Patient: patient})
 	if err != nil {
 		return err
 	}
@@ -213,7 +255,11 @@ func (c *Cluster) handleRenew(ctx context.Context, m message) (any, error) {
 	if off == nil {
 		return nil, errNotLeader
 	}
-	if err := off.prover.leads(ctx); err != nil {
+	prove := off.prover.leads
+	if m.Patient {
+		prove = func(ctx context.Context) error { return c.leadsAtSlot(ctx, off) }
+	}
+	if err := prove(ctx); err != nil {
 		return nil, err
 	}
 	if err := off.grant(m.Ref, c.pub.view, c.opts.Clock, c.opts.Timing.Lease); err != nil {

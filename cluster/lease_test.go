@@ -41,7 +41,9 @@ func TestMinorityCannotCommitAndLosesItsLease(t *testing.T) {
 		w.part(minority, false)
 		w.settle()
 		for _, n := range w.up() {
-			if err := n.Barrier(w.ctx(time.Second)); err != nil {
+			// An exchange that was under way when the node was cut off may have to time
+			// out first.
+			if err := n.Barrier(w.ctx(2 * raftTimeout)); err != nil {
 				t.Error(err)
 			}
 			if got := n.machine.list(); !slices.Contains(got, "kept") {

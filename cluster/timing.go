@@ -11,9 +11,9 @@ import (
 // Timing holds all intervals. Zero means the default.
 type Timing struct {
 	// Raft.
-	Heartbeat   time.Duration // 300 ms; a follower waits once to twice this before it campaigns
-	Election    time.Duration // 300 ms
-	LeaderLease time.Duration // 250 ms; a leader without a quorum for this long steps down
+	Heartbeat   time.Duration // 450 ms; a follower waits once to twice this before it campaigns
+	Election    time.Duration // 450 ms
+	LeaderLease time.Duration // 350 ms; a leader without a quorum for this long steps down
 	// CommitTimeout is after how long followers are told again what is committed:
 	// they are told at once, see herald. 200 ms
 	CommitTimeout time.Duration
@@ -36,7 +36,7 @@ type Timing struct {
 	Batch       time.Duration // 60 ms that joins and removals wait for each other
 	StartBatch  time.Duration // 500 ms, the same while the leader itself waits to join
 	Confirm     time.Duration // 250 ms for members to confirm that they live
-	Patience    time.Duration // 800 ms for the same of a member that is about to be removed
+	Patience    time.Duration // 600 ms for the same of a member that is about to be removed
 	Absent      time.Duration // 1 s until a member that gossip never saw counts as dead
 	Reconcile   time.Duration // 250 ms between looks at voters and members
 	Call        time.Duration // 1 s for a control request
@@ -50,9 +50,9 @@ func (t *Timing) fill() {
 			*d = v
 		}
 	}
-	set(&t.Heartbeat, 300*time.Millisecond)
+	set(&t.Heartbeat, 450*time.Millisecond)
 	set(&t.Election, t.Heartbeat)
-	set(&t.LeaderLease, 250*time.Millisecond)
+	set(&t.LeaderLease, 350*time.Millisecond)
 	set(&t.CommitTimeout, 200*time.Millisecond)
 	set(&t.Probe, 150*time.Millisecond)
 	set(&t.ProbeTimeout, 75*time.Millisecond)
@@ -65,7 +65,7 @@ func (t *Timing) fill() {
 	set(&t.Batch, 60*time.Millisecond)
 	set(&t.StartBatch, 500*time.Millisecond)
 	set(&t.Confirm, 250*time.Millisecond)
-	set(&t.Patience, 800*time.Millisecond)
+	set(&t.Patience, 600*time.Millisecond)
 	set(&t.Absent, time.Second)
 	set(&t.Reconcile, 250*time.Millisecond)
 	set(&t.Call, time.Second)
