@@ -36,6 +36,7 @@ type Backend interface {
 	LockBackend
 	ObjectBackend
 	CopyBackend
+	LifecycleBackend
 	MaintainBackend
 }
 

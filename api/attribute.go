@@ -14,10 +14,11 @@ const (
 
 // AttributeBackend answers for the key-value pairs of VDIs.
 type AttributeBackend interface {
-	// Attribute is a value. It is ErrNotFound if there is no such VDI or key.
-	Attribute(ctx context.Context, name, key string) ([]byte, error)
-	// Attributes lists the keys of a VDI.
-	Attributes(ctx context.Context, name string) ([]string, error)
+	// Attribute is a value, of a VDI or of a snapshot. It is ErrNotFound if there is
+	// no such VDI, snapshot or key.
+	Attribute(ctx context.Context, name string, snapshot Selector, key string) ([]byte, error)
+	// Attributes lists the keys of a VDI or snapshot.
+	Attributes(ctx context.Context, name string, snapshot Selector) ([]string, error)
 	// SetAttribute sets or deletes one. With Exclusive it is ErrExists if the key
 	// has a value: of several that try at a time exactly one wins.
 	SetAttribute(ctx context.Context, req *SetAttributeRequest) error
@@ -38,13 +39,14 @@ type AttributeList struct {
 	Keys    []string `json:"keys"`
 }
 
-// SetAttributeRequest sets an attribute of a working VDI, or deletes it.
+// SetAttributeRequest sets an attribute of a VDI or snapshot, or deletes it.
 type SetAttributeRequest struct {
-	Name      string `json:"name"`
-	Key       string `json:"key"`
-	Value     []byte `json:"value,omitempty"`     // base64
-	Exclusive bool   `json:"exclusive,omitempty"` // fail if the key has a value
-	Delete    bool   `json:"delete,omitempty"`
+	Name      string   `json:"name"`
+	Snapshot  Selector `json:"snapshot,omitempty"` // empty: the working VDI
+	Key       string   `json:"key"`
+	Value     []byte   `json:"value,omitempty"`     // base64
+	Exclusive bool     `json:"exclusive,omitempty"` // fail if the key has a value
+	Delete    bool     `json:"delete,omitempty"`
 }
 
 // CheckKey reports whether s may be the key of an attribute.
@@ -67,32 +69,34 @@ func (r *SetAttributeRequest) check() error {
 	case r.Delete && (r.Exclusive || len(r.Value) > 0):
 		return invalidf("deletion of attribute %q takes neither a value nor exclusivity", r.Key)
 	}
-	return firstError(CheckName(r.Name), CheckKey(r.Key))
+	return firstError(CheckName(r.Name), checkSelector(r.Snapshot, false), CheckKey(r.Key))
 }
 
 func (s *Server) attribute(w http.ResponseWriter, r *http.Request) error {
-	q, err := params(r, "name", "key")
+	q, err := params(r, "name", "snapshot", "key")
 	if err != nil {
 		return err
 	}
 	out := Attribute{Version: Version, Name: q.Get("name"), Key: q.Get("key")}
-	if err := firstError(CheckName(out.Name), CheckKey(out.Key)); err != nil {
+	ref := Selector(q.Get("snapshot"))
+	if err := firstError(CheckName(out.Name), checkSelector(ref, false), CheckKey(out.Key)); err != nil {
 		return err
 	}
-	out.Value, err = s.backend.Attribute(r.Context(), out.Name, out.Key)
+	out.Value, err = s.backend.Attribute(r.Context(), out.Name, ref, out.Key)
 	return reply(w, out, err)
 }
 
 func (s *Server) attributes(w http.ResponseWriter, r *http.Request) error {
-	q, err := params(r, "name")
+	q, err := params(r, "name", "snapshot")
 	if err != nil {
 		return err
 	}
 	out := AttributeList{Version: Version, Name: q.Get("name")}
-	if err := CheckName(out.Name); err != nil {
+	ref := Selector(q.Get("snapshot"))
+	if err := firstError(CheckName(out.Name), checkSelector(ref, false)); err != nil {
 		return err
 	}
-	keys, err := s.backend.Attributes(r.Context(), out.Name)
+	keys, err := s.backend.Attributes(r.Context(), out.Name, ref)
 	out.Keys = list(keys)
 	return reply(w, out, err)
 }

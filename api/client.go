@@ -182,6 +182,9 @@ func (c *Client) DeleteVDI(ctx context.Context, req *DeleteRequest) error {
 	if req.Snapshot != "" {
 		v.Set("snapshot", string(req.Snapshot))
 	}
+	if req.Purge {
+		v.Set("purge", "true")
+	}
 	return c.call(ctx, http.MethodDelete, "/v1/vdis", v, nil, nil)
 }
 

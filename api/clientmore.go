@@ -9,18 +9,26 @@ import (
 	"net/url"
 )
 
-// Attribute is the value of an attribute of a VDI.
-func (c *Client) Attribute(ctx context.Context, name, key string) ([]byte, error) {
-	out, err := get[Attribute](ctx, c, "/v1/vdis/attribute", url.Values{"name": {name}, "key": {key}})
+// Attribute is the value of an attribute of a VDI or, with a selector, snapshot.
+func (c *Client) Attribute(ctx context.Context, name string, snapshot Selector, key string) ([]byte, error) {
+	q := url.Values{"name": {name}, "key": {key}}
+	if snapshot != "" {
+		q.Set("snapshot", string(snapshot))
+	}
+	out, err := get[Attribute](ctx, c, "/v1/vdis/attribute", q)
 	if err != nil {
 		return nil, err
 	}
 	return out.Value, nil
 }
 
-// Attributes lists the keys of a VDI.
-func (c *Client) Attributes(ctx context.Context, name string) (*AttributeList, error) {
-	return get[AttributeList](ctx, c, "/v1/vdis/attributes", url.Values{"name": {name}})
+// Attributes lists the keys of a VDI or, with a selector, snapshot.
+func (c *Client) Attributes(ctx context.Context, name string, snapshot Selector) (*AttributeList, error) {
+	q := url.Values{"name": {name}}
+	if snapshot != "" {
+		q.Set("snapshot", string(snapshot))
+	}
+	return get[AttributeList](ctx, c, "/v1/vdis/attributes", q)
 }
 
 // SetAttribute sets or deletes an attribute.

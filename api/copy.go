@@ -42,6 +42,13 @@ func (s *Server) copyVDI(w http.ResponseWriter, r *http.Request) error {
 	if err := checkSelector(req.Snapshot, true); err != nil {
 		return err
 	}
+	return s.copying(w, func(report func(CopyProgress) error) (*VDI, error) {
+		return s.backend.CopyVDI(r.Context(), req, report)
+	})
+}
+
+// copying streams the events of a copy that run makes.
+func (s *Server) copying(w http.ResponseWriter, run func(report func(CopyProgress) error) (*VDI, error)) error {
 	out := &stallWriter{w: w, rc: http.NewResponseController(w), limit: s.opts.StallTimeout}
 	send := func(e *CopyEvent) error {
 		w.Header().Set("Content-Type", "application/x-ndjson")
@@ -54,7 +61,7 @@ func (s *Server) copyVDI(w http.ResponseWriter, r *http.Request) error {
 		}
 		return out.rc.Flush()
 	}
-	v, err := s.backend.CopyVDI(r.Context(), req, func(p CopyProgress) error { return send(&CopyEvent{Progress: &p}) })
+	v, err := run(func(p CopyProgress) error { return send(&CopyEvent{Progress: &p}) })
 	if err == nil {
 		v.complete()
 		return send(&CopyEvent{VDI: v})
@@ -68,12 +75,17 @@ func (s *Server) copyVDI(w http.ResponseWriter, r *http.Request) error {
 // CopyVDI makes a VDI of a snapshot's data that shares nothing with it; progress
 // is called now and then.
 func (c *Client) CopyVDI(ctx context.Context, r *CloneRequest, progress func(CopyProgress)) (*VDI, error) {
-	data, err := json.Marshal(r)
+	return c.copying(ctx, "/v1/vdis/copy", r, progress)
+}
+
+// copying posts a request and follows the events of the copy that it starts.
+func (c *Client) copying(ctx context.Context, path string, req any, progress func(CopyProgress)) (*VDI, error) {
+	data, err := json.Marshal(req)
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}
 	var made *VDI
-	err = c.lines(ctx, "/v1/vdis/copy", data, func(line []byte) error {
+	err = c.lines(ctx, path, data, func(line []byte) error {
 		var e CopyEvent
 		if err := json.Unmarshal(line, &e); err != nil {
 			return fmt.Errorf("copy event of %s is not understood: %w", c.addr, err)

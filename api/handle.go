@@ -149,7 +149,7 @@ func (s *Server) listVDIs(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) deleteVDI(w http.ResponseWriter, r *http.Request) error {
-	q, err := params(r, "name", "snapshot")
+	q, err := params(r, "name", "snapshot", "purge")
 	if err != nil {
 		return err
 	}
@@ -157,6 +157,9 @@ func (s *Server) deleteVDI(w http.ResponseWriter, r *http.Request) error {
 	if q.Has("snapshot") && req.Snapshot == "" {
 		// An empty variable in a script must not delete the VDI itself.
 		return invalid("the snapshot is empty; leave the parameter out to delete the working VDI")
+	}
+	if req.Purge, err = boolean(q, "purge"); err != nil {
+		return err
 	}
 	if err := req.check(); err != nil {
 		return err

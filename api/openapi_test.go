@@ -69,6 +69,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		WriteReply{}, CheckRequest{}, CheckEvent{}, CheckVDI{}, Finding{}, CheckProgress{}, CheckSummary{}, Cluster{}.Config,
 		Attribute{}, AttributeList{}, SetAttributeRequest{}, RenameRequest{}, CopyEvent{}, CopyProgress{}, ObjectLocation{}, ObjectNode{},
 		ObjectMap{}, MappedObject{}, ObjectTrack{}, ObjectEpoch{}, ChangeList{}, LockList{}, Lock{}, UnlockRequest{}, CopiesRequest{},
+		GroupRequest{}, GroupResult{}, AlterRequest{}, FlattenRequest{}, TrashedVDI{}, TrashList{}, TrashSetting{}, RestoreRequest{},
 		VNodesRequest{}, Throttle{}, LogLevel{}, Stats{}, RequestStats{}, DiskList{}, NodeDisks{}, Disk{}, DisksRequest{},
 		ForceRequest{}, ForceReport{}, LogEnd{}, Scrub{}, DamagedVDI{}, DamagedPart{}}
 	for _, v := range types {
@@ -138,6 +139,7 @@ func FuzzRequests(f *testing.F) {
 	kinds := []reflect.Type{reflect.TypeFor[FormatRequest](), reflect.TypeFor[RecoverySetting](), reflect.TypeFor[CheckRequest](), reflect.TypeFor[CreateRequest](),
 		reflect.TypeFor[SnapshotRequest](), reflect.TypeFor[CloneRequest](), reflect.TypeFor[RollbackRequest](), reflect.TypeFor[ResizeRequest](),
 		reflect.TypeFor[SetAttributeRequest](), reflect.TypeFor[RenameRequest](), reflect.TypeFor[UnlockRequest](), reflect.TypeFor[CopiesRequest](),
+		reflect.TypeFor[GroupRequest](), reflect.TypeFor[AlterRequest](), reflect.TypeFor[FlattenRequest](), reflect.TypeFor[TrashSetting](), reflect.TypeFor[RestoreRequest](),
 		reflect.TypeFor[VNodesRequest](), reflect.TypeFor[Throttle](), reflect.TypeFor[LogLevel](), reflect.TypeFor[ForceRequest]()}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, kind := range kinds {

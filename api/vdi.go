@@ -44,6 +44,17 @@ type VDI struct {
 	Created        time.Time       `json:"created"`
 	Copies         sheepdog.Policy `json:"copies"`
 	BlockSizeShift uint8           `json:"blockSizeShift"`
+	// Expires is when a snapshot is deleted; absent: never.
+	Expires time.Time `json:"expires,omitzero"`
+	// RevertedAt is when the VDI was last rolled back, RevertedFrom the number of
+	// the snapshot.
+	RevertedAt   time.Time `json:"revertedAt,omitzero"`
+	RevertedFrom uint32    `json:"revertedFrom,omitempty"`
+	// Origin is the identity of the VDI: it stays through snapshots, rollbacks and
+	// renames, and its snapshots have the same.
+	Origin uint64 `json:"origin,omitempty"`
+	// Moving: its data are being copied to another redundancy.
+	Moving bool `json:"moving,omitempty"`
 	// OwnObjects counts objects written since the last snapshot, SharedObjects
 	// those inherited.
 	OwnObjects    uint64 `json:"ownObjects"`
@@ -100,6 +111,8 @@ type SnapshotRequest struct {
 	Tag  string `json:"tag,omitempty"` // optional; unique per name, not a number
 	// Description is free text of at most MaxDescription bytes.
 	Description string `json:"description,omitempty"`
+	// Expires is when the snapshot is deleted; absent: never.
+	Expires time.Time `json:"expires,omitzero"`
 	// OnlyIfChanged makes no snapshot if nothing was written since the last one.
 	OnlyIfChanged bool `json:"onlyIfChanged,omitempty"`
 }
@@ -157,6 +170,7 @@ type CloneRequest struct {
 type DeleteRequest struct {
 	Name     string
 	Snapshot Selector
+	Purge    bool // not into the trash, also if it is on
 }
 
 // RollbackRequest throws the working VDI away and makes one on the snapshot.

@@ -9,20 +9,20 @@ import (
 	"sheepdog/vdi/directory"
 )
 
-// Attribute is the value of an attribute of a working VDI.
-func (b backend) Attribute(ctx context.Context, name, key string) ([]byte, error) {
+// Attribute is the value of an attribute of a VDI or snapshot.
+func (b backend) Attribute(ctx context.Context, name string, snapshot api.Selector, key string) ([]byte, error) {
 	if err := b.n.ready(ctx); err != nil {
 		return nil, err
 	}
-	return b.n.dir.Attr(name, key)
+	return b.n.dir.Attr(name, string(snapshot), key)
 }
 
-// Attributes lists the keys of a working VDI.
-func (b backend) Attributes(ctx context.Context, name string) ([]string, error) {
+// Attributes lists the keys of a VDI or snapshot.
+func (b backend) Attributes(ctx context.Context, name string, snapshot api.Selector) ([]string, error) {
 	if err := b.n.ready(ctx); err != nil {
 		return nil, err
 	}
-	return b.n.dir.Attrs(name)
+	return b.n.dir.Attrs(name, string(snapshot))
 }
 
 // SetAttribute commits one attribute; the commit decides who is first.
@@ -30,7 +30,7 @@ func (b backend) SetAttribute(ctx context.Context, req *api.SetAttributeRequest)
 	if err := b.n.ready(ctx); err != nil {
 		return err
 	}
-	return b.n.vdis.SetAttr(ctx, directory.SetAttr{Name: req.Name, Key: req.Key, Value: req.Value, Exclusive: req.Exclusive, Delete: req.Delete})
+	return b.n.vdis.SetAttr(ctx, directory.SetAttr{Name: req.Name, Snapshot: string(req.Snapshot), Key: req.Key, Value: req.Value, Exclusive: req.Exclusive, Delete: req.Delete})
 }
 
 // RenameVDI gives a VDI and its snapshots another name.

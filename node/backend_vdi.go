@@ -48,6 +48,7 @@ func (b backend) VDIs(ctx context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 // describe tells of one VDI or snapshot. counts may be nil.
 func (b backend) describe(e *directory.Entry, counts map[sheepdog.LayerID]layerCount) api.VDI {
 	v := api.VDI{Name: e.Name, ID: api.VID(e.VID), Snapshot: e.SnapID != 0, SnapshotID: e.SnapID, Tag: e.Tag, Description: e.Description,
+		Expires: e.Expires, RevertedAt: e.RevertedAt, RevertedFrom: e.RevertedFrom, Origin: e.Origin, Moving: e.Moving,
 		Clone: e.IsClone, SizeBytes: e.Size, Created: e.Created, Copies: e.Policy, BlockSizeShift: e.BlockSizeShift}
 	if p, ok := b.n.dir.ByVID(e.Parent); ok && p.Index == e.ParentIndex {
 		v.ParentID = api.VID(e.Parent)
@@ -141,21 +142,26 @@ func (b backend) SnapshotVDI(ctx context.Context, req *api.SnapshotRequest) (*ap
 	if err := b.n.room(); err != nil {
 		return nil, err
 	}
-	snapped, err := b.n.vdis.Snapshot(ctx, directory.Snapshot{Name: req.Name, Tag: req.Tag, Description: req.Description})
+	snapped, err := b.n.vdis.Snapshot(ctx, directory.Snapshot{Name: req.Name, Tag: req.Tag, Description: req.Description, Expires: req.Expires})
 	if err != nil {
 		return nil, err
 	}
+	return b.snapped(req.Name, snapped), nil
+}
+
+// snapped describes a new snapshot and the VDI that goes on.
+func (b backend) snapped(name string, s directory.Snapped) *api.SnapshotResult {
 	out := &api.SnapshotResult{Version: api.Version, Created: true}
-	for _, e := range b.n.dir.ListName(req.Name) {
+	for _, e := range b.n.dir.ListName(name) {
 		v := b.describe(&e, nil)
 		switch e.VID {
-		case snapped.VID:
+		case s.VID:
 			out.Snapshot = &v
-		case snapped.NewVID:
+		case s.NewVID:
 			out.Working = &v
 		}
 	}
-	return out, nil
+	return out
 }
 
 // changed reports whether the working VDI was written since its last snapshot.
@@ -201,7 +207,7 @@ func (b backend) DeleteVDI(ctx context.Context, req *api.DeleteRequest) error {
 	if req.Snapshot != "" {
 		return b.n.vdis.DeleteSnapshot(ctx, directory.DeleteSnapshot{Name: req.Name, Snapshot: string(req.Snapshot), RecycleVIDs: recycle})
 	}
-	return b.n.vdis.Delete(ctx, directory.Delete{Name: req.Name, RecycleVIDs: recycle})
+	return b.n.vdis.Delete(ctx, directory.Delete{Name: req.Name, RecycleVIDs: recycle, Purge: req.Purge})
 }
 
 // RollbackVDI replaces the working VDI by a new one on the snapshot.

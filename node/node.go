@@ -298,6 +298,7 @@ func (n *Node) wire() error {
 	n.spawn(n.pruneLoop)
 	n.spawn(n.watchSpace)
 	n.spawn(n.loseDisks)
+	n.spawn(n.expireOften)
 	return n.startRecovery()
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sheepdog"
 )
@@ -28,6 +29,7 @@ type coordinator struct {
 	seq     uint64
 	written bool // the working layer is marked in the directory
 	dirty   map[sheepdog.Partition]struct{}
+	held    *time.Timer // ends a hold that nobody resumes; nil: not held
 }
 
 // top is the working layer and what lies below it, replaced as a whole when a

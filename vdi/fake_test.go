@@ -257,7 +257,7 @@ func (n *node) LayerIndexes(_ context.Context, s sheepdog.Scope, layer sheepdog.
 		}
 	}
 	for k := range n.w.blocks {
-		if k.obj.Family == s.Family && k.layer == layer {
+		if owner, ok := n.w.dir.Owner(k.layer); ok && k.obj.Family == s.Family && owner == layer {
 			visit(k.obj.Index)
 		}
 	}

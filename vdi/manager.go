@@ -26,14 +26,19 @@ type Manager struct {
 	mu       sync.Mutex
 	families map[sheepdog.FamilyID]*family
 	calls    map[string]*call
+
+	// moving is held while a VDI goes on in another family; inherited are what
+	// coordinators there have to know of the writes before. (rule 10)
+	moving    sync.Mutex
+	inherited map[sheepdog.FamilyID]*originTable
 }
 
 // family is what this node knows of one family that is open or coordinated
 // here.
 type family struct {
 	id        sheepdog.FamilyID
-	requests  window // this gateway's requests in flight
-	unflushed unflushed
+	requests  *window // this gateway's requests in flight
+	unflushed *unflushed
 
 	// guarded by Manager.mu
 	coord    *coordinator // nil: another node's, or nobody's
@@ -45,7 +50,8 @@ func NewManager(opt Options) *Manager {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	m := &Manager{opt: opt, ctx: ctx, cancel: cancel,
 		frozen:   newFrozenReader(opt.Directory, opt.Objects, opt.BaseCache),
-		families: make(map[sheepdog.FamilyID]*family), calls: make(map[string]*call)}
+		families: make(map[sheepdog.FamilyID]*family), calls: make(map[string]*call),
+		inherited: make(map[sheepdog.FamilyID]*originTable)}
 	m.wg.Add(2)
 	go func() { defer m.wg.Done(); m.watch() }()
 	go func() { defer m.wg.Done(); m.flushOften() }()
@@ -120,7 +126,7 @@ func (m *Manager) coordinators() []*coordinator {
 func (m *Manager) family(id sheepdog.FamilyID) *family {
 	f := m.families[id]
 	if f == nil {
-		f = &family{id: id}
+		f = &family{id: id, requests: &window{}, unflushed: &unflushed{}}
 		m.families[id] = f
 	}
 	return f
@@ -226,6 +232,10 @@ func (m *Manager) takeOver(ctx context.Context, f directory.Family, token sheepd
 		return nil, err
 	}
 	c := &coordinator{m: m, scope: scope, shift: f.BlockSizeShift, origins: newOriginTable(before), dirty: make(map[sheepdog.Partition]struct{})}
+	m.moving.Lock()
+	c.origins.inherit(m.inherited[f.ID])
+	delete(m.inherited, f.ID)
+	m.moving.Unlock()
 	c.ctx, c.lose = context.WithCancelCause(m.ctx)
 	if err := c.loadTop(ctx); err != nil {
 		c.lose(err)

@@ -12,7 +12,7 @@ import (
 )
 
 // commit proposes one directory command and decodes its result.
-func commit[R directory.Created | directory.Snapped | directory.Deleted | directory.RolledBack | directory.Acquired](ctx context.Context, m *Manager, cmd directory.Command) (R, error) {
+func commit[R directory.Created | directory.Snapped | directory.SnappedGroup | directory.Deleted | directory.RolledBack | directory.Acquired | directory.Altered](ctx context.Context, m *Manager, cmd directory.Command) (R, error) {
 	out, err := m.propose(ctx, cmd)
 	if err != nil {
 		var none R
@@ -69,9 +69,10 @@ func (m *Manager) Open(name, ref string) (*Volume, error) {
 	defer m.mu.Unlock()
 	f := m.family(v.Family)
 	f.attached++
-	vol := &Volume{m: m, name: name, shift: v.BlockSizeShift, family: f}
-	vol.told.Store(f.unflushed.losses.Load())
-	return vol, nil
+	out := &Volume{m: m, name: name, shift: v.BlockSizeShift, origin: v.Origin}
+	out.family.Store(f)
+	out.told.Store(f.unflushed.losses.Load())
+	return out, nil
 }
 
 // Create makes an empty VDI.
@@ -86,10 +87,16 @@ func (m *Manager) Clone(ctx context.Context, cmd directory.Clone) (directory.Cre
 	return commit[directory.Created](ctx, m, &cmd)
 }
 
-// Delete deletes a VDI; its snapshots and clones stay. Requests of those who
-// have it open fail with ErrNotFound.
+// Delete deletes a VDI, or moves it into the trash if that is on; its snapshots
+// and clones stay. Requests of those who have it open fail with ErrNotFound.
 func (m *Manager) Delete(ctx context.Context, cmd directory.Delete) error {
 	cmd.Time = time.Now()
+	if m.opt.Directory.TrashKeep() > 0 && !cmd.Purge {
+		// What can come back must be whole: no write half done.
+		return m.atCoordinator(ctx, cmd.Name, methodTrash, &cmd, func(ctx context.Context, c *coordinator) error {
+			return m.trashHere(ctx, c, cmd)
+		}, func([]byte) error { return nil })
+	}
 	_, err := m.propose(ctx, &cmd)
 	return err
 }
@@ -157,8 +164,8 @@ func (m *Manager) Rollback(ctx context.Context, cmd directory.Rollback) (directo
 }
 
 // atCoordinator runs here(c) if this node coordinates the VDI or can, else calls
-// the coordinator's node and hands its reply to remote. For a snapshot here(nil)
-// is enough while the working layer is not written, or after a coordinator has
+// the coordinator's node and hands its reply to remote. For a snapshot, or a
+// move into the trash, here(nil) is enough while the working layer is not written, or after a coordinator has
 // given the VDI back, flushed: then the commit itself notices a new one.
 func (m *Manager) atCoordinator(ctx context.Context, name, method string, cmd any, here func(context.Context, *coordinator) error, remote func([]byte) error) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
@@ -182,7 +189,7 @@ func (m *Manager) tryCoordinator(ctx context.Context, id sheepdog.FamilyID, meth
 	if !ok {
 		return fmt.Errorf("VDI was deleted: %w", sheepdog.ErrNotFound)
 	}
-	if l, ok := m.opt.Directory.Layer(f.Working); ok && method == methodSnapshot && (!l.Written || f.Coordinator.IsZero()) {
+	if l, ok := m.opt.Directory.Layer(f.Working); ok && (method == methodSnapshot || method == methodTrash) && (!l.Written || f.Coordinator.IsZero()) {
 		return here(ctx, nil)
 	}
 	c, other, token, err := m.route(ctx, id)
@@ -314,7 +321,9 @@ func decided(err error) bool {
 
 // HandleControl serves the control calls of other nodes' managers.
 func (m *Manager) HandleControl(ctx context.Context, method string, body []byte) (reply []byte, err error, ok bool) {
-	if method != methodSnapshot && method != methodRollback && method != methodRelease {
+	switch method {
+	case methodSnapshot, methodRollback, methodRelease, methodTrash, methodHold, methodResume, methodAlter, methodCopyUp, methodFlatten:
+	default:
 		return nil, nil, false
 	}
 	reply, err = m.control(ctx, method, body)
@@ -332,6 +341,9 @@ func (m *Manager) control(ctx context.Context, method string, body []byte) ([]by
 	c, err := m.named(ctx, call.Family, call.Token)
 	if err != nil {
 		return nil, err
+	}
+	if method != methodSnapshot && method != methodRollback {
+		return m.controlMove(ctx, c, method, call)
 	}
 	if method == methodSnapshot {
 		var cmd directory.Snapshot

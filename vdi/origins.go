@@ -30,6 +30,24 @@ func newOriginTable(before []sheepdog.Origin) *originTable {
 	return t
 }
 
+// inherit takes over what the coordinator of the same VDI's data in another
+// family knew; nil: nothing. Nothing runs there any more.
+func (t *originTable) inherit(from *originTable) {
+	if from == nil {
+		return
+	}
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	for o := range from.before {
+		t.before[o] = true
+	}
+	for gw, of := range from.live {
+		for n := range of {
+			t.before[sheepdog.Origin{Gateway: gw, Request: n}] = true
+		}
+	}
+}
+
 // applied reports whether an earlier coordinator brought the write to the
 // replicas.
 func (t *originTable) applied(o sheepdog.Origin) bool {

@@ -20,7 +20,10 @@ type Extent struct {
 func (v *Volume) Status(ctx context.Context, off, n uint64, limit int) ([]Extent, error) {
 	top := v.layer
 	if top == 0 {
-		f, ok := v.m.opt.Directory.Family(v.family.id)
+		f, ok := v.m.opt.Directory.Family(v.family.Load().id)
+		if (!ok || f.Working == 0) && v.rebind() {
+			return v.Status(ctx, off, n, limit)
+		}
 		if !ok {
 			return nil, sheepdog.ErrNotFound
 		}

@@ -78,7 +78,7 @@ func gone(v *sheepdog.View, policy sheepdog.Policy, since map[sheepdog.Partition
 // report tells of losses found since this volume last told of them: each
 // attachment learns of every loss once, as of a failed fsync.
 func (v *Volume) report() error {
-	found := v.family.unflushed.losses.Load()
+	found := v.family.Load().unflushed.losses.Load()
 	if v.told.Swap(found) == found {
 		return nil
 	}

@@ -89,7 +89,7 @@ func (v *Volume) Claim(ctx context.Context) error {
 	}
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		changed := v.m.opt.Directory.Changed()
-		c, other, _, err := v.m.route(ctx, v.family.id)
+		c, other, _, err := v.m.route(ctx, v.family.Load().id)
 		switch {
 		case err == nil && c != nil:
 			return nil

@@ -154,7 +154,7 @@ func TestSecondGatewayForwardsAndTakesOver(t *testing.T) {
 	expect(t, vb, 0, fill(4096, 1))
 	write(t, vb, 1<<20-2048, fill(4096, 2))
 	expect(t, va, 1<<20-2048, fill(4096, 2))
-	if b.local(va.family.id) != nil {
+	if b.local(va.family.Load().id) != nil {
 		t.Fatal("both coordinate")
 	}
 	if err := vb.Flush(t.Context()); err != nil || w.volatile != 0 {
@@ -165,7 +165,7 @@ func TestSecondGatewayForwardsAndTakesOver(t *testing.T) {
 	}
 	write(t, vb, 0, fill(4096, 3))
 	expect(t, vb, 0, fill(4096, 3))
-	if b.local(vb.family.id) == nil {
+	if b.local(vb.family.Load().id) == nil {
 		t.Fatal("the second gateway did not take over")
 	}
 }
@@ -197,7 +197,7 @@ func TestWriteThatOutlivedItsCoordinatorIsAppliedOnce(t *testing.T) {
 		create(t, a, "v", 1<<20)
 		va, vb := open(t, a, "v", ""), open(t, b, "v", "")
 		write(t, va, 0, fill(4096, 1))
-		f, _ := w.dir.Family(va.family.id)
+		f, _ := w.dir.Family(va.family.Load().id)
 
 		// a's write reaches the replicas, but its coordinator is deposed before it
 		// hears of it.
@@ -212,7 +212,7 @@ func TestWriteThatOutlivedItsCoordinatorIsAppliedOnce(t *testing.T) {
 		write(t, vb, 0, fill(4096, 3)) // b takes over and writes something newer
 		w.setMembers(1, 2)
 
-		c := b.local(vb.family.id)
+		c := b.local(vb.family.Load().id)
 		fw := &sheepdog.ForwardRequest{Family: f.ID, Token: c.scope.Token, Op: sheepdog.ForwardWrite, Length: 4096, Data: fill(4096, 2), Origin: o}
 		if err := b.Forward(t.Context(), fw, nil); err != nil {
 			t.Fatal(err)
@@ -228,8 +228,8 @@ func TestForwardRetriedAtTheSameCoordinatorRunsOnce(t *testing.T) {
 	create(t, a, "v", 1<<20)
 	v := open(t, a, "v", "")
 	write(t, v, 0, fill(4096, 1))
-	c := a.local(v.family.id)
-	fw := sheepdog.ForwardRequest{Family: v.family.id, Token: c.scope.Token, Op: sheepdog.ForwardWrite, Length: 4096, Data: fill(4096, 2), Origin: sheepdog.Origin{Gateway: 9, Request: 5}}
+	c := a.local(v.family.Load().id)
+	fw := sheepdog.ForwardRequest{Family: v.family.Load().id, Token: c.scope.Token, Op: sheepdog.ForwardWrite, Length: 4096, Data: fill(4096, 2), Origin: sheepdog.Origin{Gateway: 9, Request: 5}}
 	if err := a.Forward(t.Context(), &fw, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +356,7 @@ func TestFlushedNeverCoversAWriteInFlight(t *testing.T) {
 		if err := v.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		c := m.local(v.family.id)
+		c := m.local(v.family.Load().id)
 		if upTo := c.flushes.upTo.Load(); upTo != 1 {
 			t.Fatalf("flushed up to %d, want 1", upTo)
 		}
@@ -384,7 +384,7 @@ func TestRollbackDiscardsAndFences(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, v, 0, fill(4096, 2))
-	old := m.local(v.family.id)
+	old := m.local(v.family.Load().id)
 	if _, err := m.Rollback(t.Context(), directory.Rollback{Name: "v", Snapshot: "s"}); err != nil {
 		t.Fatal(err)
 	}
@@ -475,11 +475,11 @@ func TestSnapshotOfAnIdleVDINeedsNoCoordinator(t *testing.T) {
 	if err := v.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	before, _ := w.dir.Family(v.family.id)
+	before, _ := w.dir.Family(v.family.Load().id)
 	if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"}); err != nil {
 		t.Fatal(err)
 	}
-	if after, _ := w.dir.Family(v.family.id); after.Token != before.Token {
+	if after, _ := w.dir.Family(v.family.Load().id); after.Token != before.Token {
 		t.Fatal("a coordinator was appointed for a snapshot of an idle VDI")
 	}
 	expect(t, open(t, m, "v", "s"), 0, fill(4096, 1))
@@ -513,7 +513,7 @@ func TestAbandonedAppointmentIsTakenUp(t *testing.T) {
 	a, b := w.manager(t, 1), w.manager(t, 2)
 	create(t, a, "v", 1<<20)
 	v := open(t, b, "v", "")
-	f, _ := w.dir.Family(v.family.id)
+	f, _ := w.dir.Family(v.family.Load().id)
 	if _, err := a.commitAcquire(t.Context(), f); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package vdi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -24,8 +25,10 @@ type Volume struct {
 	layer sheepdog.LayerID
 	size  uint64
 
-	// A VDI.
-	family *family
+	// A VDI: where its data are, which changes with its redundancy; origin is its
+	// identity.
+	family atomic.Pointer[family]
+	origin uint64
 	told   atomic.Uint64 // losses that a flush has reported here
 
 	close sync.Once
@@ -39,8 +42,12 @@ func (v *Volume) Size() uint64 {
 	if v.layer != 0 {
 		return v.size
 	}
-	f, _ := v.m.opt.Directory.Family(v.family.id)
-	return f.Size
+	for {
+		f, _ := v.m.opt.Directory.Family(v.family.Load().id)
+		if f.Working != 0 || !v.rebind() {
+			return f.Size
+		}
+	}
 }
 
 // ObjectSize is the size of an object in bytes.
@@ -53,11 +60,11 @@ func (v *Volume) ReadAt(ctx context.Context, p []byte, off uint64) error {
 		if v.layer != 0 {
 			return v.readFrozen(ctx, pc, buf)
 		}
-		return v.do(ctx, func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error {
+		return v.do(ctx, func(c *coordinator, to target) error {
 			if c != nil {
 				return c.read(ctx, pc, buf)
 			}
-			return v.m.opt.Peers.Forwarder(other).Forward(ctx, v.forward(sheepdog.ForwardRead, token, pc, nil), buf)
+			return v.m.opt.Peers.Forwarder(to.node).Forward(ctx, v.forward(sheepdog.ForwardRead, to, pc, nil), buf)
 		})
 	})
 }
@@ -97,14 +104,15 @@ func (v *Volume) write(ctx context.Context, op sheepdog.ForwardOp, pc piece, dat
 	if v.layer != 0 {
 		return fmt.Errorf("write snapshot %s: %w", v.name, sheepdog.ErrFrozen)
 	}
-	n, done := v.family.requests.begin(&v.m.numbers)
-	defer v.family.requests.end(n)
+	requests := v.family.Load().requests
+	n, done := requests.begin(&v.m.numbers)
+	defer requests.end(n)
 	o := sheepdog.Origin{Gateway: v.m.opt.Incarnation, Request: n}
-	err := v.do(ctx, func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error {
+	err := v.do(ctx, func(c *coordinator, to target) error {
 		if c == nil {
-			req := v.forward(op, token, pc, data)
+			req := v.forward(op, to, pc, data)
 			req.Origin, req.OriginDone = o, done
-			return v.m.opt.Peers.Forwarder(other).Forward(ctx, req, nil)
+			return v.m.opt.Peers.Forwarder(to.node).Forward(ctx, req, nil)
 		}
 		if c.origins.applied(o) {
 			return nil
@@ -112,13 +120,14 @@ func (v *Volume) write(ctx context.Context, op sheepdog.ForwardOp, pc piece, dat
 		return c.write(ctx, pc, data, o, done)
 	})
 	if err == nil {
-		v.family.unflushed.note(v.m.opt.Cluster.View(), sheepdog.ObjectID{Family: v.family.id, Index: pc.index}.Partition())
+		f := v.family.Load()
+		f.unflushed.note(v.m.opt.Cluster.View(), sheepdog.ObjectID{Family: f.id, Index: pc.index}.Partition())
 	}
 	return err
 }
 
-func (v *Volume) forward(op sheepdog.ForwardOp, token sheepdog.Token, pc piece, data []byte) *sheepdog.ForwardRequest {
-	return &sheepdog.ForwardRequest{Family: v.family.id, Token: token, Op: op,
+func (v *Volume) forward(op sheepdog.ForwardOp, to target, pc piece, data []byte) *sheepdog.ForwardRequest {
+	return &sheepdog.ForwardRequest{Family: to.family, Token: to.token, Op: op,
 		Offset: uint64(pc.index)<<v.shift + pc.in, Length: uint32(pc.n), Data: data}
 }
 
@@ -129,7 +138,7 @@ func (v *Volume) Flush(ctx context.Context) error {
 	if v.layer != 0 {
 		return nil
 	}
-	err := v.family.unflushed.flush(func() error { return v.flush(ctx) }, v.lost)
+	err := v.family.Load().unflushed.flush(func() error { return v.flush(ctx) }, v.lost)
 	if err != nil {
 		return err
 	}
@@ -137,18 +146,18 @@ func (v *Volume) Flush(ctx context.Context) error {
 }
 
 func (v *Volume) flush(ctx context.Context) error {
-	return v.do(ctx, func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error {
+	return v.do(ctx, func(c *coordinator, to target) error {
 		if c != nil {
 			return c.flush()
 		}
-		req := &sheepdog.ForwardRequest{Family: v.family.id, Token: token, Op: sheepdog.ForwardFlush}
-		return v.m.opt.Peers.Forwarder(other).Forward(ctx, req, nil)
+		req := &sheepdog.ForwardRequest{Family: to.family, Token: to.token, Op: sheepdog.ForwardFlush}
+		return v.m.opt.Peers.Forwarder(to.node).Forward(ctx, req, nil)
 	})
 }
 
 // lost reports whether writes acknowledged since those revisions may be gone.
 func (v *Volume) lost(since map[sheepdog.Partition]sheepdog.Revision) bool {
-	f, ok := v.m.opt.Directory.Family(v.family.id)
+	f, ok := v.m.opt.Directory.Family(v.family.Load().id)
 	if !ok || !gone(v.m.opt.Cluster.View(), f.Policy, since) {
 		return false
 	}
@@ -172,17 +181,21 @@ func (v *Volume) each(ctx context.Context, off, n uint64, one func(context.Conte
 // parallelPieces bounds how many pieces of one request are worked on at a time.
 const parallelPieces = 16
 
+// target is the coordinator of a family at another node.
+type target struct {
+	family sheepdog.FamilyID
+	node   sheepdog.Member
+	token  sheepdog.Token
+}
+
 // do routes a request to the coordinator and routes it again when that one has
 // moved or died, until it succeeds or fails for good.
-func (v *Volume) do(ctx context.Context, run func(c *coordinator, other sheepdog.Member, token sheepdog.Token) error) error {
+func (v *Volume) do(ctx context.Context, run func(c *coordinator, to target) error) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		changed := v.m.opt.Directory.Changed()
-		c, other, token, err := v.m.route(ctx, v.family.id)
-		if err == nil && c == nil && token == 0 {
-			err = errMoved // it was lost again before we could use it
-		}
-		if err == nil {
-			err = run(c, other, token)
+		err := v.try(ctx, v.family.Load().id, run)
+		if err != nil && errors.Is(err, sheepdog.ErrNotFound) && v.rebind() {
+			err = errMoved
 		}
 		if err == nil || !rerouted(err) {
 			return err
@@ -191,6 +204,45 @@ func (v *Volume) do(ctx context.Context, run func(c *coordinator, other sheepdog
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
 	}
+}
+
+func (v *Volume) try(ctx context.Context, id sheepdog.FamilyID, run func(c *coordinator, to target) error) error {
+	c, other, token, err := v.m.route(ctx, id)
+	if err != nil {
+		return err
+	}
+	if c == nil && token == 0 {
+		return errMoved // it was lost again before we could use it
+	}
+	return run(c, target{family: id, node: other, token: token})
+}
+
+// rebind follows a VDI whose data went on in another family. It is false if the
+// volume is where the VDI is, or the VDI is gone.
+func (v *Volume) rebind() bool {
+	if v.layer != 0 {
+		return false
+	}
+	old := v.family.Load()
+	now, ok := v.m.opt.Directory.LookupOrigin(v.origin)
+	if !ok || now.Family == old.id {
+		return false
+	}
+	m := v.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if v.family.Load() != old {
+		return true // another request was faster
+	}
+	f := m.family(now.Family)
+	if f.attached == 0 && f.coord == nil {
+		f.requests, f.unflushed = old.requests, old.unflushed // numbers in flight stay known (rule 10)
+	}
+	f.attached++
+	v.family.Store(f)
+	old.attached--
+	m.forget(old)
+	return true
 }
 
 // pause waits until the directory changes, for d, or until ctx ends; if several
@@ -217,7 +269,7 @@ func (v *Volume) Close(ctx context.Context) error {
 	var err error
 	v.close.Do(func() {
 		if v.layer == 0 {
-			err = v.m.detach(ctx, v.family)
+			err = v.m.detach(ctx, v.family.Load())
 		}
 	})
 	return err

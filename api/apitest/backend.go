@@ -266,7 +266,7 @@ func (b *Backend) freeID(name string) api.VID {
 	h := fnv.New64a()
 	h.Write([]byte(name))
 	id := api.VID(h.Sum64() & 0xffffff)
-	for id == 0 || slices.ContainsFunc(b.vdis, func(d *disk) bool { return d.ID == id }) {
+	for id == 0 || slices.ContainsFunc(slices.Concat(b.vdis, b.kept.trashed), func(d *disk) bool { return d.ID == id }) {
 		id = (id + 1) & 0xffffff
 	}
 	return id

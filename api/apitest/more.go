@@ -12,42 +12,48 @@ import (
 
 // maintained is the state behind what operators change on a node.
 type maintained struct {
-	attrs    map[string]map[string][]byte // by VDI name
+	attrs    map[string]map[string][]byte // by attrKey
 	throttle api.Throttle
+	trash    api.TrashList
+	trashed  []*disk
 	level    string
 	reweighs int
 }
 
-func (b *Backend) Attribute(_ context.Context, name, key string) ([]byte, error) {
+func (b *Backend) Attribute(_ context.Context, name string, snapshot api.Selector, key string) ([]byte, error) {
 	unlock, err := b.begin("Attribute")
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if _, err := b.need(name, ""); err != nil {
+	if _, err := b.need(name, snapshot); err != nil {
 		return nil, err
 	}
-	v, ok := b.kept.attrs[name][key]
+	v, ok := b.kept.attrs[attrKey(name, snapshot)][key]
 	if !ok {
 		return nil, noAttribute(name, key)
 	}
 	return v, nil
 }
 
+// attrKey is where the fake has the attributes of a VDI, or of a snapshot as it
+// was asked for.
+func attrKey(name string, snapshot api.Selector) string { return name + "@" + string(snapshot) }
+
 func noAttribute(name, key string) error {
 	return fmt.Errorf("attribute %q of VDI %q: %w", key, name, sheepdog.ErrNotFound)
 }
 
-func (b *Backend) Attributes(_ context.Context, name string) ([]string, error) {
+func (b *Backend) Attributes(_ context.Context, name string, snapshot api.Selector) ([]string, error) {
 	unlock, err := b.begin("Attributes")
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if _, err := b.need(name, ""); err != nil {
+	if _, err := b.need(name, snapshot); err != nil {
 		return nil, err
 	}
-	return slices.Sorted(maps.Keys(b.kept.attrs[name])), nil
+	return slices.Sorted(maps.Keys(b.kept.attrs[attrKey(name, snapshot)])), nil
 }
 
 func (b *Backend) SetAttribute(_ context.Context, req *api.SetAttributeRequest) error {
@@ -56,15 +62,15 @@ func (b *Backend) SetAttribute(_ context.Context, req *api.SetAttributeRequest) 
 		return err
 	}
 	defer unlock()
-	if _, err := b.need(req.Name, ""); err != nil {
+	if _, err := b.need(req.Name, req.Snapshot); err != nil {
 		return err
 	}
-	_, found := b.kept.attrs[req.Name][req.Key]
+	_, found := b.kept.attrs[attrKey(req.Name, req.Snapshot)][req.Key]
 	switch {
 	case req.Delete && !found:
 		return noAttribute(req.Name, req.Key)
 	case req.Delete:
-		delete(b.kept.attrs[req.Name], req.Key)
+		delete(b.kept.attrs[attrKey(req.Name, req.Snapshot)], req.Key)
 		return nil
 	case req.Exclusive && found:
 		return fmt.Errorf("attribute %q %w", req.Key, sheepdog.ErrExists)
@@ -72,10 +78,10 @@ func (b *Backend) SetAttribute(_ context.Context, req *api.SetAttributeRequest) 
 	if b.kept.attrs == nil {
 		b.kept.attrs = make(map[string]map[string][]byte)
 	}
-	if b.kept.attrs[req.Name] == nil {
-		b.kept.attrs[req.Name] = make(map[string][]byte)
+	if b.kept.attrs[attrKey(req.Name, req.Snapshot)] == nil {
+		b.kept.attrs[attrKey(req.Name, req.Snapshot)] = make(map[string][]byte)
 	}
-	b.kept.attrs[req.Name][req.Key] = append([]byte{}, req.Value...)
+	b.kept.attrs[attrKey(req.Name, req.Snapshot)][req.Key] = append([]byte{}, req.Value...)
 	return nil
 }
 

@@ -128,7 +128,7 @@ func (b *Backend) SnapshotVDI(_ context.Context, req *api.SnapshotRequest) (*api
 	work := d.VDI
 	work.ParentID = d.ID
 	work.SharedObjects, work.OwnObjects = d.SharedObjects+d.OwnObjects, 0
-	d.Snapshot, d.Tag, d.Description = true, req.Tag, req.Description
+	d.Snapshot, d.Tag, d.Description, d.Expires = true, req.Tag, req.Description, req.Expires
 	for _, o := range b.vdis {
 		if o.Name == req.Name {
 			d.SnapshotID = max(d.SnapshotID, o.SnapshotID)
@@ -173,6 +173,9 @@ func (b *Backend) DeleteVDI(_ context.Context, req *api.DeleteRequest) error {
 		return err
 	}
 	b.vdis = slices.DeleteFunc(b.vdis, func(o *disk) bool { return o == d })
+	if req.Snapshot == "" && !req.Purge {
+		b.discard(d)
+	}
 	return nil
 }
 
@@ -197,6 +200,7 @@ func (b *Backend) RollbackVDI(_ context.Context, req *api.RollbackRequest) (*api
 	}
 	v := snap.VDI
 	v.Snapshot, v.SnapshotID, v.Tag, v.ParentID = false, 0, "", snap.ID
+	v.RevertedAt, v.RevertedFrom = b.now(), snap.SnapshotID
 	out := b.add(v, slices.Clone(snap.data)).VDI
 	b.vdis = slices.DeleteFunc(b.vdis, func(o *disk) bool { return o == work })
 	return &out, nil

@@ -8,12 +8,18 @@ import (
 
 	"sheepdog"
 	"sheepdog/api"
+	"sheepdog/cmd/dog/internal/show"
 )
 
 // alterCopies parses -c of the alter-copy commands.
-func (d *dog) alterCopies(copies string) (sheepdog.Policy, error) {
+func (d *dog) alterCopies(noun, copies string) (sheepdog.Policy, error) {
 	if copies == "" {
-		d.talk("The redundancy level is not specified, use 3 as default.")
+		text := fmt.Sprintf("The %s's redundancy level is not specified, use 3 as default.", noun)
+		if d.json() {
+			d.talk("%s", text)
+		} else if err := d.print(text + "\n"); err != nil {
+			return sheepdog.Policy{}, err
+		}
 		copies = "3"
 	}
 	var p sheepdog.Policy
@@ -31,7 +37,7 @@ func (d *dog) clusterAlterCopy() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{Use: "alter-copy -c <copies>", Short: "Change the default redundancy of VDIs created later", Args: arguments(0, 0),
 		RunE: d.with(func(ctx context.Context, c *api.Client, _ []string) error {
-			p, err := d.alterCopies(copies)
+			p, err := d.alterCopies("cluster", copies)
 			if err != nil {
 				return err
 			}
@@ -73,27 +79,58 @@ func (d *dog) confirmCopies(ctx context.Context, c *api.Client, p sheepdog.Polic
 	return d.confirm(what)
 }
 
-// vdiAlterCopy says how the redundancy of a VDI changes: by a copy.
 func (d *dog) vdiAlterCopy() *cobra.Command {
 	var copies string
-	cmd := &cobra.Command{Use: "alter-copy -c <copies> <vdiname>", Short: "Refused: make a copy with another redundancy instead", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
+	var force, dryRun bool
+	cmd := &cobra.Command{Use: "alter-copy -c <copies> <vdiname>", Short: "Change the redundancy of a VDI that has no snapshots and no parent", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
-			p, err := d.alterCopies(copies)
+			p, err := d.alterCopies("vdi", copies)
 			if err != nil {
 				return err
 			}
-			v, err := findVDI(ctx, c, args[0], "")
+			old, err := alterable(ctx, c, args[0], p)
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return d.would(fmt.Sprintf("change the redundancy level of %s from %s to %s", args[0], old.Copies, p))
+			}
+			if err := d.confirmCopies(ctx, c, p, force, fmt.Sprintf("VDI %s gets %s copies instead of %s; its data are copied.", args[0], p, old.Copies)); err != nil {
+				return err
+			}
+			bar := d.progress(show.Size)
+			v, err := c.AlterVDI(ctx, &api.AlterRequest{Name: args[0], Copies: p}, func(p api.CopyProgress) { bar.draw(p.DoneBytes, p.TotalBytes) })
+			bar.end()
 			if err != nil {
 				return failed(err, "change the redundancy level of VDI %s", args[0])
 			}
-			if v.Copies == p {
-				return fmt.Errorf("%s's redundancy level is already set to %s, nothing changed.", args[0], p)
+			d.talk("%s's redundancy level is set to %s, the old one was %s.", args[0], p, old.Copies)
+			if d.json() {
+				return d.made(v, "")
 			}
-			return fmt.Errorf("The redundancy level of a VDI cannot change in place; %s keeps %s. Create another with -c %s and copy the data: dog vdi read %s | dog vdi write NEW", args[0], v.Copies, p, args[0])
+			return nil
 		})}
 	cmd.Flags().StringVarP(&copies, "copies", "c", "", "number of copies")
-	cmd.Flags().BoolP("force", "f", false, "do not ask")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
 	return cmd
+}
+
+// alterable finds a VDI whose redundancy can become p, or says why it cannot. A
+// change that was broken off can go on.
+func alterable(ctx context.Context, c *api.Client, name string, p sheepdog.Policy) (*api.VDI, error) {
+	v, err := findVDI(ctx, c, name, "")
+	switch {
+	case err != nil:
+		return nil, failed(err, "change the redundancy level of VDI %s", name)
+	case v.Copies.Parity > 0:
+		return nil, fmt.Errorf("%s's copy policy is erasure code, changing it is not supported yet.", name)
+	case v.Copies == p && !v.Moving:
+		return nil, fmt.Errorf("%s's redundancy level is already set to %s, nothing changed.", name, p)
+	case v.ParentID != 0 || v.Clone:
+		return nil, fmt.Errorf("Only standalone vdi supports changing redundancy level.\nPlease clone %s with -n (--no-share) option first.", name)
+	}
+	return v, nil
 }
 
 func (d *dog) clusterReweight() *cobra.Command {

@@ -199,7 +199,10 @@ func (d *dog) with(run action) func(*cobra.Command, []string) error {
 		}
 		c := api.NewClient(net.JoinHostPort(strings.Trim(d.address, "[]"), d.port))
 		defer c.Close()
-		err := run(ctx, c, args)
+		err := named(ctx, c, cmd, args)
+		if err == nil {
+			err = run(ctx, c, args)
+		}
 		var f *failure
 		if errors.As(err, &f) && f.usage {
 			fmt.Fprint(d.stdout, cmd.UsageString())

@@ -331,9 +331,10 @@ func TestEveryCommandRefusesNonsense(t *testing.T) {
 		for _, c := range g.Commands() {
 			n++
 			base := []string{g.Name(), c.Name()}
-			for _, extra := range [][]string{{"--nonsense"}, {"1", "2", "3", "4", "5"}, {"-p", "0"}, {"-p", "70000"}, {"-o", "xml"}, {"--timeout", "-1s"}, {"--timeout", "x"}} {
+			many := strings.Split(strings.Repeat("x ", 100), " ")
+			for _, extra := range [][]string{{"--nonsense"}, many, {"-p", "0"}, {"-p", "70000"}, {"-o", "xml"}, {"--timeout", "-1s"}, {"--timeout", "x"}} {
 				args := slices.Concat(base, extra)
-				if len(extra) < 5 && extra[0] != "--nonsense" {
+				if len(extra) < 100 && extra[0] != "--nonsense" {
 					args = append(args, arguments4(c.Name())...)
 				}
 				if _, talk, code := f.run(t, "", args...); code != 64 || talk == "" {

@@ -25,8 +25,9 @@ func (d *dog) vdiSetAttr() *cobra.Command {
 			if err := d.attributeValue(req, args[2:]); err != nil {
 				return err
 			}
-			return attributeFailure(ctx, c, req.Name, req.Key, c.SetAttribute(ctx, req))
+			return attributeFailure(ctx, c, req.Name, req.Snapshot, req.Key, c.SetAttribute(ctx, req))
 		})}
+	snapshotFlag(cmd, &req.Snapshot)
 	cmd.Flags().BoolVarP(&req.Exclusive, "exclusive", "x", false, "fail if the attribute exists; of several at a time one wins, so it can be a lock")
 	cmd.Flags().BoolVarP(&req.Delete, "delete", "d", false, "delete the attribute")
 	return cmd
@@ -55,32 +56,35 @@ func (d *dog) attributeValue(req *api.SetAttributeRequest, args []string) error 
 }
 
 func (d *dog) vdiGetAttr() *cobra.Command {
-	return &cobra.Command{Use: "getattr <vdiname> [<key>]", Short: "Print the value of an attribute of a VDI, or with -o json and no key all keys",
+	var snapshot api.Selector
+	cmd := &cobra.Command{Use: "getattr <vdiname> [<key>]", Short: "Print the value of an attribute of a VDI, or with -o json and no key all keys",
 		Args: arguments(1, 2, "VDI name"), ValidArgsFunction: d.completeVDI,
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
 			if len(args) == 1 && d.json() {
-				keys, err := c.Attributes(ctx, args[0])
+				keys, err := c.Attributes(ctx, args[0], snapshot)
 				if err != nil {
-					return attributeFailure(ctx, c, args[0], "", err)
+					return attributeFailure(ctx, c, args[0], snapshot, "", err)
 				}
 				return d.document(keys)
 			}
 			if len(args) < 2 || args[1] == "" {
 				return badArgument("Please specify the attribute key")
 			}
-			value, err := c.Attribute(ctx, args[0], args[1])
+			value, err := c.Attribute(ctx, args[0], snapshot, args[1])
 			if err != nil {
-				return attributeFailure(ctx, c, args[0], args[1], err)
+				return attributeFailure(ctx, c, args[0], snapshot, args[1], err)
 			}
 			if d.json() {
 				return d.document(api.Attribute{Version: api.Version, Name: args[0], Key: args[1], Value: value})
 			}
 			return d.print(string(value))
 		})}
+	snapshotFlag(cmd, &snapshot)
+	return cmd
 }
 
 // attributeFailure has the exit codes that scripts use as locks.
-func attributeFailure(ctx context.Context, c *api.Client, name, key string, err error) error {
+func attributeFailure(ctx context.Context, c *api.Client, name string, snapshot api.Selector, key string, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -89,7 +93,7 @@ func attributeFailure(ctx context.Context, c *api.Client, name, key string, err 
 	case !errors.Is(err, sheepdog.ErrNotFound):
 		return failed(err, "access attribute '%s' of VDI %s", key, name)
 	}
-	if _, verr := findVDI(ctx, c, name, ""); errors.Is(verr, sheepdog.ErrNotFound) {
+	if _, verr := findVDI(ctx, c, name, snapshot); errors.Is(verr, sheepdog.ErrNotFound) {
 		return &failure{code: exitMissing, err: fmt.Errorf("VDI not found: %s", name)}
 	}
 	return &failure{code: exitMissing, err: fmt.Errorf("Attribute '%s' not found", key)}

@@ -80,38 +80,6 @@ func sameVDI(ctx context.Context, c *api.Client, req *api.CreateRequest) (*api.V
 	return v, err
 }
 
-func (d *dog) vdiSnapshot() *cobra.Command {
-	req := &api.SnapshotRequest{}
-	cmd := &cobra.Command{Use: "snapshot [-s <tag>] <vdiname>", Short: "Freeze the state of a VDI", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
-		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
-			if req.Tag != "" && strings.Trim(req.Tag, "0123456789") == "" {
-				return badArgument("Please specify a non-integer value for a snapshot tag name")
-			}
-			req.Name = args[0]
-			res, err := c.SnapshotVDI(ctx, req)
-			if err != nil {
-				return failed(err, "create snapshot for %s", args[0])
-			}
-			return d.madeSnapshot(res)
-		})}
-	cmd.Flags().StringVarP(&req.Tag, "snapshot", "s", "", "tag of the new snapshot")
-	cmd.Flags().StringVar(&req.Description, "description", "", "what the snapshot is for")
-	cmd.Flags().BoolVarP(&req.OnlyIfChanged, "reduce-identical-snapshots", "R", false, "make none if nothing was written since the last one")
-	return cmd
-}
-
-func (d *dog) madeSnapshot(res *api.SnapshotResult) error {
-	switch {
-	case d.json():
-		return d.document(res)
-	case !d.verbose || !res.Created || res.Snapshot == nil || res.Working == nil:
-		return nil
-	case d.raw:
-		return d.print(fmt.Sprintf("%s %s\n", res.Working.ID, res.Snapshot.ID))
-	}
-	return d.print(fmt.Sprintf("new VID of original VDI: %s, VDI ID of newly created snapshot: %s\n", res.Working.ID, res.Snapshot.ID))
-}
-
 func (d *dog) vdiClone() *cobra.Command {
 	var size string
 	var tolerant bool
@@ -198,6 +166,7 @@ func (d *dog) vdiDelete() *cobra.Command {
 	snapshotFlag(cmd, &req.Snapshot)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
 	cmd.Flags().BoolVar(&tolerant, "if-exists", false, "succeed if there is no such VDI or snapshot")
+	cmd.Flags().BoolVar(&req.Purge, "purge", false, "delete for good, also while the trash is on")
 	batchFlags(cmd)
 	return cmd
 }

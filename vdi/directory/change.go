@@ -6,19 +6,25 @@ import (
 	"sheepdog"
 )
 
-// Delete deletes a working VDI and its attributes; its snapshots and clones
-// stay. A coordinator is fenced, not asked. The result is Deleted.
+// Delete deletes a working VDI and its attributes, or moves it into the trash if
+// that is on; its snapshots and clones stay. A coordinator is fenced, not asked.
+// The result is Deleted.
 type Delete struct {
 	Time time.Time `json:"time"`
 	Name string    `json:"name"`
 	// RecycleVIDs frees ids of families that this command ends.
 	RecycleVIDs bool `json:"recycleVIDs,omitempty"`
+	// Purge deletes for good, also while the trash is on.
+	Purge bool `json:"purge,omitempty"`
+	// IfToken is needed to move a VDI into the trash, as for a Snapshot of it.
+	IfToken sheepdog.Token `json:"ifToken,omitempty"` // 0: none seen
 }
 
 // Deleted tells the id of what was deleted, and the family that it was of.
 type Deleted struct {
-	VID    sheepdog.VID      `json:"vid"`
-	Family sheepdog.FamilyID `json:"family"`
+	VID     sheepdog.VID      `json:"vid"`
+	Family  sheepdog.FamilyID `json:"family"`
+	Trashed bool              `json:"trashed,omitempty"` // it can be taken back
 }
 
 func (c *Delete) validate() error { return CheckName(c.Name) }
@@ -28,14 +34,30 @@ func (c *Delete) apply(s *state) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.trashKeep > 0 && !c.Purge {
+		v := *r.vdi
+		f, l := s.families.get(v.Family).family.Load(), s.layers.get(v.Layer).layer.Load()
+		if (l.Written || c.IfToken != 0) && c.IfToken != f.Token {
+			return nil, conflict("token of VDI %q is %d, not %d; its coordinator must move it into the trash", r.name, f.Token, c.IfToken)
+		}
+		s.discardTo(r, c.Time)
+		return &Deleted{VID: v.VID, Family: v.Family, Trashed: true}, nil
+	}
+	out := s.erase(r)
+	s.finish(c.RecycleVIDs)
+	return out, nil
+}
+
+// erase deletes the working VDI of a record, and the record if it was all. The
+// command must end with finish.
+func (s *state) erase(r *record) *Deleted {
 	v := *r.vdi
 	layer := s.uninstall(r)
 	s.vacate(v.Family)
 	r.attrs, r.attrBytes = nil, 0
 	s.discard(r)
 	s.unref(layer)
-	s.finish(c.RecycleVIDs)
-	return &Deleted{VID: v.VID, Family: v.Family}, nil
+	return &Deleted{VID: v.VID, Family: v.Family}
 }
 
 // Rollback throws the working VDI away, if there is one, and makes a new one
@@ -99,6 +121,10 @@ func (c *Rollback) apply(s *state) (any, error) {
 		return nil, err
 	}
 	v.Created, v.Parent, v.ParentIndex = utc(c.Time), snap.VID, snap.Index
+	v.RevertedAt, v.RevertedFrom = utc(c.Time), snap.SnapID
+	if r.vdi != nil {
+		v.Origin = r.vdi.Origin // the VDI stays the same one
+	}
 	v.Layer = s.addLayer(Layer{Family: v.Family, Parent: snap.Layer}).id()
 	s.replace(r, v)
 	s.finish(c.RecycleVIDs)
@@ -200,59 +226,5 @@ func (c *Rename) apply(s *state) (any, error) {
 			r.tags[e.Tag] = &e
 		}
 	}
-	return nil, nil
-}
-
-// SetAttr sets or deletes an attribute of a working VDI. The error wraps
-// ErrExists if Exclusive is set and the attribute exists, and ErrNoAttr if
-// Delete is set and it does not.
-type SetAttr struct {
-	Time      time.Time `json:"time"`
-	Name      string    `json:"name"`
-	Key       string    `json:"key"`
-	Value     []byte    `json:"value,omitempty"`
-	Exclusive bool      `json:"exclusive,omitempty"`
-	Delete    bool      `json:"delete,omitempty"`
-}
-
-func (c *SetAttr) validate() error {
-	if err := CheckName(c.Name); err != nil {
-		return err
-	}
-	if c.Delete && (c.Exclusive || len(c.Value) > 0) {
-		return invalid("attribute %q: deletion takes neither a value nor exclusivity", c.Key)
-	}
-	return checkAttr(c.Key, c.Value)
-}
-
-func (c *SetAttr) apply(s *state) (any, error) {
-	r, err := s.working(c.Name)
-	if err != nil {
-		return nil, err
-	}
-	old, found := r.attrs[c.Key]
-	switch {
-	case c.Delete && !found:
-		return nil, noAttr(c.Name, c.Key)
-	case c.Exclusive && found:
-		return nil, exists("attribute %q of VDI %q", c.Key, c.Name)
-	}
-	bytes, count := r.attrBytes, len(r.attrs)
-	if found {
-		bytes, count = bytes-len(c.Key)-len(old), count-1
-	}
-	if c.Delete {
-		delete(r.attrs, c.Key)
-		r.attrBytes = bytes
-		return nil, nil
-	}
-	bytes += len(c.Key) + len(c.Value)
-	if count == MaxAttrs || bytes > MaxAttrBytes {
-		return nil, invalid("attributes of VDI %q: at most %d, and %d bytes together; delete some", c.Name, MaxAttrs, MaxAttrBytes)
-	}
-	if r.attrs == nil {
-		r.attrs = make(map[string][]byte)
-	}
-	r.attrs[c.Key], r.attrBytes = c.Value, bytes
 	return nil, nil
 }

@@ -39,6 +39,13 @@ const (
 	kindGiveUp         = "vdi-recode-give-up"
 	kindRetire         = "vdi-retire"
 	kindCode           = "vdi-code"
+	kindSnapshotGroup  = "vdi-snapshot-group"
+	kindAlterPolicy    = "vdi-alter-policy"
+	kindFlatten        = "vdi-flatten"
+	kindSetTrash       = "vdi-set-trash"
+	kindUntrash        = "vdi-untrash"
+	kindPurge          = "vdi-purge"
+	kindExpire         = "vdi-expire"
 )
 
 func kindOf(cmd Command) string {
@@ -71,6 +78,20 @@ func kindOf(cmd Command) string {
 		return kindPrune
 	case *Reset:
 		return kindReset
+	case *SnapshotGroup:
+		return kindSnapshotGroup
+	case *AlterPolicy:
+		return kindAlterPolicy
+	case *Flatten:
+		return kindFlatten
+	case *SetTrash:
+		return kindSetTrash
+	case *Untrash:
+		return kindUntrash
+	case *Purge:
+		return kindPurge
+	case *Expire:
+		return kindExpire
 	}
 	return codingKindOf(cmd)
 }
@@ -105,6 +126,20 @@ func newCommand(kind string) Command {
 		return &Prune{}
 	case kindReset:
 		return &Reset{}
+	case kindSnapshotGroup:
+		return &SnapshotGroup{}
+	case kindAlterPolicy:
+		return &AlterPolicy{}
+	case kindFlatten:
+		return &Flatten{}
+	case kindSetTrash:
+		return &SetTrash{}
+	case kindUntrash:
+		return &Untrash{}
+	case kindPurge:
+		return &Purge{}
+	case kindExpire:
+		return &Expire{}
 	}
 	return newCodingCommand(kind)
 }
@@ -198,9 +233,10 @@ func encodeResult(result any) ([]byte, error) {
 }
 
 // Decode reads the result of a command: Created of Create and Clone, Snapped of
-// Snapshot, Deleted of Delete and DeleteSnapshot, RolledBack of Rollback,
-// Acquired of Acquire, Recoding of Recode. The other commands have none.
-func Decode[R Created | Snapped | Deleted | RolledBack | Acquired | Recoding](result []byte) (R, error) {
+// Snapshot, SnappedGroup of SnapshotGroup, Deleted of Delete, DeleteSnapshot and
+// Purge, RolledBack of Rollback, Acquired of Acquire, Altered of AlterPolicy,
+// Recoding of Recode. The other commands have none.
+func Decode[R Created | Snapped | SnappedGroup | Deleted | RolledBack | Acquired | Altered | Recoding](result []byte) (R, error) {
 	var r R
 	if err := json.Unmarshal(result, &r); err != nil {
 		return r, invalid("result of a VDI command: %v", err)

@@ -52,7 +52,7 @@ func (s *state) create(v VDI, base sheepdog.LayerID) (any, error) {
 	if v.VID, err = s.reserve(NameVID(v.Name)); err != nil {
 		return nil, err
 	}
-	v.Family = s.addFamily(v.Policy, v.BlockSizeShift)
+	v.Family, v.Origin = s.addFamily(v.Policy, v.BlockSizeShift), s.index
 	v.Layer = s.addLayer(Layer{Family: v.Family, Base: base}).id()
 	s.install(r, v)
 	s.publish(r.vdi)

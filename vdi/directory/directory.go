@@ -7,7 +7,8 @@
 //
 // The main types are Directory, the commands (Create, Snapshot, Clone, Delete,
 // DeleteSnapshot, Rollback, Resize, Rename, SetAttr, Acquire, Release,
-// MarkWritten, Prune, Reset) and what they make: VDI, Entry, Family and Layer.
+// MarkWritten, Prune, Reset, and of the rest SnapshotGroup, AlterPolicy, Flatten,
+// SetTrash, Untrash, Purge, Expire) and what they make: VDI, Entry, Family, Layer.
 //
 // A family is a tree of layers, newest at the leaves. Reading a VDI means
 // reading the Chain of its working layer, newest first, and below that the
@@ -23,6 +24,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sheepdog"
 )
@@ -86,6 +88,7 @@ type state struct {
 	lastLayer  sheepdog.LayerID
 	lastFamily sheepdog.FamilyID
 	lastToken  sheepdog.Token
+	trashKeep  time.Duration // how long deleted VDIs are kept; 0: not at all
 	// emptied are the families that lost their last layer in this command.
 	emptied []*familyNode
 }

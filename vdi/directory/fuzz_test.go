@@ -23,6 +23,13 @@ func FuzzApply(f *testing.F) {
 		&Release{Family: 1, Node: 1, Incarnation: 1, Token: 1},
 		&MarkWritten{Layer: 4, Token: 1},
 		&Reset{},
+		&SnapshotGroup{Members: []Snapshot{{Name: "v", IfToken: 1}, {Name: "c"}}},
+		&AlterPolicy{Name: "c", IfToken: 1},
+		&Flatten{Name: "c", IfLayer: 5, IfToken: 1},
+		&SetTrash{KeepSeconds: 60},
+		&Untrash{VID: 1, Name: "n"},
+		&Purge{VID: 1},
+		&Expire{},
 	} {
 		if kind, body, err := Encode(cmd); err == nil {
 			f.Add(kind, body)
@@ -66,10 +73,13 @@ func FuzzRestore(f *testing.F) {
 			if e.SnapID > 0 {
 				w.must(&DeleteSnapshot{Name: e.Name, Snapshot: strconv.FormatUint(uint64(e.SnapID), 10), RecycleVIDs: true})
 			} else {
-				w.must(&Delete{Name: e.Name, RecycleVIDs: true})
+				w.must(&Delete{Name: e.Name, RecycleVIDs: true, Purge: true})
 			}
 		}
-		if len(w.d.List()) > 0 {
+		for _, t := range w.d.Trash() {
+			w.must(&Purge{VID: t.VID, RecycleVIDs: true})
+		}
+		if len(w.d.List())+len(w.d.Trash()) > 0 {
 			t.Fatal("something is left")
 		}
 	})

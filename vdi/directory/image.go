@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"sheepdog"
 )
@@ -25,6 +26,7 @@ type image struct {
 	Families   []familyImage     `json:"families"`
 	Layers     []*Layer          `json:"layers"`
 	Names      []recordImage     `json:"names"`
+	TrashKeep  uint64            `json:"trashKeepSeconds,omitempty"`
 }
 
 type familyImage struct {
@@ -43,6 +45,7 @@ type recordImage struct {
 	Attrs     map[string][]byte `json:"attrs,omitempty"`
 	Snapshots []*Entry          `json:"snapshots,omitempty"`
 	LastSnap  uint32            `json:"lastSnap,omitempty"`
+	Trash     *Trash            `json:"trash,omitempty"`
 }
 
 // Snapshot encodes the directory for Restore. It holds up Apply only while it
@@ -68,7 +71,7 @@ func (d *Directory) gather() (*image, *vidSet) {
 	img := &image{
 		Version: imageVersion, Applied: d.applied.Load(),
 		LastLayer: s.lastLayer, LastFamily: s.lastFamily, LastToken: s.lastToken,
-		Names: make([]recordImage, 0, len(s.names)),
+		Names: make([]recordImage, 0, len(s.names)), TrashKeep: uint64(s.trashKeep / time.Second),
 	}
 	s.families.all(func(_ sheepdog.FamilyID, n *familyNode) { img.Families = append(img.Families, n.image()) })
 	s.layers.all(func(id sheepdog.LayerID, n *layerNode) {
@@ -79,7 +82,7 @@ func (d *Directory) gather() (*image, *vidSet) {
 	for _, r := range s.names {
 		img.Names = append(img.Names, recordImage{
 			Name: r.name, VDI: r.vdi, IsClone: r.isClone, Attrs: maps.Clone(r.attrs),
-			Snapshots: slices.Clone(r.snaps), LastSnap: r.lastSnap,
+			Snapshots: slices.Clone(r.snaps), LastSnap: r.lastSnap, Trash: r.trash,
 		})
 	}
 	retired := s.used.clone()

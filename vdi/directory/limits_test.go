@@ -99,7 +99,7 @@ func TestAttributesAreBounded(t *testing.T) {
 	w.must(&SetAttr{Name: "v", Key: "7", Value: []byte("another")})
 	w.must(&SetAttr{Name: "v", Key: "7", Delete: true})
 	w.must(&SetAttr{Name: "v", Key: "one more"})
-	keys, err := w.d.Attrs("v")
+	keys, err := w.d.Attrs("v", "")
 	if err != nil || len(keys) != MaxAttrs || keys[len(keys)-1] != "one more" {
 		t.Fatalf("%d keys, %v", len(keys), err)
 	}

@@ -7,13 +7,15 @@ import (
 	"sheepdog"
 )
 
-// List is every working VDI and snapshot by VDI id.
+// List is every working VDI and snapshot by VDI id, without the trash.
 func (d *Directory) List() []Entry {
 	d.mu.RLock()
 	s := d.state.Load()
 	out := make([]Entry, 0, len(s.vids))
 	for _, h := range s.vids {
-		out = append(out, h.entry())
+		if h.rec.trash == nil {
+			out = append(out, h.entry())
+		}
 	}
 	d.mu.RUnlock()
 	sortByVID(out)

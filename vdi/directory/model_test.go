@@ -25,11 +25,12 @@ type model struct {
 	disks [2]disk
 	jobs  map[sheepdog.LayerID]Recoding // by coded layer
 	want  map[sheepdog.VID]map[int]int
+	trash map[sheepdog.VID]map[int]int
 }
 
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{world: newWorld(rt), rt: rt, twin: New(), want: map[sheepdog.VID]map[int]int{}, jobs: map[sheepdog.LayerID]Recoding{}}
+		m := &model{world: newWorld(rt), rt: rt, twin: New(), want: map[sheepdog.VID]map[int]int{}, trash: map[sheepdog.VID]map[int]int{}, jobs: map[sheepdog.LayerID]Recoding{}}
 		m.disks = [2]disk{{}, {}}
 		m.recycle = rapid.Bool().Draw(rt, "recycle")
 		rt.Repeat(map[string]func(*rapid.T){
@@ -37,6 +38,7 @@ func TestModel(t *testing.T) {
 			"clone": m.clone, "delete": m.deleteVDI, "deleteSnapshot": m.deleteSnapshot,
 			"rollback": m.rollback, "rename": m.rename, "mergeLocally": m.mergeLocally,
 			"recode": m.recode, "recoded": m.recoded, "giveUp": m.giveUp, "retire": m.retire, "code": m.code,
+			"group": m.group, "alter": m.alter, "flatten": m.flattenVDI, "toTrash": m.toTrash, "untrash": m.untrash, "purge": m.purge,
 			"prune": m.prune, "dropGarbage": m.dropGarbage, "restart": func(*rapid.T) { m.restart() },
 			"": func(*rapid.T) { m.compare() },
 		})
@@ -92,6 +94,12 @@ func (m *model) create(*rapid.T) {
 
 func (m *model) writeBlock(*rapid.T) {
 	e := m.pick(false)
+	block, value := rapid.IntRange(0, 5).Draw(m.rt, "block"), rapid.IntRange(0, 1000).Draw(m.rt, "value")
+	m.put(e, block, value)
+}
+
+// put writes a block under a coordinator.
+func (m *model) put(e Entry, block, value int) {
 	f, _ := m.d.Family(e.Family)
 	if f.Coordinator.IsZero() {
 		got := decode[Acquired](m.rt, m.mustDo(&Acquire{Family: f.ID, Node: 1, Incarnation: 1, IfToken: f.Token}))
@@ -100,7 +108,6 @@ func (m *model) writeBlock(*rapid.T) {
 	if l, _ := m.d.Layer(e.Layer); !l.Written {
 		m.mustDo(&MarkWritten{Layer: e.Layer, Token: f.Token})
 	}
-	block, value := rapid.IntRange(0, 5).Draw(m.rt, "block"), rapid.IntRange(0, 1000).Draw(m.rt, "value")
 	for _, d := range m.disks {
 		if d[e.Layer] == nil {
 			d[e.Layer] = map[int]int{}
@@ -112,6 +119,12 @@ func (m *model) writeBlock(*rapid.T) {
 
 func (m *model) snapshot(*rapid.T) {
 	e := m.pick(false)
+	if e.Moving {
+		if _, err := m.do(&Snapshot{VID: e.VID, IfToken: m.tokenOf(e.Name, 0)}); err == nil {
+			m.rt.Fatal("snapshot of a VDI that is being moved")
+		}
+		return
+	}
 	f, _ := m.d.Family(e.Family)
 	r := decode[Snapped](m.rt, m.mustDo(&Snapshot{VID: e.VID, IfFamily: f.ID, IfToken: f.Token}))
 	if r.VID != e.VID {
@@ -152,6 +165,93 @@ func (m *model) rollback(*rapid.T) {
 		delete(m.want, old.VID)
 	}
 	m.want[r.VID] = maps.Clone(m.want[e.VID])
+}
+
+// group snapshots several VDIs at once, or none if one of them cannot be.
+func (m *model) group(*rapid.T) {
+	cmd, fails := &SnapshotGroup{}, false
+	for _, e := range m.d.List() {
+		if e.SnapID == 0 && rapid.Bool().Draw(m.rt, "member") {
+			cmd.Members = append(cmd.Members, Snapshot{Name: e.Name, IfToken: m.tokenOf(e.Name, 0)})
+			fails = fails || e.Moving
+		}
+	}
+	if len(cmd.Members) == 0 {
+		m.rt.Skip("nothing to snapshot")
+	}
+	result, err := m.do(cmd)
+	if (err != nil) != fails {
+		m.rt.Fatalf("group: %v", err)
+	}
+	if err != nil {
+		return
+	}
+	for _, r := range decode[SnappedGroup](m.rt, result).Snapped {
+		m.want[r.NewVID] = maps.Clone(m.want[r.VID])
+	}
+}
+
+// alter changes the redundancy of a VDI that stands alone.
+func (m *model) alter(*rapid.T) {
+	e := m.pick(false)
+	l, _ := m.d.Layer(e.Layer)
+	policy := sheepdog.Policy{Copies: uint8(rapid.IntRange(1, 3).Draw(m.rt, "copies"))}
+	_, err := m.do(&AlterPolicy{Name: e.Name, Policy: policy, IfToken: m.tokenOf(e.Name, 0)})
+	if alone := l.Parent == 0 && l.Base == 0 && policy != e.Policy; (err == nil) != alone {
+		m.rt.Fatalf("alter %s, alone: %t: %v", e.Name, alone, err)
+	}
+}
+
+// flattenVDI copies what a VDI reads into its working layer, then lets go of its
+// base.
+func (m *model) flattenVDI(*rapid.T) {
+	e := m.pick(false)
+	l, _ := m.d.Layer(e.Layer)
+	if l.Parent != 0 || l.Base == 0 {
+		m.rt.Skip("nothing to flatten")
+	}
+	for block := range 6 {
+		if value := m.want[e.VID][block]; value != 0 {
+			m.put(e, block, value)
+		}
+	}
+	m.mustDo(m.flatten(e.Name))
+}
+
+func (m *model) toTrash(*rapid.T) {
+	e := m.pick(false)
+	m.mustDo(&SetTrash{KeepSeconds: 3600})
+	m.mustDo(&Delete{Name: e.Name, RecycleVIDs: m.recycle, IfToken: m.tokenOf(e.Name, 0)})
+	m.mustDo(&SetTrash{})
+	m.trash[e.VID] = m.want[e.VID]
+	delete(m.want, e.VID)
+}
+
+func (m *model) pickTrash() Trashed {
+	list := m.d.Trash()
+	if len(list) == 0 {
+		m.rt.Skip("the trash is empty")
+	}
+	return rapid.SampledFrom(list).Draw(m.rt, "trashed")
+}
+
+func (m *model) untrash(*rapid.T) {
+	t, name := m.pickTrash(), m.name("back")
+	_, lookup := m.d.Lookup(name)
+	_, err := m.do(&Untrash{VID: t.VID, Name: name})
+	if (err == nil) != (lookup != nil) {
+		m.rt.Fatalf("untrash %s: %v, lookup before: %v", name, err, lookup)
+	}
+	if err == nil {
+		m.want[t.VID] = m.trash[t.VID]
+		delete(m.trash, t.VID)
+	}
+}
+
+func (m *model) purge(*rapid.T) {
+	t := m.pickTrash()
+	m.mustDo(&Purge{VID: t.VID, RecycleVIDs: m.recycle})
+	delete(m.trash, t.VID)
 }
 
 func (m *model) rename(*rapid.T) {
@@ -311,6 +411,9 @@ func (m *model) read(d disk, layer sheepdog.LayerID, block int) int {
 func (m *model) compare() {
 	m.check()
 	entries := m.d.List()
+	if len(m.d.Trash()) != len(m.trash) {
+		m.rt.Fatalf("%d VDIs in the trash, want %d", len(m.d.Trash()), len(m.trash))
+	}
 	if len(entries) != len(m.want) {
 		m.rt.Fatalf("%d VDIs and snapshots listed, want %d", len(entries), len(m.want))
 	}

@@ -182,6 +182,19 @@ func (d *Directory) Lookup(name string) (VDI, error) {
 	return *r.vdi, nil
 }
 
+// LookupOrigin finds the working VDI of that origin, wherever its data and
+// whatever its name are by now; false if it was deleted. It looks at all VDIs.
+func (d *Directory) LookupOrigin(origin uint64) (VDI, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, r := range d.state.Load().names {
+		if r.vdi != nil && r.vdi.Origin == origin && r.trash == nil && origin != 0 {
+			return *r.vdi, true
+		}
+	}
+	return VDI{}, false
+}
+
 // LookupSnapshot finds a snapshot by tag or decimal id. The error wraps ErrNoVDI
 // if nothing has the name, else ErrNoSnapshot.
 func (d *Directory) LookupSnapshot(name, ref string) (Entry, error) {
@@ -194,40 +207,57 @@ func (d *Directory) LookupSnapshot(name, ref string) (Entry, error) {
 	return *snap, nil
 }
 
-// ByVID finds a working VDI or snapshot by its id.
+// ByVID finds a working VDI or snapshot by its id, but not in the trash.
 func (d *Directory) ByVID(vid sheepdog.VID) (Entry, bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	h, ok := d.state.Load().vids[vid]
-	if !ok {
+	if !ok || h.rec.trash != nil {
 		return Entry{}, false
 	}
 	return h.entry(), true
 }
 
-// Attr is the value of an attribute; do not change it. The error wraps ErrNoVDI
-// or ErrNoAttr.
-func (d *Directory) Attr(name, key string) ([]byte, error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	r, err := d.state.Load().working(name)
+// Attr is the value of an attribute of a working VDI, or of a snapshot if ref
+// is not empty; do not change it. The error wraps ErrNoVDI, ErrNoSnapshot or
+// ErrNoAttr.
+func (d *Directory) Attr(name, ref, key string) ([]byte, error) {
+	attrs, err := d.attributes(name, ref)
 	if err != nil {
 		return nil, err
 	}
-	value, ok := r.attrs[key]
+	value, ok := attrs[key]
 	if !ok {
 		return nil, noAttr(name, key)
 	}
 	return value, nil
 }
 
-// Attrs lists the attribute keys of a VDI in order. The error wraps ErrNoVDI.
-func (d *Directory) Attrs(name string) ([]string, error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	r, err := d.state.Load().working(name)
+// Attrs lists the attribute keys of a VDI or snapshot in order. The error wraps
+// ErrNoVDI or ErrNoSnapshot.
+func (d *Directory) Attrs(name, ref string) ([]string, error) {
+	attrs, err := d.attributes(name, ref)
 	if err != nil {
 		return nil, err
 	}
-	return slices.Sorted(maps.Keys(r.attrs)), nil
+	return slices.Sorted(maps.Keys(attrs)), nil
+}
+
+// attributes is a map that never changes.
+func (d *Directory) attributes(name, ref string) (map[string][]byte, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	s := d.state.Load()
+	if ref == "" {
+		r, err := s.working(name)
+		if err != nil {
+			return nil, err
+		}
+		return maps.Clone(r.attrs), nil
+	}
+	_, snap, err := s.snapshot(name, ref)
+	if err != nil || snap.Attrs == nil {
+		return nil, err
+	}
+	return *snap.Attrs, nil
 }

@@ -56,4 +56,5 @@ func (s *state) clear() {
 	clear(s.vids)
 	clear(s.absorbing)
 	s.used = new(vidSet)
+	s.trashKeep = 0
 }

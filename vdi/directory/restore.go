@@ -2,6 +2,8 @@ package directory
 
 import (
 	"encoding/json"
+	"strings"
+	"time"
 
 	"sheepdog"
 )
@@ -38,6 +40,10 @@ func (d *Directory) Restore(encoded []byte) error {
 func (img *image) load() (*state, error) {
 	s := newState()
 	s.lastLayer, s.lastFamily, s.lastToken = img.LastLayer, img.LastFamily, img.LastToken
+	if img.TrashKeep > MaxTrashSeconds {
+		return nil, invalid("trash that keeps VDIs for %d s", img.TrashKeep)
+	}
+	s.trashKeep = time.Duration(img.TrashKeep) * time.Second
 	for _, step := range []func(*state) error{
 		img.loadFamilies, img.loadLayers, img.linkLayers, img.checkDepth,
 		img.loadNames, img.checkWorking, img.loadRetired,
@@ -195,13 +201,13 @@ func (img *image) checkDepth(s *state) error {
 func (img *image) loadNames(s *state) error {
 	for i := range img.Names {
 		in := &img.Names[i]
-		if err := CheckName(in.Name); err != nil {
+		if err := in.checkName(); err != nil {
 			return err
 		}
 		if s.names[in.Name] != nil || in.VDI == nil && len(in.Snapshots) == 0 {
 			return invalid("name %q is listed twice, or has nothing", in.Name)
 		}
-		r := &record{name: in.Name, vdi: in.VDI, attrs: in.Attrs, lastSnap: in.LastSnap, tags: make(map[string]*Entry)}
+		r := &record{name: in.Name, vdi: in.VDI, attrs: in.Attrs, lastSnap: in.LastSnap, trash: in.Trash, tags: make(map[string]*Entry)}
 		s.names[in.Name] = r
 		if err := s.loadVDI(r, in); err != nil {
 			return err
@@ -215,6 +221,18 @@ func (img *image) loadNames(s *state) error {
 	return nil
 }
 
+// checkName holds the names of users and those of the trash apart.
+func (in *recordImage) checkName() error {
+	t := in.Trash
+	if t == nil {
+		return CheckName(in.Name)
+	}
+	if in.VDI == nil || len(in.Snapshots) > 0 || !strings.HasPrefix(in.Name, trashMark+t.Name+trashMark) {
+		return invalid("VDI %q cannot be in the trash", in.Name)
+	}
+	return CheckName(t.Name)
+}
+
 func (s *state) loadVDI(r *record, in *recordImage) error {
 	if r.vdi == nil {
 		if in.IsClone || len(in.Attrs) > 0 {
@@ -223,21 +241,19 @@ func (s *state) loadVDI(r *record, in *recordImage) error {
 		return nil
 	}
 	r.isClone = in.IsClone
-	if len(r.attrs) > MaxAttrs {
-		return invalid("VDI %q has %d attributes", r.name, len(r.attrs))
+	if err := checkAttrs(r.name, r.attrs); err != nil {
+		return err
 	}
-	for key, value := range r.attrs {
-		if err := checkAttr(key, value); err != nil {
-			return err
-		}
-		r.attrBytes += len(key) + len(value)
-	}
-	if r.attrBytes > MaxAttrBytes {
-		return invalid("attributes of VDI %q have %d bytes", r.name, r.attrBytes)
-	}
+	r.attrBytes = attrBytes(r.attrs)
 	l, err := s.place(r, r.vdi, holder{rec: r})
 	if err != nil {
 		return err
+	}
+	if r.trash != nil {
+		if !l.Frozen {
+			return invalid("layer %d of a VDI in the trash is not frozen", l.ID)
+		}
+		return nil
 	}
 	if f := s.families.get(l.Family).family.Load(); l.Frozen || f.Working != 0 {
 		return invalid("layer %d is not the only working layer of family %d", l.ID, l.Family)
@@ -255,6 +271,11 @@ func (s *state) loadSnapshot(r *record, snap *Entry) error {
 	}
 	if err := checkDescription(snap.Description); err != nil {
 		return err
+	}
+	if snap.Attrs != nil {
+		if err := checkAttrs(r.name, *snap.Attrs); err != nil {
+			return err
+		}
 	}
 	n := len(r.snaps)
 	if snap.SnapID == 0 || snap.SnapID > r.lastSnap || n > 0 && r.snaps[n-1].SnapID >= snap.SnapID || snap.IsClone {

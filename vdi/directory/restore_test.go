@@ -46,7 +46,7 @@ func TestRestoreKeepsEverything(t *testing.T) {
 		t.Fatalf("applied %d of %d\n%s\n%s", w.d.Applied(), w.index, before, w.image())
 	}
 	w.check()
-	if v, err := w.d.Attr("v", "k"); err != nil || string(v) != "\x00\xff" {
+	if v, err := w.d.Attr("v", "", "k"); err != nil || string(v) != "\x00\xff" {
 		t.Fatalf("attribute %q, %v", v, err)
 	}
 	w.must(&Delete{Name: "v"})

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 
@@ -21,10 +22,14 @@ import (
 //	rollback NAME REF [token=N]      resize NAME SIZE | rename NAME NEW
 //	setattr NAME KEY VALUE | delattr NAME KEY | getattr NAME KEY
 //	open NAME     acquire for node 1      close NAME   release
+//	group NAME...                    alter NAME COPIES | flatten NAME
+//	trash SECONDS                    untrash NAME [NEW] | purge NAME
+//	expire MINUTE                    snapshot NAME TAG expires=MINUTE
+//	setattr@ NAME REF KEY VALUE      getattr@ NAME REF KEY
 //	write NAME    open, and promise a first write to the working layer
 //	merge         all members have merged what is absorbed: prune it
 //	recycle on    deletions free the ids of families that they end
-//	list | layers | tree | locks | chain NAME[@REF] | restart
+//	list | trashcan | layers | tree | locks | chain NAME[@REF] | restart
 //
 // Every block ends with a check of the whole state.
 func TestScripts(t *testing.T) {
@@ -48,6 +53,11 @@ func (w *world) line(f []string) string {
 	switch f[0] {
 	case "list":
 		return showList(w.d.List())
+	case "trashcan":
+		return w.showTrash()
+	case "getattr@":
+		v, err := w.d.Attr(f[1], f[2], f[3])
+		return answer(string(v), err)
 	case "layers":
 		return w.showLayers()
 	case "tree":
@@ -66,7 +76,7 @@ func (w *world) line(f []string) string {
 		w.restart()
 		return ""
 	case "getattr":
-		v, err := w.d.Attr(f[1], f[2])
+		v, err := w.d.Attr(f[1], "", f[2])
 		return answer(string(v), err)
 	}
 	return w.change(f)
@@ -90,13 +100,17 @@ func (w *world) change(f []string) string {
 		}
 		return w.try(&Create{Name: f[1], Size: size(f[2]), Policy: policy, BlockSizeShift: 22})
 	case "snapshot":
-		return w.try(&Snapshot{Name: f[1], Tag: f[2], IfToken: w.tokenOf(f[1], token)})
+		cmd := &Snapshot{Name: f[1], Tag: f[2], IfToken: w.tokenOf(f[1], token)}
+		if at, ok := strings.CutPrefix(f[3], "expires="); ok {
+			cmd.Expires = start.Add(time.Duration(size(at)) * time.Minute)
+		}
+		return w.try(cmd)
 	case "clone":
 		return w.try(&Clone{Source: f[1], Snapshot: f[2], Name: f[3], Size: size(f[4])})
 	case "clone-working":
 		return w.try(&Snapshot{Name: f[1], Clone: &CloneOf{Name: f[2], Size: size(f[3])}, IfToken: w.tokenOf(f[1], token)})
 	case "delete":
-		return w.try(&Delete{Name: f[1], RecycleVIDs: w.recycle})
+		return w.try(&Delete{Name: f[1], RecycleVIDs: w.recycle, IfToken: w.tokenOf(f[1], token)})
 	case "delete-snapshot":
 		return w.try(&DeleteSnapshot{Name: f[1], Snapshot: f[2], RecycleVIDs: w.recycle})
 	case "rollback":
@@ -109,12 +123,42 @@ func (w *world) change(f []string) string {
 		return w.try(&SetAttr{Name: f[1], Key: f[2], Value: []byte(f[3]), Exclusive: f[4] == "-x"})
 	case "delattr":
 		return w.try(&SetAttr{Name: f[1], Key: f[2], Delete: true})
+	case "setattr@":
+		return w.try(&SetAttr{Name: f[1], Snapshot: f[2], Key: f[3], Value: []byte(f[4])})
 	case "open":
 		return answer("", w.open(f[1]))
 	case "close":
 		return answer("", w.close(f[1]))
 	case "write":
 		return answer("", w.write(f[1]))
+	}
+	return w.rarer(f)
+}
+
+// rarer are the commands that operators type less often.
+func (w *world) rarer(f []string) string {
+	switch f[0] {
+	case "group":
+		cmd := &SnapshotGroup{}
+		for _, name := range f[1:] {
+			if name != "" {
+				cmd.Members = append(cmd.Members, Snapshot{Name: name, Tag: "group", IfToken: w.tokenOf(name, 0)})
+			}
+		}
+		return w.try(cmd)
+	case "alter":
+		return w.try(&AlterPolicy{Name: f[1], Policy: sheepdog.Policy{Copies: uint8(size(f[2]))}, IfToken: w.tokenOf(f[1], 0)})
+	case "flatten":
+		return w.try(w.flatten(f[1]))
+	case "trash":
+		return w.try(&SetTrash{KeepSeconds: size(f[1])})
+	case "untrash":
+		return w.try(&Untrash{VID: w.trashed(f[1]), Name: f[2]})
+	case "purge":
+		return w.try(&Purge{VID: w.trashed(f[1]), RecycleVIDs: w.recycle})
+	case "expire":
+		w.index = size(f[1])
+		return w.try(&Expire{RecycleVIDs: w.recycle})
 	}
 	w.t.Fatalf("unknown line %q", f)
 	return ""
@@ -148,6 +192,15 @@ func (w *world) try(cmd Command) string {
 		}
 		return fmt.Sprintf("snapshot %d: id %s, layer %d; %s: id %s, layer %d\n",
 			r.SnapID, r.VID, r.Layer, cmd.Name, r.NewVID, r.Working)
+	case *SnapshotGroup:
+		var out strings.Builder
+		for _, r := range decode[SnappedGroup](w.t, result).Snapped {
+			fmt.Fprintf(&out, "snapshot %d: id %s, layer %d, then id %s, layer %d\n", r.SnapID, r.VID, r.Layer, r.NewVID, r.Working)
+		}
+		return out.String()
+	case *AlterPolicy:
+		r := decode[Altered](w.t, result)
+		return fmt.Sprintf("layer %d of family %d, moving: %t\n", r.Layer, r.Family, r.Moving)
 	case *Rollback:
 		r := decode[RolledBack](w.t, result)
 		return fmt.Sprintf("id %s, layer %d of family %d, token %d\n", r.VID, r.Layer, r.Family, r.Token)
@@ -180,6 +233,14 @@ func showList(entries []Entry) string {
 			flag, e.Name, e.SnapID, e.Size>>20, e.VID, e.Policy, e.Layer, e.Family, e.Tag)
 	}
 	return strings.ReplaceAll(out.String(), "  \n", "\n")
+}
+
+func (w *world) showTrash() string {
+	var out strings.Builder
+	for _, t := range w.d.Trash() {
+		fmt.Fprintf(&out, "%s %s, layer %d, for %v\n", t.Name, t.VID, t.Layer, t.Expires.Sub(t.Deleted))
+	}
+	return out.String()
 }
 
 func (w *world) showLayers() string {

@@ -19,6 +19,7 @@ type Snapshot struct {
 	VID         sheepdog.VID      `json:"vid,omitempty"`
 	Tag         string            `json:"tag,omitempty"`
 	Description string            `json:"description,omitempty"`
+	Expires     time.Time         `json:"expires,omitzero"`   // when it is deleted; zero: never
 	IfFamily    sheepdog.FamilyID `json:"ifFamily,omitempty"` // 0: any
 	IfToken     sheepdog.Token    `json:"ifToken,omitempty"`  // 0: none seen
 	// Once says that an earlier try of this very command may have been committed:
@@ -98,6 +99,8 @@ func (c *Snapshot) check(s *state, r *record) error {
 		return conflict("VDI %q is of family %d, not %d", r.name, v.Family, c.IfFamily)
 	case (written || c.IfToken != 0) && c.IfToken != f.Token:
 		return conflict("token of VDI %q is %d, not %d; its coordinator must take the snapshot", r.name, f.Token, c.IfToken)
+	case v.Moving:
+		return invalid("VDI %q is being moved to redundancy %s; let that end first", r.name, v.Policy)
 	case r.lastSnap == 1<<32-1:
 		return invalid("VDI %q has used up its snapshot ids", r.name)
 	}
@@ -126,7 +129,7 @@ func (c *Snapshot) apply(s *state) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	snap := &Entry{VDI: old, Tag: c.Tag, Description: c.Description, Taken: utc(c.Time)}
+	snap := &Entry{VDI: old, Tag: c.Tag, Description: c.Description, Taken: utc(c.Time), Expires: utc(c.Expires)}
 	next := old
 	snap.Layer, next.Layer = s.freeze(old.Layer)
 	next.VID, next.Created, next.Parent, next.ParentIndex = vid, utc(c.Time), old.VID, old.Index
@@ -237,12 +240,18 @@ func (c *DeleteSnapshot) apply(s *state) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.eraseSnapshot(r, snap)
+	s.finish(c.RecycleVIDs)
+	return &Deleted{VID: snap.VID, Family: snap.Family}, nil
+}
+
+// eraseSnapshot deletes a snapshot, and the record if it was all. The command
+// must end with finish.
+func (s *state) eraseSnapshot(r *record, snap *Entry) {
 	i, _ := r.find(snap.SnapID)
 	r.snaps = slices.Delete(r.snaps, i, i+1)
 	delete(r.tags, snap.Tag)
 	s.discard(r)
 	s.retire(&snap.VDI)
 	s.unref(s.layers.get(snap.Layer))
-	s.finish(c.RecycleVIDs)
-	return &Deleted{VID: snap.VID, Family: snap.Family}, nil
 }

@@ -26,6 +26,15 @@ type VDI struct {
 	// ParentIndex.
 	Parent      sheepdog.VID `json:"parent,omitempty"`
 	ParentIndex uint64       `json:"parentIndex,omitempty"`
+	// Origin is the Raft index at which the VDI was created or cloned. It stays
+	// through snapshots, rollbacks and renames: the VDI's identity. 0: unknown.
+	Origin uint64 `json:"origin,omitempty"`
+	// RevertedAt and RevertedFrom tell of the last rollback, and of the number of
+	// its snapshot; zero: there was none.
+	RevertedAt   time.Time `json:"revertedAt,omitzero"`
+	RevertedFrom uint32    `json:"revertedFrom,omitempty"`
+	// Moving says that its data are being copied to another redundancy.
+	Moving bool `json:"moving,omitempty"`
 }
 
 // Entry is a working VDI or a snapshot: one row of `vdi list`.
@@ -36,6 +45,11 @@ type Entry struct {
 	Tag         string    `json:"tag,omitempty"`
 	Description string    `json:"description,omitempty"`
 	Taken       time.Time `json:"taken,omitzero"` // when the snapshot was made; zero for a working VDI
+	// Expires is when the snapshot is deleted; zero: never.
+	Expires time.Time `json:"expires,omitzero"`
+	// Attrs are the attributes of a snapshot; nil: none. What it points to never
+	// changes.
+	Attrs *map[string][]byte `json:"attrs,omitempty"`
 	// IsClone says that it is a working VDI that began as a clone and has not
 	// been snapshotted or rolled back since.
 	IsClone bool `json:"isClone,omitempty"`
@@ -51,6 +65,7 @@ type record struct {
 	snaps     []*Entry // ascending by SnapID; immutable entries
 	tags      map[string]*Entry
 	lastSnap  uint32
+	trash     *Trash // nil: it is not in the trash
 }
 
 // holder is who has a VDI id.

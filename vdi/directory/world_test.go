@@ -60,7 +60,7 @@ func (w *world) must(cmd Command) []byte {
 	return result
 }
 
-func decode[R Created | Snapped | Deleted | RolledBack | Acquired | Recoding](t failer, b []byte) R {
+func decode[R Created | Snapped | SnappedGroup | Deleted | RolledBack | Acquired | Altered | Recoding](t failer, b []byte) R {
 	t.Helper()
 	r, err := Decode[R](b)
 	if err != nil {
@@ -165,7 +165,7 @@ func (w *world) check() {
 	w.t.Helper()
 	s := w.d.state.Load()
 	refs := map[sheepdog.LayerID]int{}
-	for _, e := range w.d.List() {
+	for _, e := range w.everything() {
 		refs[e.Layer]++
 	}
 	children, listed, perFamily := map[sheepdog.LayerID]int{}, 0, map[sheepdog.FamilyID]int{}
@@ -270,6 +270,9 @@ func (w *world) checkIDs() {
 	rows := 0
 	for name, r := range s.names {
 		rows += len(w.d.ListName(name))
+		if r.trash != nil && r.vdi == nil {
+			w.t.Fatalf("nothing is in the trash as %q", r.trash.Name)
+		}
 		if r.vdi == nil && len(r.snaps) == 0 {
 			w.t.Fatalf("name %q has nothing", name)
 		}
@@ -283,4 +286,34 @@ func (w *world) checkIDs() {
 			w.t.Fatalf("id %s leads to %+v, want %+v", e.VID, got, e)
 		}
 	}
+}
+
+// everything is the list and the trash, whose names are those of its records.
+func (w *world) everything() []Entry {
+	out := w.d.List()
+	for _, r := range w.d.state.Load().names {
+		if r.trash != nil {
+			out = append(out, Entry{VDI: *r.vdi})
+		}
+	}
+	return out
+}
+
+// flatten copies nothing: it is for tests that have no blocks.
+func (w *world) flatten(name string) Command {
+	v, err := w.d.Lookup(name)
+	if err != nil {
+		return &Flatten{Name: name}
+	}
+	return &Flatten{Name: name, IfLayer: v.Layer, IfToken: w.tokenOf(name, 0)}
+}
+
+// trashed is the id of a name in the trash.
+func (w *world) trashed(name string) sheepdog.VID {
+	for _, t := range w.d.Trash() {
+		if t.Name == name {
+			return t.VID
+		}
+	}
+	return 0
 }

@@ -1,0 +1,129 @@
+package directory
+
+import (
+	"time"
+
+	"sheepdog"
+)
+
+// AlterPolicy gives a VDI another redundancy. The VDI goes on in a family of its
+// own with the new policy, whose base is what it had: from now on new data have
+// the new redundancy, and the old ones are read from where they are until
+// somebody has copied them and Flatten lets go of the base. Name, id and
+// attributes stay. Only a VDI that stands alone can do this: no snapshot, no
+// base. As for Snapshot, the proposer must hold its writes. The old coordinator
+// is fenced. The result is Altered.
+type AlterPolicy struct {
+	Time    time.Time       `json:"time"`
+	Name    string          `json:"name"`
+	Policy  sheepdog.Policy `json:"copies"`
+	IfToken sheepdog.Token  `json:"ifToken,omitempty"` // 0: none seen
+	// Coordinator goes on as that of the new family; zero: none.
+	Coordinator Coordinator `json:"coordinator,omitzero"`
+}
+
+// Altered tells where the VDI goes on.
+type Altered struct {
+	Family sheepdog.FamilyID `json:"family"`
+	Layer  sheepdog.LayerID  `json:"layer"`
+	Moving bool              `json:"moving"` // there are data to copy
+}
+
+func (c *AlterPolicy) validate() error {
+	if (c.Coordinator.Node == 0) != (c.Coordinator.Incarnation == 0) {
+		return invalid("coordinator needs a node and an incarnation")
+	}
+	if err := CheckName(c.Name); err != nil {
+		return err
+	}
+	return CheckPolicy(c.Policy)
+}
+
+func (c *AlterPolicy) check(s *state, r *record) error {
+	v := r.vdi
+	l := s.layers.get(v.Layer).layer.Load()
+	f := s.families.get(v.Family).family.Load()
+	switch {
+	case v.Policy == c.Policy:
+		return exists("redundancy %s of VDI %q", c.Policy, r.name)
+	case v.Moving:
+		return invalid("VDI %q is being moved to redundancy %s; let that end first", r.name, v.Policy)
+	case l.Parent != 0 || l.Base != 0:
+		return invalid("VDI %q does not stand alone: it has snapshots or a parent", r.name)
+	case (l.Written || c.IfToken != 0) && c.IfToken != f.Token:
+		return conflict("token of VDI %q is %d, not %d; its coordinator must change its redundancy", r.name, f.Token, c.IfToken)
+	}
+	return nil
+}
+
+func (c *AlterPolicy) apply(s *state) (any, error) {
+	r, err := s.working(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.check(s, r); err != nil {
+		return nil, err
+	}
+	old := *r.vdi
+	n := s.layers.get(old.Layer)
+	next := old
+	next.Policy, next.Family = c.Policy, s.addFamily(c.Policy, old.BlockSizeShift)
+	fresh := Layer{Family: next.Family}
+	if n.layer.Load().Written {
+		n.update(func(l *Layer) { l.Frozen = true })
+		fresh.Base, next.Moving = old.Layer, true
+	}
+	next.Layer = s.addLayer(fresh).id()
+	s.layers.get(next.Layer).refs++
+	r.vdi = &next
+	s.vacate(old.Family)
+	s.unref(n)
+	s.publish(&next)
+	if !c.Coordinator.IsZero() {
+		s.lastToken++
+		s.families.get(next.Family).update(func(f *Family) { f.Token, f.Coordinator = s.lastToken, c.Coordinator })
+	}
+	s.finish(false)
+	return &Altered{Family: next.Family, Layer: next.Layer, Moving: next.Moving}, nil
+}
+
+// Flatten lets go of the base of a VDI, all of whose data are in its working
+// layer now. The error wraps ErrConflict if the layer or the token is another
+// one, ErrInvalid if the VDI has snapshots, which read the base too.
+type Flatten struct {
+	Time    time.Time        `json:"time"`
+	Name    string           `json:"name"`
+	IfLayer sheepdog.LayerID `json:"ifLayer"`
+	IfToken sheepdog.Token   `json:"ifToken"`
+}
+
+func (c *Flatten) validate() error { return CheckName(c.Name) }
+
+func (c *Flatten) apply(s *state) (any, error) {
+	r, err := s.working(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	v := *r.vdi
+	n := s.layers.get(v.Layer)
+	l := n.layer.Load()
+	f := s.families.get(v.Family).family.Load()
+	switch {
+	case v.Layer != c.IfLayer || f.Token != c.IfToken:
+		return nil, conflict("VDI %q went on in layer %d under token %d", r.name, v.Layer, f.Token)
+	case l.Parent != 0:
+		return nil, invalid("VDI %q has snapshots, which need its base too", r.name)
+	case l.Base == 0:
+		return nil, nil
+	}
+	base := s.layers.get(l.Base)
+	n.update(func(l *Layer) { l.Base = 0 })
+	n.spread()
+	r.isClone = false
+	v.Parent, v.ParentIndex, v.Moving = 0, 0, false
+	r.vdi = &v
+	s.publish(&v)
+	s.unref(base)
+	s.finish(false)
+	return nil, nil
+}

@@ -1,0 +1,137 @@
+package vdi
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sheepdog"
+	"sheepdog/vdi/directory"
+)
+
+// Methods of the control calls of group snapshots.
+const (
+	methodHold   = "vdi.hold"
+	methodResume = "vdi.resume"
+)
+
+// holdLimit is how long a coordinator holds its writes for a group. One that is
+// not resumed by then ends: its successor's token makes a late commit fail.
+const holdLimit = 5 * time.Second
+
+// SnapshotGroup snapshots several VDIs in one moment, under the guests' I/O: all
+// their coordinators hold their writes before the one commit. (rule 13)
+func (m *Manager) SnapshotGroup(ctx context.Context, members []directory.Snapshot) (directory.SnappedGroup, error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		changed := m.opt.Directory.Changed()
+		out, err := m.tryGroup(ctx, members)
+		if err == nil || !rerouted(err) {
+			return out, err
+		}
+		if perr := m.pause(ctx, changed, pause); perr != nil {
+			return out, errors.Join(perr, err)
+		}
+	}
+}
+
+// tryGroup holds the members in the order of their families, so that two groups
+// cannot wait for each other, commits, and resumes them.
+func (m *Manager) tryGroup(ctx context.Context, members []directory.Snapshot) (out directory.SnappedGroup, err error) {
+	cmd := directory.SnapshotGroup{Members: slices.Clone(members)}
+	order := make([]int, len(members))
+	for i := range cmd.Members {
+		v, err := m.opt.Directory.Lookup(members[i].Name)
+		if err != nil {
+			return out, err
+		}
+		cmd.Members[i].IfFamily, order[i] = v.Family, i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(cmd.Members[a].IfFamily, cmd.Members[b].IfFamily) })
+	deadline, cancel := context.WithTimeoutCause(ctx, holdLimit, fmt.Errorf("the writes of all VDIs of the group could not be held within %v", holdLimit))
+	defer cancel()
+	for n, i := range order {
+		if n > 0 && cmd.Members[i].IfFamily == cmd.Members[order[n-1]].IfFamily {
+			return out, fmt.Errorf("VDI %s is in the group twice: %w", cmd.Members[i].Name, sheepdog.ErrInvalid)
+		}
+		token, resume, herr := m.holdMember(deadline, cmd.Members[i].IfFamily)
+		if resume != nil {
+			defer resume(context.WithoutCancel(ctx)) // also after a failure: it may hold
+		}
+		if herr != nil {
+			return out, herr
+		}
+		cmd.Members[i].IfToken = token
+	}
+	cmd.Time = time.Now()
+	return commit[directory.SnappedGroup](deadline, m, &cmd)
+}
+
+// holdMember stops the writes of a family that may be written, and returns the
+// token of whoever holds them. The caller must call resume unless it is nil,
+// also with an error.
+func (m *Manager) holdMember(ctx context.Context, id sheepdog.FamilyID) (token sheepdog.Token, resume func(context.Context), err error) {
+	f, ok := m.opt.Directory.Family(id)
+	if !ok {
+		return 0, nil, fmt.Errorf("VDI was deleted: %w", sheepdog.ErrNotFound)
+	}
+	if f.Coordinator.IsZero() {
+		// Nobody writes; whoever begins to has another token.
+		return f.Token, nil, nil
+	}
+	c, other, token, err := m.route(ctx, id)
+	switch {
+	case err != nil:
+		return 0, nil, err
+	case c != nil:
+		return c.scope.Token, func(ctx context.Context) { m.resume(ctx, c) }, m.hold(ctx, c)
+	case token == 0:
+		return 0, nil, errMoved
+	}
+	body, err := json.Marshal(remoteCall{Family: id, Token: token})
+	if err != nil {
+		return 0, nil, err
+	}
+	_, err = m.opt.Peers.Call(ctx, other, methodHold, body)
+	return token, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, holdLimit)
+		defer cancel()
+		if _, err := m.opt.Peers.Call(ctx, other, methodResume, body); err != nil {
+			// The snapshot is what it is, and the hold ends by itself.
+			m.opt.Logger.Warn("a VDI goes on when its hold ends", "family", id, "err", err)
+		}
+	}, err
+}
+
+// hold shuts c's gate until resume, or until holdLimit, when c ends.
+func (m *Manager) hold(ctx context.Context, c *coordinator) error {
+	if err := c.quiesce(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = time.AfterFunc(holdLimit, func() {
+		c.lose(errMoved)
+		c.gate.open()
+	})
+	return nil
+}
+
+// resume lets c's writes go on in the layer that the directory says.
+func (m *Manager) resume(ctx context.Context, c *coordinator) {
+	c.mu.Lock()
+	held := c.held
+	c.held = nil
+	c.mu.Unlock()
+	if held == nil || !held.Stop() {
+		return // the limit was faster
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdLimit)
+	defer cancel()
+	c.settle(ctx, errMoved) // this node may not have heard of the commit yet
+	c.gate.open()
+	m.idle(ctx, c.scope.Family)
+}

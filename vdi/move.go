@@ -1,0 +1,246 @@
+package vdi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"sheepdog"
+	"sheepdog/vdi/directory"
+)
+
+// Methods of the control calls about data that move.
+const (
+	methodAlter   = "vdi.alter"
+	methodCopyUp  = "vdi.copyup"
+	methodFlatten = "vdi.flatten"
+)
+
+// Alter gives a VDI that stands alone another redundancy, under the guests' I/O:
+// new data have it at once, the old ones when CopyUp has copied every object and
+// Flatten has let go of them.
+func (m *Manager) Alter(ctx context.Context, cmd directory.AlterPolicy) (directory.Altered, error) {
+	var out directory.Altered
+	err := m.atCoordinator(ctx, cmd.Name, methodAlter, &cmd, func(ctx context.Context, c *coordinator) (err error) {
+		out, err = m.alterHere(ctx, c, cmd)
+		return err
+	}, func(reply []byte) (err error) {
+		out, err = directory.Decode[directory.Altered](reply)
+		return err
+	})
+	return out, err
+}
+
+// alterHere moves the VDI with c's writes held. The commit fences c and appoints
+// this node in the new family, so that retries of writes meet what c knew.
+func (m *Manager) alterHere(ctx context.Context, c *coordinator, cmd directory.AlterPolicy) (directory.Altered, error) {
+	cmd.Time, cmd.IfToken = time.Now(), c.scope.Token
+	cmd.Coordinator = directory.Coordinator{Node: m.opt.Self, Incarnation: m.opt.Incarnation}
+	if err := c.quiesce(ctx); err != nil {
+		return directory.Altered{}, err
+	}
+	m.moving.Lock()
+	out, err := commit[directory.Altered](ctx, m, &cmd)
+	if err == nil {
+		m.inherited[out.Family] = c.origins
+	}
+	m.moving.Unlock()
+	if err != nil {
+		c.settle(ctx, err)
+		c.gate.open()
+		return out, err
+	}
+	c.lose(errMoved)
+	c.gate.open()
+	// Whoever has the VDI open here goes on in the new family; if nobody has, it
+	// is given back.
+	if _, _, _, err := m.route(ctx, out.Family); err != nil {
+		m.opt.Logger.Warn("could not take a VDI over in its new family", "family", out.Family, "err", err)
+	}
+	if !m.left(c) {
+		m.idle(ctx, out.Family)
+	}
+	return out, nil
+}
+
+// left forgets a coordinator that is over, and reports whether volumes are still
+// open here in its family; they follow at their next request.
+func (m *Manager) left(c *coordinator) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.families[c.scope.Family]
+	if f == nil {
+		return false
+	}
+	if f.coord == c {
+		f.coord = nil
+	}
+	m.forget(f)
+	return f.attached > 0
+}
+
+// CopyUp copies what one object reads from the VDI's base into the VDI's own
+// layer. Guests may write meanwhile.
+func (v *Volume) CopyUp(ctx context.Context, index sheepdog.Index) error {
+	return v.do(ctx, func(c *coordinator, to target) error {
+		if c != nil {
+			return c.copyUp(ctx, index)
+		}
+		inner, err := json.Marshal(index)
+		if err != nil {
+			return err
+		}
+		body, err := json.Marshal(remoteCall{Family: to.family, Token: to.token, Body: inner})
+		if err != nil {
+			return err
+		}
+		_, err = v.m.opt.Peers.Call(ctx, to.node, methodCopyUp, body)
+		return err
+	})
+}
+
+// copyUp works in pieces, so that guests wait for one piece at most.
+func (c *coordinator) copyUp(ctx context.Context, index sheepdog.Index) error {
+	size := pieceSize(c.shift)
+	for in := uint64(0); in < 1<<c.shift; in += size {
+		if err := c.copyPiece(ctx, piece{index: index, in: in, n: size}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *coordinator) copyPiece(ctx context.Context, p piece) error {
+	if err := c.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer c.gate.leave()
+	h, err := c.lock(ctx, p.span(c.shift), true)
+	if err != nil {
+		return err
+	}
+	err = c.copyLocked(ctx, h.seq, p)
+	c.mu.Lock()
+	c.dirty[sheepdog.ObjectID{Family: c.scope.Family, Index: p.index}.Partition()] = struct{}{}
+	c.ranges.release(h, c.number)
+	c.mu.Unlock()
+	return err
+}
+
+// copyLocked writes back what the piece reads; blocks of zeros are left out, for
+// without a base they read the same.
+func (c *coordinator) copyLocked(ctx context.Context, seq uint64, p piece) error {
+	if err := c.m.awaitLease(ctx, c); err != nil {
+		return err
+	}
+	t := c.top.Load()
+	if t.base == 0 {
+		return nil
+	}
+	start, count := p.blocks()
+	buf := getBuffer(int(count) * sheepdog.BlockSize)
+	defer putBuffer(buf)
+	if err := c.readBlocks(ctx, t, p.index, start, count, buf); err != nil {
+		return err
+	}
+	for i := uint32(0); i < count; {
+		n := uint32(0)
+		for i+n < count && !zeroBlock(buf, i+n) {
+			n++
+		}
+		if n == 0 {
+			i++
+			continue
+		}
+		if err := c.markWritten(ctx); err != nil {
+			return err
+		}
+		t.own.add(p.index)
+		req := sheepdog.WriteRequest{Fence: sheepdog.Fence{Token: c.scope.Token}, Policy: c.scope.Policy,
+			Object: sheepdog.ObjectID{Family: c.scope.Family, Index: p.index}, Layer: t.layer,
+			Start: start + sheepdog.BlockNo(i), Count: n, Data: buf[i*sheepdog.BlockSize : (i+n)*sheepdog.BlockSize],
+			Stamp: sheepdog.Stamp{Token: c.scope.Token, Seq: seq}, Flushed: c.flushes.upTo.Load()}
+		if err := c.m.opt.Objects.Write(c.ctx, &req); err != nil {
+			return err
+		}
+		i += n
+	}
+	return nil
+}
+
+func zeroBlock(buf []byte, i uint32) bool {
+	for _, b := range buf[i*sheepdog.BlockSize : (i+1)*sheepdog.BlockSize] {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Flatten lets go of the base of a VDI after every object was copied up.
+func (m *Manager) Flatten(ctx context.Context, name string) error {
+	cmd := directory.Flatten{Name: name}
+	return m.atCoordinator(ctx, name, methodFlatten, &cmd, func(ctx context.Context, c *coordinator) error {
+		return m.flattenHere(ctx, c, cmd)
+	}, func([]byte) error { return nil })
+}
+
+func (m *Manager) flattenHere(ctx context.Context, c *coordinator, cmd directory.Flatten) error {
+	if err := c.quiesce(ctx); err != nil {
+		return err
+	}
+	defer c.gate.open()
+	t := c.top.Load()
+	cmd.Time, cmd.IfLayer, cmd.IfToken = time.Now(), t.layer, c.scope.Token
+	_, err := m.propose(ctx, &cmd)
+	if err != nil && !decided(err) {
+		c.lose(errMoved) // not known: the next coordinator reads it from the directory
+	}
+	if err == nil {
+		c.top.Store(&top{layer: t.layer, own: t.own, below: t.below})
+	}
+	return err
+}
+
+// controlMove serves the control calls of this file and of groups.
+func (m *Manager) controlMove(ctx context.Context, c *coordinator, method string, call remoteCall) ([]byte, error) {
+	bad := func(err error) error { return fmt.Errorf("%s: %v: %w", method, err, sheepdog.ErrInvalid) }
+	switch method {
+	case methodHold:
+		return nil, m.hold(ctx, c)
+	case methodResume:
+		m.resume(ctx, c)
+		return nil, nil
+	case methodCopyUp:
+		var index sheepdog.Index
+		if err := json.Unmarshal(call.Body, &index); err != nil {
+			return nil, bad(err)
+		}
+		err := c.copyUp(ctx, index)
+		if err != nil && c.ctx.Err() != nil {
+			return nil, fmt.Errorf("family %d with token %d: %w", call.Family, call.Token, sheepdog.ErrNotCoordinator)
+		}
+		return nil, err
+	case methodFlatten:
+		var cmd directory.Flatten
+		if err := json.Unmarshal(call.Body, &cmd); err != nil {
+			return nil, bad(err)
+		}
+		return nil, m.flattenHere(ctx, c, cmd)
+	case methodTrash:
+		var cmd directory.Delete
+		if err := json.Unmarshal(call.Body, &cmd); err != nil {
+			return nil, bad(err)
+		}
+		return nil, m.trashHere(ctx, c, cmd)
+	case methodAlter:
+		var cmd directory.AlterPolicy
+		if err := json.Unmarshal(call.Body, &cmd); err != nil {
+			return nil, bad(err)
+		}
+		return encoded(m.alterHere(ctx, c, cmd))
+	}
+	return nil, bad(errors.New("no such call"))
+}
