@@ -268,3 +268,33 @@ func TestTrashedVDIRefusesRequests(t *testing.T) {
 		t.Error("what was taken back expired")
 	}
 }
+
+// TestInheritedOriginsAreOfWritesThatWereDone: a forwarded write that was held at
+// the gate when its VDI went on elsewhere was not applied, and runs again there.
+func TestInheritedOriginsAreOfWritesThatWereDone(t *testing.T) {
+	old, next := newOriginTable([]sheepdog.Origin{{Gateway: 7, Request: 1}}), newOriginTable(nil)
+	write := func(n uint64, run func() error) error {
+		return old.once(t.Context(), sheepdog.Origin{Gateway: 9, Request: n}, 0, run)
+	}
+	if err := write(1, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	held, begun := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := write(2, func() error { close(begun); <-held; return errMoved }); !errors.Is(err, errMoved) {
+			t.Errorf("the held write: %v", err)
+		}
+	})
+	<-begun
+	inherited := make(chan struct{})
+	wg.Go(func() { next.inherit(old); close(inherited) })
+	close(held)
+	<-inherited
+	wg.Wait()
+	for o, want := range map[sheepdog.Origin]bool{{Gateway: 7, Request: 1}: true, {Gateway: 9, Request: 1}: true, {Gateway: 9, Request: 2}: false} {
+		if got := next.applied(o); got != want {
+			t.Errorf("%+v applied: %t", o, got)
+		}
+	}
+}

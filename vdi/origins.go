@@ -31,19 +31,26 @@ func newOriginTable(before []sheepdog.Origin) *originTable {
 }
 
 // inherit takes over what the coordinator of the same VDI's data in another
-// family knew; nil: nothing. Nothing runs there any more.
+// family knew; nil: nothing. That one is over: what it has not begun fails now,
+// and is awaited.
 func (t *originTable) inherit(from *originTable) {
 	if from == nil {
 		return
 	}
+	running := make(map[sheepdog.Origin]*outcome)
 	from.mu.Lock()
-	defer from.mu.Unlock()
 	for o := range from.before {
 		t.before[o] = true
 	}
 	for gw, of := range from.live {
-		for n := range of {
-			t.before[sheepdog.Origin{Gateway: gw, Request: n}] = true
+		for n, out := range of {
+			running[sheepdog.Origin{Gateway: gw, Request: n}] = out
+		}
+	}
+	from.mu.Unlock()
+	for o, out := range running {
+		if <-out.done; out.err == nil {
+			t.before[o] = true
 		}
 	}
 }

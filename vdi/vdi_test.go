@@ -256,8 +256,8 @@ func TestRetryOfAGatewayThatWasCutOffRunsOnce(t *testing.T) {
 		create(t, a, "v", 1<<20)
 		v := open(t, a, "v", "")
 		write(t, v, 0, fill(4096, 1))
-		c := a.local(v.family.id)
-		fw := sheepdog.ForwardRequest{Family: v.family.id, Token: c.scope.Token, Op: sheepdog.ForwardWrite, Length: 4096, Data: fill(4096, 2), Origin: sheepdog.Origin{Gateway: 200, Request: 5}}
+		c := a.local(v.family.Load().id)
+		fw := sheepdog.ForwardRequest{Family: v.family.Load().id, Token: c.scope.Token, Op: sheepdog.ForwardWrite, Length: 4096, Data: fill(4096, 2), Origin: sheepdog.Origin{Gateway: 200, Request: 5}}
 		if err := a.Forward(t.Context(), &fw, nil); err != nil {
 			t.Fatal(err)
 		}
