@@ -52,7 +52,7 @@ func (d *dog) saveCluster(ctx context.Context, c *api.Client, tag, path string, 
 	if len(vdis) == 0 {
 		return fmt.Errorf("Cannot execute. It may be caused by:\n1: there is no snapshot in the cluster (working VDIs are not saved)\n2: the VDIs that were named have no snapshot")
 	}
-	store, err := backup.Open(path)
+	store, err := backup.Open(path, d.getenv)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (d *dog) saveCluster(ctx context.Context, c *api.Client, tag, path string, 
 func (d *dog) snapshotList() *cobra.Command {
 	return &cobra.Command{Use: "list <path>", Short: "List what was saved in a directory", Args: arguments(1, 1, "path"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := backup.Existing(args[0])
+			store, err := backup.Existing(args[0], d.getenv)
 			if err != nil {
 				return failed(err, "list snapshots")
 			}
@@ -105,7 +105,7 @@ func (d *dog) snapshotList() *cobra.Command {
 func (d *dog) snapshotShow() *cobra.Command {
 	return &cobra.Command{Use: "show <tag or index> <path>", Short: "List the snapshots of VDIs in what was saved", Args: arguments(2, 2, "tag or index", "path"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			_, list, err := savedSet(args[1], args[0])
+			_, list, err := d.savedSet(args[1], args[0])
 			if err != nil {
 				return failed(err, "show snapshot %s", args[0])
 			}
@@ -125,8 +125,8 @@ func (d *dog) snapshotShow() *cobra.Command {
 }
 
 // savedSet finds a set and loads its manifests.
-func savedSet(path, ref string) (*backup.Store, []*backup.Manifest, error) {
-	store, err := backup.Existing(path)
+func (d *dog) savedSet(path, ref string) (*backup.Store, []*backup.Manifest, error) {
+	store, err := backup.Existing(path, d.getenv)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -168,7 +168,7 @@ func (d *dog) snapshotLoad() *cobra.Command {
 // loadCluster first reads and checks all that it will write: nothing is
 // formatted for a damaged backup.
 func (d *dog) loadCluster(ctx context.Context, c *api.Client, o *formatOptions, args []string) error {
-	store, list, err := savedSet(args[1], args[0])
+	store, list, err := d.savedSet(args[1], args[0])
 	if err != nil {
 		return err
 	}

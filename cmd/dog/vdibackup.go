@@ -159,7 +159,7 @@ type backupReport struct {
 }
 
 func (d *dog) backupTo(ctx context.Context, c *api.Client, o *backupOptions, name string) error {
-	store, err := backup.Open(o.dir)
+	store, err := backup.Open(o.dir, d.getenv)
 	if err != nil {
 		return err
 	}
@@ -276,7 +276,7 @@ type verified struct {
 
 // verifyBackups reads all that a directory has of a VDI.
 func (d *dog) verifyBackups(dir, name string) error {
-	store, err := backup.Existing(dir)
+	store, err := backup.Existing(dir, d.getenv)
 	if err != nil {
 		return failed(err, "verify the backups of VDI %s", name)
 	}
@@ -424,7 +424,7 @@ func (d *dog) applyStream(ctx context.Context, c *api.Client, v *api.VDI) error 
 // restoreFrom makes a VDI of a backup; every piece is checked before it is
 // written.
 func (d *dog) restoreFrom(ctx context.Context, c *api.Client, o *restoreOptions, name string) error {
-	store, err := backup.Existing(o.dir)
+	store, err := backup.Existing(o.dir, d.getenv)
 	if err != nil {
 		return err
 	}

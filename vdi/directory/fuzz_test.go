@@ -24,6 +24,7 @@ func FuzzApply(f *testing.F) {
 		&MarkWritten{Layer: 4, Token: 1},
 		&Reset{},
 		&SnapshotGroup{Members: []Snapshot{{Name: "v", IfToken: 1}, {Name: "c"}}},
+		&SnapshotGroup{Members: []Snapshot{{Name: "v", Clone: &CloneOf{Name: "n"}}}},
 		&AlterPolicy{Name: "c", IfToken: 1},
 		&Flatten{Name: "c", IfLayer: 5, IfToken: 1},
 		&SetTrash{KeepSeconds: 60},

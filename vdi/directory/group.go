@@ -27,6 +27,9 @@ func (c *SnapshotGroup) validate() error {
 		if err := c.Members[i].validate(); err != nil {
 			return err
 		}
+		if c.Members[i].Clone != nil {
+			return invalid("a group takes snapshots; it does not clone")
+		}
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func FuzzReader(f *testing.F) {
 
 func fixture(t *testing.T) (*Store, *Manifest) {
 	t.Helper()
-	s, err := Open(t.TempDir())
+	s, err := Open(t.TempDir(), os.Getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestFlippedByte(t *testing.T) {
 	if err := verify(); err != nil {
 		t.Fatal(err)
 	}
-	files := []string{filepath.Join(s.dir, "backups", m.ID()+".json"), s.chunkPath(m.Chunks[0].Sum), s.chunkPath(m.Chunks[1].Sum)}
+	files := []string{filepath.Join(s.dir, "backups", m.ID()+".json"), filepath.Join(s.dir, chunkName(m.Chunks[0].Sum)), filepath.Join(s.dir, chunkName(m.Chunks[1].Sum))}
 	for _, path := range files {
 		whole, err := os.ReadFile(path)
 		if err != nil {

@@ -3,7 +3,7 @@ package backup
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,23 +41,23 @@ func (s *Store) SaveSet(set *Set) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(filepath.Join(s.dir, "sets", fmt.Sprintf("%d.json", set.Index)), b)
+	return s.space.write(fmt.Sprintf("sets/%d.json", set.Index), b)
 }
 
 // Sets lists the sets by index.
 func (s *Store) Sets() ([]*Set, error) {
-	names, err := filepath.Glob(filepath.Join(s.dir, "sets", "*.json"))
+	names, err := s.space.list("sets")
 	if err != nil {
 		return nil, err
 	}
 	var out []*Set
 	for _, n := range names {
-		b, err := readLimited(n, maxSet)
+		b, err := s.space.read(n, maxSet)
 		if err != nil {
 			return nil, err
 		}
 		set := &Set{}
-		if err := json.Unmarshal(b, set); err != nil || set.Version != storeVersion || strconv.Itoa(set.Index)+".json" != filepath.Base(n) {
+		if err := json.Unmarshal(b, set); err != nil || set.Version != storeVersion || strconv.Itoa(set.Index)+".json" != path.Base(n) {
 			return nil, corrupted("%s is no set of this version", n)
 		}
 		out = append(out, set)

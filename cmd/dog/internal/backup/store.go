@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,54 +73,77 @@ func (m *Manifest) check() (string, error) {
 	return hex.EncodeToString(sum[:]), err
 }
 
-// Store is a directory of backups:
+// Store is a directory of backups, or a bucket of S3 (s3://BUCKET[/PREFIX]):
 //
 //	chunks/ab/<sha256>    bytes, by their sum; written once, never changed
 //	backups/<id>.json     manifests
 //	sets/<number>.json    what `dog cluster snapshot` saved at a time
 //
-// Files appear whole: they are written under another name, synced and renamed.
-type Store struct{ dir string }
+// Files appear whole, so that what was broken off can go on.
+type Store struct {
+	space space
+	dir   string // where; for messages and tests
+}
 
-// Open makes the directory if need be.
-func Open(dir string) (*Store, error) {
+// Open opens a store, making its directory if need be. The credentials of a
+// bucket come from getenv.
+func Open(address string, getenv func(string) string) (*Store, error) {
+	if strings.HasPrefix(address, s3Scheme) {
+		b, err := openBucket(address, getenv)
+		if err != nil {
+			return nil, err
+		}
+		return &Store{space: b, dir: b.String()}, nil
+	}
 	for _, sub := range []string{"chunks", "backups", "sets"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o750); err != nil {
+		if err := os.MkdirAll(filepath.Join(address, sub), 0o750); err != nil {
 			return nil, fmt.Errorf("backup directory: %w", err)
 		}
 	}
-	return &Store{dir: dir}, nil
+	return &Store{space: directory(address), dir: address}, nil
 }
 
-// Existing opens a directory that must be a store already.
-func Existing(dir string) (*Store, error) {
-	if info, err := os.Stat(filepath.Join(dir, "backups")); err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("%s is no backup directory", dir)
+// Existing opens what must be a store already.
+func Existing(address string, getenv func(string) string) (*Store, error) {
+	if strings.HasPrefix(address, s3Scheme) {
+		s, err := Open(address, getenv)
+		if err != nil {
+			return nil, err
+		}
+		names, err := s.space.list("backups")
+		if err == nil && len(names) == 0 {
+			err = fmt.Errorf("%s has no backups", s.dir)
+		}
+		return s, err
 	}
-	return &Store{dir: dir}, nil
+	if info, err := os.Stat(filepath.Join(address, "backups")); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("%s is no backup directory", address)
+	}
+	return &Store{space: directory(address), dir: address}, nil
 }
 
-func (s *Store) chunkPath(sum Sum) string {
+func chunkName(sum Sum) string {
 	name := hex.EncodeToString(sum[:])
-	return filepath.Join(s.dir, "chunks", name[:2], name)
+	return "chunks/" + name[:2] + "/" + name
 }
 
 // Put keeps a chunk and says whether it was new.
 func (s *Store) Put(data []byte) (sum Sum, added bool, err error) {
 	sum = sha256.Sum256(data)
-	path := s.chunkPath(sum)
-	if info, err := os.Stat(path); err == nil && info.Size() == int64(len(data)) {
+	name := chunkName(sum)
+	size, err := s.space.stat(name)
+	switch {
+	case err == nil && size == int64(len(data)):
 		return sum, false, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return sum, false, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return sum, false, fmt.Errorf("backup directory: %w", err)
-	}
-	return sum, true, writeWhole(path, data)
+	return sum, true, s.space.write(name, data)
 }
 
 // Get reads a chunk and checks it.
 func (s *Store) Get(c Chunk) ([]byte, error) {
-	data, err := readLimited(s.chunkPath(c.Sum), Piece)
+	data, err := s.space.read(chunkName(c.Sum), Piece)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, corrupted("chunk %x is missing", c.Sum)
@@ -129,38 +153,6 @@ func (s *Store) Get(c Chunk) ([]byte, error) {
 		return nil, corrupted("chunk %x is not what was written", c.Sum)
 	}
 	return data, nil
-}
-
-func readLimited(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("read backup: %w", err)
-	}
-	if info.Size() > limit {
-		return nil, corrupted("%s has %d bytes, at most %d are possible", path, info.Size(), limit)
-	}
-	return os.ReadFile(path)
-}
-
-// writeWhole makes a file appear complete and durable, or not at all.
-func writeWhole(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return fmt.Errorf("write backup: %w", err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("write backup: %w", err), os.Remove(f.Name()))
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("write backup: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Save keeps a manifest; its chunks must be there.
@@ -174,7 +166,7 @@ func (s *Store) Save(m *Manifest) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(filepath.Join(s.dir, "backups", m.ID()+".json"), b)
+	return s.space.write("backups/"+m.ID()+".json", b)
 }
 
 // Load reads a manifest and checks it, not its chunks.
@@ -182,7 +174,7 @@ func (s *Store) Load(id string) (*Manifest, error) {
 	if strings.ContainsAny(id, `/\`) {
 		return nil, corrupted("%q is no name of a backup", id)
 	}
-	b, err := readLimited(filepath.Join(s.dir, "backups", id+".json"), maxManifest)
+	b, err := s.space.read("backups/"+id+".json", maxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -214,13 +206,17 @@ func (m *Manifest) sound() error {
 
 // List loads all manifests, by name and snapshot.
 func (s *Store) List() ([]*Manifest, error) {
-	names, err := filepath.Glob(filepath.Join(s.dir, "backups", "*.json"))
+	names, err := s.space.list("backups")
 	if err != nil {
 		return nil, err
 	}
 	var out []*Manifest
 	for _, n := range names {
-		m, err := s.Load(strings.TrimSuffix(filepath.Base(n), ".json"))
+		id, ok := strings.CutSuffix(path.Base(n), ".json")
+		if !ok {
+			continue
+		}
+		m, err := s.Load(id)
 		if err != nil {
 			return nil, err
 		}
