@@ -246,7 +246,7 @@ func (d *Disk) sweepMoves(v *volume) error {
 		return err
 	}
 	for i, obj := range piles {
-		if _, err := d.sweepPile(obj, v.id, func(s *slot) (bool, error) { return d.evacuate(obj, s) }); err != nil {
+		if err := d.movePile(obj, v.id); err != nil {
 			return fmt.Errorf("object %s: %w", obj, err)
 		}
 		if i%sweepPiles == sweepPiles-1 {

@@ -197,19 +197,87 @@ func lose(s *slot) (bool, error) {
 	return true, nil
 }
 
-// evacuate moves a block to another disk. One that cannot be read is lost.
-func (d *Disk) evacuate(obj sheepdog.ObjectID, s *slot) (bool, error) {
+// movePile moves the blocks that an object has on a disk to the other ones. The
+// copies are durable before the maps change: should their disk fail now, what is
+// here still counts. A block that cannot be read is lost.
+func (d *Disk) movePile(obj sheepdog.ObjectID, id diskID) error {
+	if d.closing.Load() {
+		return fmt.Errorf("store %s: %w", d.opts.Meta, sheepdog.ErrClosed)
+	}
+	p, err := d.load(obj)
+	if err != nil {
+		return err
+	}
+	defer d.cache.unpin(p)
+	var out outcome
+	p.mu.Lock()
+	copies, err := d.copyOff(p, id)
+	if err == nil {
+		_, err = d.sweepLocked(p, id, func(s *slot) (bool, error) {
+			if s.at = copies[s.at]; s.at == lostPlace {
+				s.stamp = lostStamp
+			}
+			return true, nil
+		}, &out)
+	}
+	if out.dirtied && d.dirty.add(p) {
+		d.cache.pinAgain(p)
+	}
+	p.mu.Unlock()
+	d.account(&out)
+	return err
+}
+
+// copyOff copies what a locked pile has on a disk, and tells where to.
+func (d *Disk) copyOff(p *pile, id diskID) (map[place]place, error) {
+	copies := make(map[place]place)
+	var runs []run
+	copyAll := func() error {
+		for _, o := range p.objects {
+			if err := d.loadAll(p, o); err != nil {
+				return err
+			}
+			for _, c := range o.chunks {
+				if c == nil {
+					continue
+				}
+				for i := range c.slots {
+					s := &c.slots[i]
+					if !s.at.isExtent() || s.at.disk() != id {
+						continue
+					}
+					to, err := d.copyBlock(p.id, s)
+					if err != nil {
+						return err
+					}
+					if copies[s.at] = to; to != lostPlace {
+						runs = append(runs, run{to, 1})
+					}
+				}
+			}
+		}
+		if len(runs) == 0 {
+			return nil
+		}
+		return d.volumes.sync()
+	}
+	if err := copyAll(); err != nil {
+		d.volumes.free(runs)
+		return nil, err
+	}
+	return copies, nil
+}
+
+func (d *Disk) copyBlock(obj sheepdog.ObjectID, s *slot) (place, error) {
 	buf := make([]byte, blockSize)
 	if err := d.readRow(s.at, buf); err != nil || crc32.Checksum(buf, castagnoli) != s.crc {
-		s.stamp, s.at = lostStamp, lostPlace
-		return true, nil
+		return lostPlace, nil
 	}
 	runs, err := d.volumes.store(obj, buf, 0)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	s.at = runs[0].at
-	return true, nil
+	return runs[0].at, nil
 }
 
 // LoseDisk gives a disk up that failed to keep data. Its blocks, in every
