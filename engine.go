@@ -83,3 +83,18 @@ func (e *BadBlocksError) Error() string {
 }
 
 func (e *BadBlocksError) Unwrap() error { return ErrChecksum }
+
+// PromptEngine is an Engine that can read what is at hand
+// without waiting.
+type PromptEngine interface {
+	// TryRead is Read if that waits for no disk; else it returns false, also where
+	// Read would return an error, and buf and states hold anything.
+	TryRead(obj ObjectID, chain []LayerID, start BlockNo, count uint32, buf []byte, states []BlockState) bool
+}
+
+// PromptReplica is a Replica that may have what a read wants at hand.
+type PromptReplica interface {
+	// TryRead is Read if that waits for nothing; else, and where Read would fail, it
+	// returns false, and the request's buffers hold anything.
+	TryRead(r *ReadRequest) bool
+}

@@ -40,6 +40,28 @@ func (g *Gateway) Flush(ctx context.Context, s sheepdog.Scope, parts []sheepdog.
 	return nil
 }
 
+// Settled tells every replica of the family up to which sequence number of the
+// scope's token flushes are complete, so that it forgets that those writes were
+// dirty. Flushes and writes say so of the flush before; this is for a coordinator
+// that has nothing more to send. It tries once: a replica that was not reached
+// remembers too much, which costs the next coordinator a comparison.
+func (g *Gateway) Settled(ctx context.Context, s sheepdog.Scope, flushed uint64) error {
+	v := g.views.View()
+	if v == nil {
+		return sheepdog.ErrNotFormatted
+	}
+	roll := g.roll(v, s.Policy)
+	if roll.err != nil {
+		return roll.err
+	}
+	req := &sheepdog.FlushRequest{Fence: sheepdog.Fence{Revision: v.Revision, Token: s.Token}, Family: s.Family, Flushed: flushed}
+	err := g.each(ctx, roll.writers, "settle", func(ctx context.Context, _ sheepdog.Member, r sheepdog.Replica) error { return r.Flush(ctx, req) })
+	if err != nil {
+		return fmt.Errorf("settle family %d: %w", s.Family, err)
+	}
+	return nil
+}
+
 // flushSet is the union of the writers of the partitions, and their intervals.
 func flushSet(v *sheepdog.View, policy sheepdog.Policy, parts []sheepdog.Partition) ([]sheepdog.Revision, []sheepdog.Member, error) {
 	since := make([]sheepdog.Revision, len(parts))

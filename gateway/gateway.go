@@ -48,6 +48,7 @@ type Gateway struct {
 	fans    sync.Pool // of *fan
 	rolled  atomic.Pointer[roll]
 	stalls  stalls
+	routes  atomic.Pointer[routes]
 }
 
 // New makes a gateway for the node self. suspect must not block.

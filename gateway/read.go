@@ -17,7 +17,7 @@ import (
 func (g *Gateway) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
 	part := req.Object.Partition()
 	err := g.retry(ctx, func(v *sheepdog.View) error {
-		order, err := g.readable(v, req.Policy, part)
+		order, err := g.readers(v, req.Policy, part)
 		if err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func merge(top, below []sheepdog.Record) (absent int) {
 func (g *Gateway) layerRecords(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layer sheepdog.LayerID, start sheepdog.BlockNo, count uint32) (recs []sheepdog.Record, err error) {
 	part := obj.Partition()
 	err = g.retry(ctx, func(v *sheepdog.View) error {
-		order, err := g.readable(v, s.Policy, part)
+		order, err := g.readers(v, s.Policy, part)
 		if err != nil {
 			return err
 		}
@@ -80,6 +80,14 @@ func (g *Gateway) layerRecords(ctx context.Context, s sheepdog.Scope, obj sheepd
 		})
 	})
 	return recs, err
+}
+
+// readers is readable, remembered.
+func (g *Gateway) readers(v *sheepdog.View, policy sheepdog.Policy, part sheepdog.Partition) ([]sheepdog.Member, error) {
+	if r := g.route(v, policy, part); r != nil {
+		return r.readers, nil
+	}
+	return g.readable(v, policy, part)
 }
 
 // readable lists the acting members in the order in which to ask them.

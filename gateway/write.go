@@ -22,17 +22,21 @@ func (g *Gateway) Write(ctx context.Context, req *sheepdog.WriteRequest) error {
 	waits := stall{g: g, family: req.Object.Family}
 	defer waits.ended()
 	err := g.retry(ctx, func(v *sheepdog.View) error {
-		p, writers, err := writable(v, req.Policy, part, req.Repair)
-		if err != nil {
-			return err
+		to := g.route(v, req.Policy, part)
+		if to == nil || req.Repair {
+			p, writers, err := writable(v, req.Policy, part, req.Repair)
+			if err != nil {
+				return err
+			}
+			to = &route{since: p.Since, writers: writers}
 		}
 		r := *req
 		r.Revision = v.Revision
-		if err := g.fanOut(ctx, []*sheepdog.WriteRequest{&r}, writers); err != nil {
+		if err := g.fanOut(ctx, []*sheepdog.WriteRequest{&r}, to.writers); err != nil {
 			waits.met(err)
 			return err
 		}
-		return g.sameInterval(req.Policy, part, p.Since)
+		return g.sameInterval(req.Policy, part, to.since)
 	})
 	if err != nil {
 		return fmt.Errorf("write object %s: %w", req.Object, err)

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"time"
+
+	"sheepdog/internal/rawio"
 )
 
 const (
@@ -42,7 +44,7 @@ func (s *Server) serveConn(ctx context.Context, c *conn) {
 	if tcp, ok := c.nc.(*net.TCPConn); ok {
 		tcp.SetKeepAliveConfig(keepAlive) // best effort: a dead client is also found by writes
 	}
-	r := s.memory.newReader(c.nc)
+	r := s.memory.newReader(source(c.nc))
 	defer s.memory.putReader(r)
 	name, err := s.converse(ctx, c, r)
 	s.logEnd(c.nc, name, err)
@@ -82,6 +84,14 @@ func (s *Server) shakeHands(ctx context.Context, c *conn, r *bufio.Reader) (agre
 		err = cause
 	}
 	return a, err
+}
+
+// source is where the bytes of a connection are read from.
+func source(nc net.Conn) io.Reader {
+	if raw := rawio.New(nc); raw != nil {
+		return raw
+	}
+	return nc
 }
 
 // newReader takes a reader from the pool.

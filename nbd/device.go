@@ -44,6 +44,22 @@ type Prompt interface {
 	TryReadAt(p []byte, off uint64) bool
 }
 
+// Starter is a Device that can begin writes without waiting for them.
+type Starter interface {
+	// StartWrites begins what it can of the writes at once, sets begun[i] for those,
+	// and returns soon. Of each of them Done is called once, with what WriteAt would
+	// return, from any goroutine, possibly before StartWrites returns. The others are
+	// left to WriteAt.
+	StartWrites(ctx context.Context, ws []Write, begun []bool)
+}
+
+// Write is a write that a Starter is asked to begin.
+type Write struct {
+	Data []byte // in use until Done
+	Off  uint64
+	Done func(error)
+}
+
 // Described is a Device with a text for people.
 type Described interface {
 	// Description is valid UTF-8 of at most 4096 bytes.

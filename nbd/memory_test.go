@@ -247,6 +247,9 @@ func (e *memExports) Open(ctx context.Context, name string, _ Info) (Device, err
 	if p, ok := dev.(Prompt); ok {
 		return promptAttachment{a, p}, nil
 	}
+	if s, ok := dev.(Starter); ok {
+		return starterAttachment{a, s}, nil
+	}
 	return a, nil
 }
 

@@ -144,7 +144,17 @@ type request struct {
 	data    []byte  // payload of READ and WRITE
 	extents []Extent
 	err     error
-	start   func() // q.run, kept so that a goroutine costs no closure
+	start   func()      // q.run, kept so that a goroutine costs no closure
+	end     func(error) // q.ended, likewise
+}
+
+// ended is told by a Starter of a write that it had begun. It does not wait for
+// the client.
+func (q *request) ended(err error) {
+	s := q.session
+	defer s.running.Done()
+	q.err = err
+	s.out.complete(q)
 }
 
 // run is the goroutine of a request.

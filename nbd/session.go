@@ -11,18 +11,23 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sheepdog/internal/rawio"
 )
 
 // session is the second phase of a connection: requests and replies. One
 // goroutine reads; each request runs in its own, except reads that a Prompt
-// device answers at once.
+// device answers at once, and writes that a Starter begins.
 type session struct {
 	agreement
 	cfg     *Config
 	nc      net.Conn
 	r       *bufio.Reader
 	memory  *memory
-	prompt  Prompt // dev, or nil
+	prompt  Prompt     // dev, or nil
+	starter Starter    // dev, or nil
+	ready   []*request // writes read, to be begun together
+	writes  []Write    // and as a Starter gets them
 	window  *window
 	out     writer
 	running sync.WaitGroup // requests
@@ -49,9 +54,10 @@ func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *buf
 	s := &session{agreement: a, cfg: cfg, nc: nc, r: r, memory: m, window: newWindow(cfg, m.shared)}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.prompt, _ = a.dev.(Prompt)
+	s.starter, _ = a.dev.(Starter)
 	s.out = writer{
-		nc: nc, structured: a.structured, buffers: &m.buffers,
-		inFlight: s.window.inFlight, done: s.release, fail: s.cancel,
+		nc: nc, raw: rawio.New(nc), structured: a.structured, buffers: &m.buffers,
+		inFlight: s.window.inFlight, done: s.release, fail: s.cancel, kick: make(chan struct{}, 1),
 	}
 	return s
 }
@@ -65,11 +71,19 @@ func (s *session) run() error {
 		defer close(watched)
 		s.watch()
 	}()
+	quit, written := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(written)
+		s.out.run(quit)
+	}()
 	err := s.readAll()
+	s.startAll()
 	if err != nil && !errors.Is(err, errServerStop) {
 		s.cancel(err)
 	}
 	s.running.Wait()
+	close(quit)
+	<-written
 	s.out.flush()
 	unhook() // before the end of ctx: the connection may be handed over
 	if cause := context.Cause(s.ctx); cause != nil {
@@ -105,6 +119,7 @@ func (s *session) readAll() error {
 // next reads one request, without its payload.
 func (s *session) next() (header, error) {
 	if s.r.Buffered() < headerSize {
+		s.startAll()
 		s.out.flush()
 	}
 	if s.draining.Load() {
@@ -152,9 +167,39 @@ func (s *session) accept(h header) error {
 		s.out.add(q)
 		return nil
 	}
+	if h.cmd == cmdWrite && h.flags&cmdFlagFUA == 0 && h.length > 0 && s.starter != nil {
+		s.ready = append(s.ready, q)
+		s.writes = append(s.writes, Write{Data: q.data, Off: q.off, Done: q.end})
+		if len(s.ready) == maxStart {
+			s.startAll()
+		}
+		return nil
+	}
 	s.running.Add(1)
 	go q.start()
 	return nil
+}
+
+// maxStart is how many writes are begun together.
+const maxStart = 64
+
+// startAll begins the writes that were read: those that the device cannot begin
+// at once get goroutines. It is called whenever the reader is about to wait.
+func (s *session) startAll() {
+	if len(s.ready) == 0 {
+		return
+	}
+	s.running.Add(len(s.ready))
+	var begun [maxStart]bool
+	s.starter.StartWrites(s.ctx, s.writes, begun[:len(s.ready)])
+	for i, q := range s.ready {
+		if !begun[i] { // else q may be gone already
+			go q.start()
+		}
+	}
+	clear(s.ready)
+	clear(s.writes)
+	s.ready, s.writes = s.ready[:0], s.writes[:0]
 }
 
 func (s *session) terms() terms {
@@ -185,6 +230,7 @@ func (s *session) reject(h header, why error) error {
 func (s *session) admit(h header, bytes int64) (*request, error) {
 	ch, ok := s.window.tryAdmit(bytes)
 	if !ok {
+		s.startAll()
 		s.out.flush() // what the reader itself answered holds places, too
 		s.waiting.Store(true)
 		var err error
@@ -205,7 +251,7 @@ func (m *memory) newRequest() *request {
 		return q
 	}
 	q := &request{}
-	q.start = q.run
+	q.start, q.end = q.run, q.ended
 	return q
 }
 
@@ -215,7 +261,7 @@ func (s *session) release(q *request) {
 	if q.buf != nil {
 		s.memory.buffers.put(q.buf)
 	}
-	*q = request{start: q.start}
+	*q = request{start: q.start, end: q.end}
 	s.memory.requests.Put(q)
 	s.window.leave(ch)
 }
@@ -223,6 +269,7 @@ func (s *session) release(q *request) {
 // readPayload fills p from the client.
 func (s *session) readPayload(p []byte) error {
 	if s.r.Buffered() < len(p) {
+		s.startAll()
 		s.out.flush()
 	}
 	return s.move(int64(len(p)), func(done int64, n int) (int, error) {
@@ -232,6 +279,7 @@ func (s *session) readPayload(p []byte) error {
 
 // skipPayload drops n bytes from the client.
 func (s *session) skipPayload(n int64) error {
+	s.startAll()
 	s.out.flush()
 	return s.move(n, func(_ int64, n int) (int, error) { return s.r.Discard(n) })
 }

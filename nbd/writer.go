@@ -4,6 +4,8 @@ import (
 	"net"
 	"runtime"
 	"sync"
+
+	"sheepdog/internal/rawio"
 )
 
 const (
@@ -18,17 +20,21 @@ const (
 	maxVectors   = 64
 )
 
-// writer sends the replies of a session. There is no goroutine of its own:
-// whoever brings a reply while nobody writes does so for all who come in the
+// writer sends the replies of a session. Whoever brings a reply while nobody writes does so for all who come in the
 // meantime. At depth 1 that saves a switch; at depth the replies are batched.
+// complete is for those who cannot wait for the client, and brings the last
+// reply of those in flight to the socket itself; else it leaves it to a goroutine
+// of the session, which by then may find several.
 type writer struct {
 	nc         net.Conn
+	raw        *rawio.Conn // nil: nc does all
 	structured bool
 	buffers    *buffers
 	inFlight   func() int     // requests whose replies are not sent yet
 	done       func(*request) // called when a reply was sent or dropped
 	fail       func(error)    // called once, when the connection is broken
 	moving     progress
+	kick       chan struct{} // has room for one: there is something for run
 
 	mu    sync.Mutex
 	queue []*request
@@ -42,6 +48,10 @@ type writer struct {
 	bytes   int         // of the batch
 	held    []*request  // the batch's requests: their payloads are in use
 	out     net.Buffers // vectors while being written; a field so as not to escape
+	quick   []byte      // replies of complete
+	one     [1][]byte   // scratch of push
+	rest    []byte      // of quick
+	left    bool        // rest and held are left to run, which is the busy one
 }
 
 // add queues a reply for the next flush.
@@ -62,6 +72,126 @@ func (w *writer) send(q *request) {
 func (w *writer) flush() {
 	w.mu.Lock()
 	w.drain()
+}
+
+// complete queues a reply. It writes only if that needs no waiting.
+func (w *writer) complete(q *request) {
+	w.mu.Lock()
+	w.queue = append(w.queue, q)
+	if w.busy { // whoever writes takes it along
+		w.mu.Unlock()
+		return
+	}
+	if w.raw == nil || w.inFlight() > len(w.queue) || !w.short() {
+		w.mu.Unlock()
+		w.wake()
+		return
+	}
+	w.busy = true
+	batch := w.queue
+	w.queue = w.spare[:0]
+	w.mu.Unlock()
+	sent := w.trySend(batch)
+	w.mu.Lock()
+	if !sent {
+		w.held, w.left = batch, true
+		w.mu.Unlock()
+		w.wake()
+		return // busy, until run has sent the rest
+	}
+	w.letGo(batch)
+	more := len(w.queue) > 0
+	w.mu.Unlock()
+	if more {
+		w.wake()
+	}
+}
+
+// short reports whether the queue has only replies without data; the lock is
+// held.
+func (w *writer) short() bool {
+	for _, q := range w.queue {
+		if len(q.payload()) > 0 || q.cmd == cmdBlockStatus {
+			return false
+		}
+	}
+	return true
+}
+
+// trySend gives short replies to the socket, as far as it takes them at once.
+func (w *writer) trySend(batch []*request) bool {
+	w.quick = w.quick[:0]
+	for _, q := range batch {
+		w.quick = appendReply(w.quick, q, w.structured)
+	}
+	n := len(w.quick)
+	if !w.broken {
+		w.one[0] = w.quick
+		n, _ = w.raw.TrySend(w.one[:]) // run meets the error
+	}
+	w.rest = w.quick[n:]
+	if len(w.rest) > 0 {
+		return false
+	}
+	for _, q := range batch {
+		w.done(q)
+	}
+	return true
+}
+
+// letGo ends being busy with a batch; the lock is held.
+func (w *writer) letGo(batch []*request) {
+	clear(batch)
+	w.spare = batch[:0]
+	w.busy = false
+}
+
+func (w *writer) wake() {
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run writes what complete leaves, until quit is closed.
+func (w *writer) run(quit <-chan struct{}) {
+	for {
+		select {
+		case <-w.kick:
+			w.finish()
+		case <-quit:
+			w.finish()
+			return
+		}
+	}
+}
+
+// finish sends the rest of what complete began, and what was queued since.
+func (w *writer) finish() {
+	w.mu.Lock()
+	if w.left {
+		batch := w.held
+		w.held, w.left = nil, false
+		w.mu.Unlock()
+		w.sendRest()
+		for _, q := range batch {
+			w.done(q)
+		}
+		w.mu.Lock()
+		w.letGo(batch)
+	}
+	w.drain()
+}
+
+func (w *writer) sendRest() {
+	w.moving.begin()
+	_, err := w.nc.Write(w.rest)
+	w.moving.end()
+	w.rest = nil
+	if err != nil {
+		w.broken = true
+		w.fail(err)
+	}
 }
 
 // drain writes until the queue is empty, unless somebody else does. It is
@@ -163,7 +293,15 @@ func (w *writer) writeOut() {
 // writeBytes makes one call of write or writev.
 func (w *writer) writeBytes(tail []byte) error {
 	if len(w.vectors) == 0 {
-		_, err := w.nc.Write(tail)
+		n := 0
+		if w.raw != nil {
+			w.one[0] = tail
+			n, _ = w.raw.TrySend(w.one[:]) // an error comes again
+		}
+		if n == len(tail) {
+			return nil
+		}
+		_, err := w.nc.Write(tail[n:])
 		return err
 	}
 	if len(tail) > 0 {

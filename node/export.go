@@ -81,6 +81,32 @@ func (d *device) WriteAt(ctx context.Context, p []byte, off uint64, fua bool) er
 	return d.then(ctx, err, fua)
 }
 
+// TryReadAt implements nbd.Prompt.
+func (d *device) TryReadAt(p []byte, off uint64) bool {
+	if !d.v.TryReadAt(p, off) {
+		return false
+	}
+	d.stats.begin(&d.stats.read)
+	d.stats.end(nil, &d.stats.readBytes, uint64(len(p)))
+	return true
+}
+
+// StartWrites implements nbd.Starter.
+func (d *device) StartWrites(ctx context.Context, ws []nbd.Write, begun []bool) {
+	b := d.v.Batch(ctx)
+	for i := range ws {
+		n, done := uint64(len(ws[i].Data)), ws[i].Done
+		begun[i] = b.Add(ws[i].Data, ws[i].Off, func(err error) {
+			d.stats.end(err, &d.stats.writtenBytes, n)
+			done(errno(err))
+		})
+		if begun[i] {
+			d.stats.begin(&d.stats.write)
+		}
+	}
+	b.Send()
+}
+
 func (d *device) Flush(ctx context.Context) error {
 	d.stats.begin(&d.stats.flush)
 	err := d.v.Flush(ctx)

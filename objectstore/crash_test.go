@@ -322,6 +322,9 @@ func (g *crashRig) verify(when string) {
 				}
 				g.t.Fatalf("%s: %v %s", when, err, story)
 			}
+			for at := 0; at+maxPrompt <= rigBlocks; at += maxPrompt {
+				checkPrompt(g.t, g.d, obj, []sheepdog.LayerID{layer}, sheepdog.BlockNo(at), buf[at*blockSize:][:maxPrompt*blockSize], states[at:][:maxPrompt], nil)
+			}
 			for no, st := range states {
 				g.verifyBlock(when, rigBlock{layer, obj, sheepdog.BlockNo(no)}, st, buf[no*blockSize:][:blockSize])
 			}

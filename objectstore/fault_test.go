@@ -33,7 +33,9 @@ func mustWrite(t testing.TB, e sheepdog.Engine, op sheepdog.Op) {
 func readBlocks(t testing.TB, e sheepdog.Engine, index sheepdog.Index, layer sheepdog.LayerID, start sheepdog.BlockNo, n int) ([]byte, error) {
 	t.Helper()
 	buf := make([]byte, n*blockSize)
-	err := e.Read(sheepdog.ObjectID{Family: 1, Index: index}, []sheepdog.LayerID{layer}, start, uint32(n), buf, make([]sheepdog.BlockState, n))
+	obj, chain, states := sheepdog.ObjectID{Family: 1, Index: index}, []sheepdog.LayerID{layer}, make([]sheepdog.BlockState, n)
+	err := e.Read(obj, chain, start, uint32(n), buf, states)
+	checkPrompt(t, e, obj, chain, start, buf, states, err)
 	return buf, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sheepdog"
+	"sheepdog/internal/rawio"
 )
 
 // fileSystem is the seam between the engine and the host's files: tests put
@@ -49,7 +50,7 @@ func (hostFiles) Open(name string) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return hostFile{f}, nil
+	return hostFile{f, f.Fd()}, nil
 }
 
 func (hostFiles) ReadDir(dir string) ([]string, error) {
@@ -85,7 +86,14 @@ func (hostFiles) Space(dir string) (total, free uint64, err error) {
 	return st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), nil
 }
 
-type hostFile struct{ *os.File }
+// hostFile keeps its descriptor, which is valid while the file is open.
+type hostFile struct {
+	*os.File
+	fd uintptr
+}
+
+// TryReadAt implements promptFile.
+func (f hostFile) TryReadAt(p []byte, off int64) bool { return rawio.TryReadAt(f.fd, p, off) }
 
 func (f hostFile) Sync() error {
 	for {

@@ -183,6 +183,11 @@ func (f *simFile) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+func (f *simFile) TryReadAt(p []byte, off int64) bool {
+	_, err := f.ReadAt(p, off)
+	return err == nil
+}
+
 func (f *simFile) WriteAt(p []byte, off int64) (int, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"sheepdog"
+	"sheepdog/internal/rawio"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -69,7 +70,7 @@ func (c *Client) connect() (*link, error) {
 	}
 	l := &link{node: c.node, addr: c.addr, conn: conn, live: newLiveness(o)}
 	l.live.busy.Store(true)
-	raw := newRawConn(conn)
+	raw := rawio.New(conn)
 	l.out = newOutQueue(conn, raw)
 	src := watched{conn, l.live}
 	if raw != nil {

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"sheepdog"
+	"sheepdog/internal/rawio"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 // not take is left to the goroutine in run. Batches are sent in order.
 type outQueue struct {
 	conn net.Conn
-	raw  *rawConn // nil: everything goes through run
+	raw  *rawio.Conn // nil: everything goes through run
 	kick chan struct{}
 	stop chan struct{}
 
@@ -39,7 +40,7 @@ type outQueue struct {
 	err    error         // why nothing is sent any more
 }
 
-func newOutQueue(conn net.Conn, raw *rawConn) *outQueue {
+func newOutQueue(conn net.Conn, raw *rawio.Conn) *outQueue {
 	q := &outQueue{
 		conn: conn, raw: raw, kick: make(chan struct{}, 1), stop: make(chan struct{}),
 		fill: &outBatch{}, spare: &outBatch{},
@@ -175,7 +176,7 @@ func (q *outQueue) finishBatch() {
 // done. An error is left for the goroutine in run to meet.
 func (q *outQueue) sendNow() bool {
 	for {
-		n, err := q.raw.trySend(q.cur.vec)
+		n, err := q.raw.TrySend(q.cur.vec)
 		if err != nil || n == 0 {
 			return false
 		}
@@ -237,7 +238,7 @@ func (q *outQueue) sendAll() error {
 
 // sendStep writes up to writeStep bytes or one small group of pieces.
 func (q *outQueue) sendStep() (int, error) {
-	if first := q.cur.vec[0]; !gather || len(q.cur.vec) == 1 {
+	if first := q.cur.vec[0]; !rawio.Gather || len(q.cur.vec) == 1 {
 		return q.conn.Write(first[:min(len(first), writeStep)])
 	}
 	vec, total := make(net.Buffers, 0, 8), 0

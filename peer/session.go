@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/rawio"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -40,7 +41,7 @@ type session struct {
 func newSession(s *Server, conn net.Conn) *session {
 	ss := &session{srv: s, conn: conn, live: newLiveness(&s.opts), detached: semaphore.NewWeighted(maxDetached)}
 	ss.live.busy.Store(true)
-	raw := newRawConn(conn)
+	raw := rawio.New(conn)
 	src := watched{conn, ss.live}
 	if raw != nil {
 		src.src = raw

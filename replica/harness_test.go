@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -94,7 +95,23 @@ func wantError(t *testing.T, got, want error) {
 func (b *bench) read(revision sheepdog.Revision, token sheepdog.Token) ([]byte, error) {
 	r := &sheepdog.ReadRequest{Fence: sheepdog.Fence{Revision: revision, Token: token}, Policy: replicatest.Policy, Object: object,
 		Layer: top, Start: 4, Count: 2, Buf: make([]byte, 2*sheepdog.BlockSize), States: make([]sheepdog.BlockState, 2)}
-	return r.Buf, b.server.Read(context.Background(), r)
+	err := b.server.Read(context.Background(), r)
+	b.promptly(r, err)
+	return r.Buf, err
+}
+
+// promptly wants TryRead to have the outcome of a Read.
+func (b *bench) promptly(r *sheepdog.ReadRequest, err error) {
+	b.t.Helper()
+	q := *r
+	q.Buf, q.States = make([]byte, len(r.Buf)), make([]sheepdog.BlockState, len(r.States))
+	took := b.server.TryRead(&q)
+	if took != (err == nil) {
+		b.t.Errorf("TryRead says %v where Read says %v", took, err)
+	}
+	if took && (!bytes.Equal(q.Buf, r.Buf) || !slices.Equal(q.States, r.States)) {
+		b.t.Error("TryRead reads something else than Read")
+	}
 }
 
 func (b *bench) record(at sheepdog.BlockNo) sheepdog.Record {

@@ -24,9 +24,15 @@ import (
 // Objects replicates the reads and writes of single objects (package gateway).
 type Objects interface {
 	Write(ctx context.Context, req *sheepdog.WriteRequest) error
+	// Start is Write for several requests, without waiting: done is called once for
+	// each, from any goroutine.
+	Start(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error))
 	Read(ctx context.Context, req *sheepdog.ReadRequest) error
+	// TryRead is Read if the bytes are at hand; else it returns false.
+	TryRead(req *sheepdog.ReadRequest) bool
 	Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error)
 	Flush(ctx context.Context, s sheepdog.Scope, parts []sheepdog.Partition, flushed uint64) error
+	Settled(ctx context.Context, s sheepdog.Scope, flushed uint64) error
 	Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error)
 	// WaitsForSpace is why a write of the family waits for space, nil if none does.
 	WaitsForSpace(family sheepdog.FamilyID) error

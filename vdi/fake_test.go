@@ -27,9 +27,11 @@ type world struct {
 	origins  map[sheepdog.FamilyID][]sheepdog.Origin
 	volatile int // writes since the last flush
 	flushes  int
-	reads    int // read requests for frozen layers
+	settled  uint64 // the latest flush that replicas know to be complete
+	reads    int    // read requests for frozen layers
 	hold     chan struct{}
 	full     error // why writes that are held wait for space
+	slow     bool  // nothing is at hand
 	managers map[sheepdog.NodeID]*Manager
 	cut      map[sheepdog.NodeID]bool // unreachable
 
@@ -187,6 +189,12 @@ func (n *node) Write(ctx context.Context, r *sheepdog.WriteRequest) error {
 	return nil
 }
 
+func (n *node) Start(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
+	for i, r := range reqs {
+		go func() { done(i, n.Write(ctx, r)) }()
+	}
+}
+
 func (n *node) Read(_ context.Context, r *sheepdog.ReadRequest) error {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
@@ -209,6 +217,14 @@ func (n *node) Read(_ context.Context, r *sheepdog.ReadRequest) error {
 		}
 	}
 	return nil
+}
+
+// TryRead has at hand what the world does not hold back.
+func (n *node) TryRead(r *sheepdog.ReadRequest) bool {
+	n.w.mu.Lock()
+	slow := n.w.slow
+	n.w.mu.Unlock()
+	return !slow && n.Read(context.Background(), r) == nil
 }
 
 func (n *node) Records(_ context.Context, _ sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
@@ -239,6 +255,13 @@ func (n *node) WaitsForSpace(sheepdog.FamilyID) error {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	return n.w.full
+}
+
+func (n *node) Settled(_ context.Context, _ sheepdog.Scope, flushed uint64) error {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.w.settled = flushed
+	return nil
 }
 
 func (n *node) Takeover(_ context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {

@@ -14,6 +14,7 @@ import (
 // that began after it arrived.
 type flusher struct {
 	upTo    atomic.Uint64 // writes of this token up to here are durable everywhere
+	settled atomic.Uint64 // and up to here no replica takes them for dirty any more
 	started atomic.Uint64 // rounds begun
 
 	running turn   // of the round that runs
@@ -63,6 +64,34 @@ func (c *coordinator) flush() error {
 		c.flushes.upTo.Store(covered)
 		return nil
 	})
+}
+
+// settleLimit bounds how long a hand-over waits for replicas to note that nothing
+// is dirty.
+const settleLimit = time.Second
+
+// tellClean tells the replicas of the latest complete flush, if no later message
+// did, so that whoever coordinates next finds nothing dirty to compare. A replica
+// that is not told remembers too much, which costs that one time and nothing else.
+func (c *coordinator) tellClean(ctx context.Context) {
+	upTo := c.flushes.upTo.Load()
+	if upTo == c.flushes.settled.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	if err := c.m.opt.Objects.Settled(ctx, c.scope, upTo); err != nil {
+		c.m.opt.Logger.Debug("replicas still take for dirty what was flushed last", "family", c.scope.Family, "err", err)
+		return
+	}
+	c.flushes.settled.Store(upTo)
+}
+
+// idle reports whether nothing was written since the latest flush.
+func (c *coordinator) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.dirty) == 0
 }
 
 func (c *coordinator) redirty(parts []sheepdog.Partition) {

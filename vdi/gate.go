@@ -33,6 +33,17 @@ func (g *gate) enter(ctx context.Context) error {
 	}
 }
 
+// tryEnter is enter for those who cannot wait; false while the gate is shut.
+func (g *gate) tryEnter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut != nil {
+		return false
+	}
+	g.inside++
+	return true
+}
+
 func (g *gate) leave() {
 	g.mu.Lock()
 	g.inside--

@@ -103,8 +103,13 @@ func (m *Manager) flushOften() {
 	}
 }
 
-// flushQuietly is the periodic flush: a failure is retried by the next one.
+// flushQuietly is the periodic flush: a failure is retried by the next one. If
+// there is nothing to flush the replicas learn that the one before is complete.
 func (m *Manager) flushQuietly(c *coordinator) {
+	if c.idle() {
+		c.tellClean(c.ctx)
+		return
+	}
 	if err := c.flush(); err != nil && c.ctx.Err() == nil {
 		m.opt.Logger.Warn("periodic flush failed", "family", c.scope.Family, "err", err)
 	}
@@ -387,6 +392,7 @@ func (m *Manager) release(ctx context.Context, c *coordinator) error {
 	if err := c.quiesce(ctx); err != nil {
 		return fmt.Errorf("hand over family %d: %w", c.scope.Family, err)
 	}
+	c.tellClean(ctx)
 	err := m.commitRelease(ctx, c.scope)
 	if err != nil {
 		c.gate.open()

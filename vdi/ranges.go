@@ -37,6 +37,16 @@ func (l *rangeLock) acquire(s span, write bool) *hold {
 	return h
 }
 
+// tryAcquire grants a range at once or not at all.
+func (l *rangeLock) tryAcquire(h *hold, s span, write bool) bool {
+	*h = hold{span: s, write: write, granted: true}
+	if l.blocked(h, len(l.held)) {
+		return false
+	}
+	l.held = append(l.held, h)
+	return true
+}
+
 // blocked reports whether one of the first n entries conflicts with h.
 func (l *rangeLock) blocked(h *hold, n int) bool {
 	for _, o := range l.held[:n] {

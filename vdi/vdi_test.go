@@ -229,7 +229,7 @@ func TestForwardRetriedAtTheSameCoordinatorRunsOnce(t *testing.T) {
 	v := open(t, a, "v", "")
 	write(t, v, 0, fill(4096, 1))
 	c := a.local(v.family.Load().id)
-	fw := sheepdog.ForwardRequest{Family: v.family.Load().id, Token: c.scope.Token, Op: sheepdog.ForwardWrite, Length: 4096, Data: fill(4096, 2), Origin: sheepdog.Origin{Gateway: 9, Request: 5}}
+	fw := sheepdog.ForwardRequest{Family: v.family.Load().id, Token: c.scope.Token, Op: sheepdog.ForwardWrite, Length: 4096, Data: fill(4096, 2), Origin: sheepdog.Origin{Gateway: 100, Request: 1000}} // of a member: of others nothing is remembered
 	if err := a.Forward(t.Context(), &fw, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -371,6 +371,45 @@ func TestFlushedNeverCoversAWriteInFlight(t *testing.T) {
 		}
 		if w.flushes == before || c.flushes.upTo.Load() != 2 {
 			t.Fatal("the write that ended during the first flush was not flushed by the second")
+		}
+	})
+}
+
+// Bug: the replicas learned of a complete flush only by the message after it, so
+// a hand-over left everything since the flush before dirty, and whoever opened the
+// VDI next compared all of it first, for a second or more.
+func TestHandOverLeavesNothingDirty(t *testing.T) {
+	w := newWorld()
+	m := w.manager(t, 1)
+	create(t, m, "v", 1<<20)
+	v := open(t, m, "v", "")
+	write(t, v, 0, fill(4096, 1))
+	if err := v.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, v, 4096, fill(4096, 2))
+	if err := v.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if w.settled != 2 {
+		t.Errorf("the replicas know of a flush up to write %d, want 2", w.settled)
+	}
+}
+
+// The same after the last write of a VDI that stays open.
+func TestIdleVDIIsNotDirty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		m := w.manager(t, 1)
+		create(t, m, "v", 1<<20)
+		v := open(t, m, "v", "")
+		write(t, v, 0, fill(4096, 1))
+		time.Sleep(3 * m.opt.FlushEvery)
+		w.mu.Lock()
+		settled := w.settled
+		w.mu.Unlock()
+		if settled != 1 {
+			t.Errorf("the replicas know of a flush up to write %d, want 1", settled)
 		}
 	})
 }

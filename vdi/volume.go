@@ -107,7 +107,10 @@ func (v *Volume) write(ctx context.Context, op sheepdog.ForwardOp, pc piece, dat
 	requests := v.family.Load().requests
 	n, done := requests.begin(&v.m.numbers)
 	defer requests.end(n)
-	o := sheepdog.Origin{Gateway: v.m.opt.Incarnation, Request: n}
+	return v.writeAs(ctx, op, pc, data, sheepdog.Origin{Gateway: v.m.opt.Incarnation, Request: n}, done)
+}
+
+func (v *Volume) writeAs(ctx context.Context, op sheepdog.ForwardOp, pc piece, data []byte, o sheepdog.Origin, done uint64) error {
 	err := v.do(ctx, func(c *coordinator, to target) error {
 		if c == nil {
 			req := v.forward(op, to, pc, data)
@@ -120,10 +123,15 @@ func (v *Volume) write(ctx context.Context, op sheepdog.ForwardOp, pc piece, dat
 		return c.write(ctx, pc, data, o, done)
 	})
 	if err == nil {
-		f := v.family.Load()
-		f.unflushed.note(v.m.opt.Cluster.View(), sheepdog.ObjectID{Family: f.id, Index: pc.index}.Partition())
+		v.written(pc.index)
 	}
 	return err
+}
+
+// written notes a write that is acknowledged.
+func (v *Volume) written(index sheepdog.Index) {
+	f := v.family.Load()
+	f.unflushed.note(v.m.opt.Cluster.View(), sheepdog.ObjectID{Family: f.id, Index: index}.Partition())
 }
 
 func (v *Volume) forward(op sheepdog.ForwardOp, to target, pc piece, data []byte) *sheepdog.ForwardRequest {

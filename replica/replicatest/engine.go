@@ -113,6 +113,11 @@ func (e *Engine) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start she
 	return err
 }
 
+// TryRead has everything at hand.
+func (e *Engine) TryRead(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, buf []byte, states []sheepdog.BlockState) bool {
+	return e.Read(obj, chain, start, count, buf, states) == nil
+}
+
 func (e *Engine) read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, buf []byte, states []sheepdog.BlockState) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -171,7 +171,7 @@ func (c *client) step() {
 	case d < 46:
 		p := make([]byte, n)
 		call := c.l.Write(c.id, c.name, p, off)
-		err := c.vol.WriteAt(ctx, p, off)
+		err := c.write(ctx, p, off)
 		call.Done(err)
 		c.judge("write", c.node, c.host, err)
 	case d < 50:
@@ -182,7 +182,10 @@ func (c *client) step() {
 	case d < 92:
 		p := make([]byte, n)
 		call := c.l.Read(c.id, c.name, int(n), off)
-		err := c.vol.ReadAt(ctx, p, off)
+		var err error
+		if !c.vol.TryReadAt(p, off) { // as NBD does
+			err = c.vol.ReadAt(ctx, p, off)
+		}
 		if err == nil {
 			_ = call.Saw(p) // the ledger keeps what is wrong
 		}
@@ -195,6 +198,17 @@ func (c *client) step() {
 		}
 		c.judge("flush", c.node, c.host, err)
 	}
+}
+
+// write goes the short way where a batch takes it, as writes by NBD do.
+func (c *client) write(ctx context.Context, p []byte, off uint64) error {
+	ended := make(chan error, 1)
+	b := c.vol.Batch(ctx)
+	if !b.Add(p, off, func(err error) { ended <- err }) {
+		return c.vol.WriteAt(ctx, p, off)
+	}
+	b.Send()
+	return <-ended
 }
 
 var errStalled = errors.New("the call took too long")

@@ -122,6 +122,11 @@ func (e *Engine) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start she
 	})
 }
 
+// TryRead implements sheepdog.PromptEngine: everything is at hand.
+func (e *Engine) TryRead(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, buf []byte, states []sheepdog.BlockState) bool {
+	return e.Read(obj, chain, start, count, buf, states) == nil
+}
+
 // Records implements sheepdog.Engine.
 func (e *Engine) Records(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, recs []sheepdog.Record) error {
 	if err := checkRange(start, count); err != nil {

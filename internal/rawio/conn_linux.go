@@ -1,6 +1,12 @@
 //go:build linux && (amd64 || arm64) && !race
 
-package peer
+// Package rawio sends and receives on sockets of the host by system calls that the
+// Go scheduler is not told of. It is for small transfers that do not block; waiting
+// is left to the runtime's poller. Where it cannot be used New returns nil, and its
+// callers use the net.Conn.
+//
+// Main type: Conn.
+package rawio
 
 import (
 	"io"
@@ -9,8 +15,8 @@ import (
 	"unsafe"
 )
 
-// gather says that several pieces go to the socket in one call.
-const gather = true
+// Gather says that several pieces go to the socket in one call.
+const Gather = true
 
 // rawLimit is up to how many bytes a socket call is made without telling the
 // scheduler. Such a call takes microseconds, and telling the scheduler of each
@@ -20,9 +26,9 @@ const rawLimit = 64 << 10
 // maxVectors is how many pieces one send takes.
 const maxVectors = 64
 
-// rawConn sends and receives on a socket without blocking; waiting is left to
+// Conn sends and receives on a socket without blocking; waiting is left to
 // the runtime's poller. One goroutine may send and one may receive at a time.
-type rawConn struct {
+type Conn struct {
 	rc syscall.RawConn
 
 	iov  [maxVectors]syscall.Iovec
@@ -35,11 +41,12 @@ type rawConn struct {
 	dst  []byte
 	got  int
 	rerr syscall.Errno
+	full bool // the last receive took rawLimit or more: there is much to come
 	recv func(fd uintptr) bool
 }
 
-// newRawConn is nil if conn is not a socket of the host.
-func newRawConn(conn net.Conn) *rawConn {
+// New is nil if conn is not a socket of the host.
+func New(conn net.Conn) *Conn {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return nil
@@ -48,13 +55,13 @@ func newRawConn(conn net.Conn) *rawConn {
 	if err != nil {
 		return nil
 	}
-	r := &rawConn{rc: rc}
+	r := &Conn{rc: rc}
 	r.send, r.recv = r.sendOnce, r.recvOnce
 	return r
 }
 
-// trySend sends as much as the socket takes now and tells how much that was.
-func (r *rawConn) trySend(vec [][]byte) (int, error) {
+// TrySend sends as much as the socket takes now and tells how much that was.
+func (r *Conn) TrySend(vec [][]byte) (int, error) {
 	n := 0
 	r.want = 0
 	for _, b := range vec {
@@ -87,7 +94,7 @@ func (r *rawConn) trySend(vec [][]byte) (int, error) {
 }
 
 // sendOnce makes one attempt; it never asks to wait.
-func (r *rawConn) sendOnce(fd uintptr) bool {
+func (r *Conn) sendOnce(fd uintptr) bool {
 	const flags = syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
 	for {
 		var n uintptr
@@ -104,7 +111,7 @@ func (r *rawConn) sendOnce(fd uintptr) bool {
 }
 
 // Read receives what is there, and waits while nothing is.
-func (r *rawConn) Read(p []byte) (int, error) {
+func (r *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -122,17 +129,25 @@ func (r *rawConn) Read(p []byte) (int, error) {
 	return r.got, nil
 }
 
-func (r *rawConn) recvOnce(fd uintptr) bool {
-	for {
-		var n uintptr
-		if len(r.dst) <= rawLimit {
-			n, _, r.rerr = syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&r.dst[0])), uintptr(len(r.dst)), syscall.MSG_DONTWAIT, 0, 0)
+// recvOnce makes one attempt, and asks to wait if nothing is there. Little is
+// taken at a time until there is much, for that is what the short way is for.
+func (r *Conn) recvOnce(fd uintptr) bool {
+	call, size := syscall.RawSyscall6, len(r.dst)
+	if size > rawLimit {
+		if r.full {
+			call = syscall.Syscall6
 		} else {
-			n, _, r.rerr = syscall.Syscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&r.dst[0])), uintptr(len(r.dst)), syscall.MSG_DONTWAIT, 0, 0)
+			size = rawLimit
 		}
-		if r.rerr != syscall.EINTR {
-			r.got = int(n)
-			return r.rerr != syscall.EAGAIN
+	}
+	for {
+		n, _, errno := call(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&r.dst[0])), uintptr(size), syscall.MSG_DONTWAIT, 0, 0)
+		if errno != syscall.EINTR {
+			r.got, r.rerr = int(n), errno
+			if errno == 0 {
+				r.full = r.got >= rawLimit
+			}
+			return errno != syscall.EAGAIN
 		}
 	}
 }

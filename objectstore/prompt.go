@@ -1,0 +1,97 @@
+package objectstore
+
+import (
+	"hash/crc32"
+
+	"sheepdog"
+)
+
+// maxPrompt bounds what TryRead reads, in blocks.
+const maxPrompt = 16
+
+// promptFile is a file that can tell what is in memory.
+type promptFile interface {
+	// TryReadAt fills p and returns true if that needs no disk.
+	TryReadAt(p []byte, off int64) bool
+}
+
+// TryRead implements sheepdog.PromptEngine: maps and bytes must be in memory. Every
+// block is verified; a bad one is left to Read, which tells which it is.
+func (d *Disk) TryRead(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, buf []byte, states []sheepdog.BlockState) bool {
+	if count > maxPrompt || checkRead(start, count, len(buf), len(states)) != nil || d.begin() != nil {
+		return false
+	}
+	defer d.end()
+	side := d.guard.enter()
+	defer side.RUnlock()
+	var room [maxPrompt]slot
+	slots := room[:count]
+	if !d.tryResolve(obj, chain, start, slots) {
+		return false
+	}
+	for i := range slots {
+		states[i] = slots[i].state
+	}
+	for i := 0; i < len(slots); {
+		if slots[i].state != sheepdog.Data {
+			clear(buf[i*blockSize:][:blockSize])
+			i++
+			continue
+		}
+		n := rowLength(slots[i:])
+		if !d.tryReadRow(slots[i].at, buf[i*blockSize:][:n*blockSize]) {
+			return false
+		}
+		for ; n > 0; n-- {
+			if crc32.Checksum(buf[i*blockSize:][:blockSize], castagnoli) != slots[i].crc {
+				return false
+			}
+			i++
+		}
+	}
+	return true
+}
+
+// tryResolve is resolve where the maps are loaded.
+func (d *Disk) tryResolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
+	p := d.cache.pin(obj)
+	defer d.cache.unpin(p)
+	if !p.loaded.Load() {
+		return false
+	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if !p.covers(chain, start, uint32(len(out))) {
+		return false
+	}
+	p.look(chain, start, out)
+	return true
+}
+
+func (d *Disk) tryReadRow(at place, buf []byte) bool {
+	f, off := d.fileOf(at)
+	prompt, ok := f.(promptFile)
+	return ok && prompt.TryReadAt(buf, off)
+}
+
+// fileOf is the file of a place and the offset in it; nil if there is none.
+func (d *Disk) fileOf(at place) (file, int64) {
+	if at.inLog() {
+		d.journal.mu.RLock()
+		defer d.journal.mu.RUnlock()
+		s := d.journal.live[at.generation()]
+		if s == nil {
+			return nil, 0
+		}
+		return s.f, int64(at.segmentBlock()) * blockSize
+	}
+	v, err := d.volumes.volume(at.disk())
+	if err != nil {
+		return nil, 0
+	}
+	f, off, err := v.file(at.block())
+	if err != nil {
+		return nil, 0
+	}
+	return f.f, off
+}
