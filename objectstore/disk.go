@@ -109,6 +109,20 @@ func (d *Disk) destager(ctx context.Context) {
 	}
 }
 
+// segmentMaker makes segments of the log before they are needed, until the store
+// closes: filling one with zeros and syncing it takes longer than writing it.
+func (d *Disk) segmentMaker(ctx context.Context) {
+	defer d.done.Done()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.journal.ahead:
+			d.journal.makeAhead()
+		}
+	}
+}
+
 // Flush implements sheepdog.Engine.
 func (d *Disk) Flush() error {
 	if err := d.begin(); err != nil {

@@ -25,6 +25,9 @@ type journal struct {
 	noSync  bool
 	kick    func()      // asks for a destage
 	broken  func(error) // told when the log stops for good; may be nil
+	// ahead asks for a segment to be made before it is needed; it has room for one.
+	// nil: segments are made when they are needed.
+	ahead chan struct{}
 
 	// Owned by the holder of the commit role.
 	next   lsn        // of the next entry
@@ -33,6 +36,7 @@ type journal struct {
 	logged lsn        // the last entry of prev that counts
 	at     uint32     // next free block of the active segment
 	buf    []byte
+	asked  bool // of ahead, since the last rotation
 
 	applied atomic.Uint64 // LSN of the last entry that is in the maps
 	durable atomic.Uint64 // LSN up to which entries are known to be durable
@@ -42,6 +46,7 @@ type journal struct {
 	mu     sync.RWMutex
 	cond   *sync.Cond // on mu: free segments or the end of a destage
 	made   int
+	making bool                    // somebody makes one
 	live   map[generation]*segment // active and sealed
 	active *segment
 	free   []*segment
@@ -102,6 +107,13 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 	j.active.dirty.Store(true)
 	j.at = at
 	j.next += lsn(len(entries))
+	if j.ahead != nil && !j.asked && j.at > j.segLen/2 {
+		j.asked = true
+		select {
+		case j.ahead <- struct{}{}:
+		default:
+		}
+	}
 	return h.first, nil
 }
 
@@ -151,7 +163,7 @@ func (j *journal) rotate(structural bool) error {
 	if err := j.begin(s, &h); err != nil {
 		return j.fail(diskError("begin a log segment", err))
 	}
-	j.at = 1
+	j.at, j.asked = 1, false
 	j.mu.Lock()
 	j.gen++
 	s.gen, s.last = j.gen, 0
@@ -203,6 +215,10 @@ func (j *journal) takeFree(structural bool) (*segment, error) {
 		if j.failure != nil {
 			return nil, j.failure
 		}
+		if j.making {
+			j.cond.Wait()
+			continue
+		}
 		if j.made < j.maxSegs {
 			if makeErr = j.makeSegment(); makeErr == nil {
 				continue
@@ -241,15 +257,29 @@ func (j *journal) await(ok func() bool) error {
 	return nil
 }
 
+// makeAhead makes the segment that the next rotation will want, if there is none.
+// If it cannot, whoever needs one tries again and tells.
+func (j *journal) makeAhead() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	const spare = 2 // one to take, and the one that stays; see takeFree
+	if !j.making && j.failure == nil && len(j.free) < spare && j.made < j.maxSegs {
+		_ = j.makeSegment()
+	}
+}
+
 // makeSegment makes a file and fills it with zeros, so that later appends need
 // no allocation, and adds it to the free ones. The caller holds mu, which it
-// gives up meanwhile.
+// gives up meanwhile, and has seen that nobody else makes one.
 func (j *journal) makeSegment() error {
 	no := j.made
 	j.made++
+	j.making = true
 	j.mu.Unlock()
 	f, err := createSegment(j.fs, j.dir, no, int64(j.segLen)*blockSize)
 	j.mu.Lock()
+	j.making = false
+	j.cond.Broadcast()
 	if err != nil {
 		j.made--
 		return err
