@@ -83,9 +83,11 @@ func (d *device) WriteAt(ctx context.Context, p []byte, off uint64, fua bool) er
 
 // TryReadAt implements nbd.Prompt.
 func (d *device) TryReadAt(p []byte, off uint64) bool {
+	began := time.Now()
 	if !d.v.TryReadAt(p, off) {
 		return false
 	}
+	d.stats.serve(began)
 	d.stats.begin(&d.stats.read)
 	d.stats.end(nil, &d.stats.readBytes, uint64(len(p)))
 	return true
@@ -93,10 +95,11 @@ func (d *device) TryReadAt(p []byte, off uint64) bool {
 
 // StartWrites implements nbd.Starter.
 func (d *device) StartWrites(ctx context.Context, ws []nbd.Write, begun []bool) {
-	b := d.v.Batch(ctx)
+	b, began := d.v.Batch(ctx), time.Now()
 	for i := range ws {
 		n, done := uint64(len(ws[i].Data)), ws[i].Done
 		begun[i] = b.Add(ws[i].Data, ws[i].Off, func(err error) {
+			d.stats.serve(began)
 			d.stats.end(err, &d.stats.writtenBytes, n)
 			done(errno(err))
 		})
