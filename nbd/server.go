@@ -147,6 +147,7 @@ func (s *Server) awaitEmpty(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.handing = false // one that is cut is not handed over: its requests get no answer
 	for c := range s.conns {
 		c.cancel(errServerStop)
 	}
