@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
 
-.PHONY: build lint check test demo demo-vm bench bench-full profile man deb setup unit e2e sim chaos clean
+.PHONY: build lint check test demo demo-vm bench bench-full bench-scale profile man deb setup unit e2e sim chaos clean
 
 build:
 	mkdir -p bin
@@ -64,6 +64,11 @@ bench: build
 bench-full: build
 	$(GO) build -trimpath -o bin/bench ./bench
 	bin/bench run -mode full -jobs all -out bench/results $(ARGS)
+
+# Cost per operation and memory over the number of disks and the depth of chains.
+bench-scale: build
+	$(GO) build -trimpath -o bin/bench ./bench
+	bin/bench scale $(ARGS)
 
 # CPU, mutex and allocation profiles of three sheep under a job of the benchmark.
 JOB ?= rw4k-q16

@@ -102,7 +102,7 @@ func TestStoredResultPrintsTheSame(t *testing.T) {
 	if a.String() != b.String() {
 		t.Errorf("stored:\n%s\nread:\n%s", &a, &b)
 	}
-	for _, want := range []string{"0.50 (0.50-0.50)", "2.00", "2.5 (2.5-2.5)"} {
+	for _, want := range []string{"0.50 (0.50-0.50)", "2.00", "2.50 (2.50-2.50)"} {
 		if !strings.Contains(a.String(), want) {
 			t.Errorf("no %q in\n%s", want, &a)
 		}

@@ -15,7 +15,7 @@ import (
 // controls measures what changes the directory of disks: commands as a user types
 // them, and requests to the API as a program sends them.
 func (r *run) controls(ctx context.Context, o *ours) error {
-	for _, step := range []func(context.Context, *ours) error{r.clones, r.creations, r.snapshots, r.together} {
+	for _, step := range []func(context.Context, *ours) error{r.clones, r.creations, r.snapshots, r.together, r.fairness} {
 		if err := step(ctx, o); err != nil {
 			return err
 		}
@@ -122,6 +122,41 @@ func (r *run) together(ctx context.Context, o *ours) error {
 		wg.Wait()
 		return errors.Join(errs...)
 	})
+}
+
+// fairness measures the latency of a disk with one write in flight, alone and while
+// another disk has 64.
+func (r *run) fairness(ctx context.Context, o *ours) error {
+	const name = "modest"
+	if _, err := o.client.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: 64 * mib}); err != nil {
+		return err
+	}
+	if _, err := runFio(ctx, r.dir, prefill, o.uri(name), 64*mib, 0, o.pids()); err != nil {
+		return err
+	}
+	modest := job{name: "modest", rw: "randwrite", block: 4 * kib, depth: 1}
+	greedy := job{name: "greedy", rw: "randwrite", block: 4 * kib, depth: 64}
+	length := max(r.plan.runtime, time.Second)
+	for round := range r.plan.rounds {
+		alone, err := runFio(ctx, r.dir, modest, o.uri(name), 64*mib, length, o.pids())
+		if err != nil {
+			return err
+		}
+		var failed error
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, failed = runFio(ctx, r.dir, greedy, o.disk(), r.plan.size, 2*length, o.pids())
+		})
+		time.Sleep(length / 2) // the greedy one is at work by then
+		beside, err := runFio(ctx, r.dir, modest, o.uri(name), 64*mib, length, o.pids())
+		wg.Wait()
+		if err := errors.Join(err, failed); err != nil {
+			return err
+		}
+		r.result.add("fair-alone", "sheep", sample{Round: round, Mean: alone.Mean, Count: 1})
+		r.result.add("fair-beside", "sheep", sample{Round: round, Mean: beside.Mean, Count: 1})
+	}
+	return nil
 }
 
 // overlays is what a clone costs with files: one process that makes an overlay.

@@ -82,7 +82,7 @@ func runFio(ctx context.Context, dir string, j job, uri string, size int64, runt
 	runtime = max(runtime, time.Duration(j.seconds)*time.Second)
 	ctx, cancel := context.WithTimeout(ctx, runtime+2*time.Minute)
 	defer cancel()
-	name := filepath.Join(dir, "job.fio")
+	name := filepath.Join(dir, j.name+".fio") // jobs that run at a time have different names
 	if err := os.WriteFile(name, []byte(j.file(uri, size, runtime.Milliseconds())), 0o600); err != nil {
 		return sample{}, err
 	}

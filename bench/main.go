@@ -41,10 +41,12 @@ func execute(ctx context.Context, args []string, out io.Writer) error {
 		return measure(ctx, args, out)
 	case "profile":
 		return profile(ctx, args, out)
+	case "scale":
+		return scale(ctx, args, out)
 	case "show":
 		return show(args, out)
 	}
-	return fmt.Errorf("no command %q; there are run, profile and show", command)
+	return fmt.Errorf("no command %q; there are run, scale, profile and show", command)
 }
 
 // measure runs the plan that the arguments describe, prints a table and stores

@@ -101,7 +101,7 @@ func (r *result) printControls(w io.Writer) {
 		for _, system := range r.Systems {
 			if s := r.Samples[row][system]; len(s) > 0 {
 				m := spread(pick(s, sample.mean))
-				fmt.Fprintf(w, "%s\t%s\t%.1f (%.1f-%.1f)\tms\t\n", row, system, m.median/1e3, m.least/1e3, m.most/1e3)
+				fmt.Fprintf(w, "%s\t%s\t%.2f (%.2f-%.2f)\tms\t\n", row, system, m.median/1e3, m.least/1e3, m.most/1e3)
 			}
 		}
 	}
