@@ -23,7 +23,7 @@ check: lint
 
 # Few seeds of simulated clusters here, for the time; make sim plays more.
 unit:
-	SEEDS=6 $(GO) test -timeout 15m $$($(GO) list ./... | grep -v '^sheepdog/tests/')
+	SEEDS=12 $(GO) test -timeout 15m $$($(GO) list ./... | grep -v '^sheepdog/tests/')
 
 setup:
 	scripts/setup.sh

@@ -15,7 +15,7 @@ type Promote struct {
 	Policy      sheepdog.Policy      `json:"policy"`
 	Node        sheepdog.NodeID      `json:"node"`
 	Incarnation sheepdog.Incarnation `json:"incarnation"`
-	Items       []PartitionSince     `json:"items"`
+	Items       Items                `json:"items"`
 }
 
 // Clean says that the acting replicas of unclean partitions were compared and
@@ -24,7 +24,7 @@ type Clean struct {
 	Policy      sheepdog.Policy      `json:"policy"`
 	Node        sheepdog.NodeID      `json:"node"`
 	Incarnation sheepdog.Incarnation `json:"incarnation"`
-	Items       []PartitionSince     `json:"items"`
+	Items       Items                `json:"items"`
 }
 
 func (s *State) promote(c *Promote) (*State, []sheepdog.Partition, error) {
