@@ -141,6 +141,13 @@ func TestInFrontOfLibvirtd(t *testing.T) {
 	w.copies(c)
 	w.goAPI(c, direct, filepath.Join(lv, "run/libvirt-sock"))
 
+	// libvirtd ends a domain that it finds neither running nor paused by somebody
+	// when it is back: a fresh one runs for certain.
+	c.do("destroy", "by-pool")
+	c.do("start", "by-pool")
+	if out := direct.do("domstate", "--reason", "by-pool"); !strings.HasPrefix(out, "running") {
+		t.Errorf("before libvirtd's restart by-pool is %s", out)
+	}
 	w.stop(daemon)
 	if out, err := c.try("list"); err == nil {
 		t.Errorf("without libvirtd there is\n%s", out)
