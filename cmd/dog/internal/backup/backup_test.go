@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -43,10 +44,27 @@ func TestStreamGolden(t *testing.T) {
 	}
 	want := "\x01\x00\x00\x00\x92\x11\x92\x11" + "\x02\x00\x00\x00\x00\x02\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00ab" +
 		"\xff\xff\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-	if b.String() != want {
+	sum := sha256.Sum256([]byte(want))
+	original := len(want)
+	if want += "sheepdog sha256\n" + string(sum[:]); b.String() != want {
 		t.Fatalf("stream is %q", b.String())
 	}
+	for at := range want {
+		bad := bytes.Clone(b.Bytes())
+		bad[at] ^= 4
+		r := NewReader(bytes.NewReader(bad), 4096)
+		var err error
+		for err == nil {
+			_, err = r.Next()
+		}
+		if !errors.Is(err, ErrCorrupted) {
+			t.Errorf("flipped at %d: %v", at, err)
+		}
+	}
 	for cut := range len(want) {
+		if cut == original {
+			continue // the original's streams end here
+		}
 		r := NewReader(bytes.NewReader(b.Bytes()[:cut]), 4096)
 		var err error
 		for err == nil {

@@ -5,9 +5,12 @@
 package backup
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 )
 
@@ -23,6 +26,7 @@ const (
 	streamMagic   = 0x11921192
 	endIndex      = 0xffffffff
 	recordLength  = 16
+	trailerMark   = "sheepdog sha256\n"
 )
 
 // ErrCorrupted is returned for a stream or a store that is not as it was written.
@@ -38,6 +42,9 @@ func corrupted(format string, args ...any) error {
 //	record  uint32 index, uint32 offset, uint32 length, uint32 0; length bytes
 //	...
 //	end     a record with index 0xffffffff and length 0
+//	trailer 16 bytes "sheepdog sha256\n", SHA-256 of all before
+//
+// The original's streams have no trailer, and it does not read ours.
 type Record struct {
 	Index  uint32
 	Offset uint32 // in the object, in bytes
@@ -47,11 +54,15 @@ type Record struct {
 // Writer writes a stream; Close ends it.
 type Writer struct {
 	w     io.Writer
+	sum   hash.Hash
 	begun bool
 }
 
 // NewWriter writes to w.
-func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
+func NewWriter(w io.Writer) *Writer {
+	sum := sha256.New()
+	return &Writer{w: io.MultiWriter(w, sum), sum: sum}
+}
 
 func (w *Writer) begin() error {
 	if w.begun {
@@ -82,17 +93,27 @@ func (w *Writer) Write(r Record) error {
 }
 
 // Close writes the end; the writer below is the caller's to close.
-func (w *Writer) Close() error { return w.Write(Record{Index: endIndex}) }
+func (w *Writer) Close() error {
+	if err := w.Write(Record{Index: endIndex}); err != nil {
+		return err
+	}
+	_, err := w.w.Write(w.sum.Sum([]byte(trailerMark)))
+	return err
+}
 
 // Reader reads a stream.
 type Reader struct {
 	r     io.Reader
+	sum   hash.Hash
 	limit uint64 // bytes of an object
 	begun bool
 }
 
 // NewReader reads from r; objects have at most limit bytes.
-func NewReader(r io.Reader, limit uint64) *Reader { return &Reader{r: r, limit: limit} }
+func NewReader(r io.Reader, limit uint64) *Reader {
+	sum := sha256.New()
+	return &Reader{r: io.TeeReader(r, sum), sum: sum, limit: limit}
+}
 
 // Next is the next record, or io.EOF after the end. Its data are read piece by
 // piece: a lie about their length costs no memory.
@@ -110,7 +131,7 @@ func (r *Reader) Next() (Record, error) {
 	rec := Record{Index: binary.LittleEndian.Uint32(h[:]), Offset: binary.LittleEndian.Uint32(h[4:])}
 	length := binary.LittleEndian.Uint32(h[8:])
 	if rec.Index == endIndex {
-		return Record{}, io.EOF
+		return Record{}, r.trailer()
 	}
 	if uint64(rec.Offset)+uint64(length) > r.limit {
 		return Record{}, corrupted("a record of %d bytes at %d is beyond the end of an object of %d bytes", length, rec.Offset, r.limit)
@@ -124,6 +145,22 @@ func (r *Reader) Next() (Record, error) {
 	}
 	rec.Data = data
 	return rec, nil
+}
+
+// trailer checks the sum of all that was read; it is io.EOF if that is right, or
+// if the stream has none.
+func (r *Reader) trailer() error {
+	want := r.sum.Sum([]byte(trailerMark))
+	got := make([]byte, len(want))
+	switch n, err := io.ReadFull(r.r, got); {
+	case n == 0 && err == io.EOF:
+		return io.EOF
+	case err != nil && err != io.ErrUnexpectedEOF:
+		return fmt.Errorf("read the backup: %w", err)
+	case err != nil || !bytes.Equal(got, want):
+		return corrupted("its bytes are not those whose checksum it has")
+	}
+	return io.EOF
 }
 
 func (r *Reader) header() error {
