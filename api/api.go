@@ -33,6 +33,7 @@ type Backend interface {
 	VDIBackend
 	DataBackend
 	AttributeBackend
+	LimitsBackend
 	LockBackend
 	ObjectBackend
 	CopyBackend

@@ -39,6 +39,7 @@ type family struct {
 	id        sheepdog.FamilyID
 	requests  *window // this gateway's requests in flight
 	unflushed *unflushed
+	limit     atomic.Pointer[limiter] // nil: none
 
 	// guarded by Manager.mu
 	coord    *coordinator // nil: another node's, or nobody's
@@ -78,6 +79,9 @@ func (m *Manager) watch() {
 			c.origins.dropEnded(&m.lives)
 		}
 		m.frozen.retain()
+		for _, f := range m.open() {
+			m.adoptLimits(f)
+		}
 		select {
 		case <-changed:
 		case <-m.ctx.Done():

@@ -66,9 +66,10 @@ func (m *Manager) Open(name, ref string) (*Volume, error) {
 		return nil, err
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	f := m.family(v.Family)
 	f.attached++
+	m.mu.Unlock()
+	m.adoptLimits(f)
 	out := &Volume{m: m, name: name, shift: v.BlockSizeShift, origin: v.Origin}
 	out.family.Store(f)
 	out.told.Store(f.unflushed.losses.Load())

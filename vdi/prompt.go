@@ -23,7 +23,7 @@ func (v *Volume) TryReadAt(p []byte, off uint64) bool {
 	if off&(size-1)+n > size {
 		return false
 	}
-	return c.tryRead(piece{index: sheepdog.Index(off >> c.shift), in: off & (size - 1), n: n}, p)
+	return c.tryRead(piece{index: sheepdog.Index(off >> c.shift), in: off & (size - 1), n: n}, p) && v.prompt(n)
 }
 
 // tryRead is read in one attempt that waits for nothing, with the same checks

@@ -63,6 +63,11 @@ func (b *Batch) Add(p []byte, off uint64, end func(error)) bool {
 		c.gate.leave()
 		return false
 	}
+	if !b.v.prompt(n) {
+		c.unlock(&s.hold)
+		c.gate.leave()
+		return false
+	}
 	b.fill(s, p)
 	b.all, b.reqs = append(b.all, s), append(b.reqs, &s.req)
 	return true

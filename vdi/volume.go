@@ -55,6 +55,9 @@ func (v *Volume) ObjectSize() uint64 { return 1 << v.shift }
 
 // ReadAt fills p from off.
 func (v *Volume) ReadAt(ctx context.Context, p []byte, off uint64) error {
+	if err := v.pace(ctx, uint64(len(p))); err != nil {
+		return err
+	}
 	return v.each(ctx, off, uint64(len(p)), func(ctx context.Context, pc piece) error {
 		buf := p[pc.at : pc.at+pc.n]
 		if v.layer != 0 {
@@ -86,6 +89,9 @@ func (v *Volume) readFrozen(ctx context.Context, p piece, buf []byte) error {
 // WriteAt writes p at off. The write survives the death of processes when it
 // returns, and the loss of power after the next Flush.
 func (v *Volume) WriteAt(ctx context.Context, p []byte, off uint64) error {
+	if err := v.pace(ctx, uint64(len(p))); err != nil {
+		return err
+	}
 	return v.each(ctx, off, uint64(len(p)), func(ctx context.Context, pc piece) error {
 		return v.write(ctx, sheepdog.ForwardWrite, pc, p[pc.at:pc.at+pc.n])
 	})
@@ -93,6 +99,9 @@ func (v *Volume) WriteAt(ctx context.Context, p []byte, off uint64) error {
 
 // ZeroAt makes n bytes at off read as zeros and gives their space back.
 func (v *Volume) ZeroAt(ctx context.Context, off, n uint64) error {
+	if err := v.pace(ctx, 0); err != nil { // an operation without data
+		return err
+	}
 	return v.each(ctx, off, n, func(ctx context.Context, pc piece) error {
 		return v.write(ctx, sheepdog.ForwardZero, pc, nil)
 	})

@@ -13,6 +13,7 @@ import (
 // maintained is the state behind what operators change on a node.
 type maintained struct {
 	attrs    map[string]map[string][]byte // by attrKey
+	limits   map[string]api.Limits        // by VDI name
 	throttle api.Throttle
 	trash    api.TrashList
 	trashed  []*disk
@@ -39,6 +40,36 @@ func (b *Backend) Attribute(_ context.Context, name string, snapshot api.Selecto
 // attrKey is where the fake has the attributes of a VDI, or of a snapshot as it
 // was asked for.
 func attrKey(name string, snapshot api.Selector) string { return name + "@" + string(snapshot) }
+
+func (b *Backend) Limits(_ context.Context, name string) (*api.Limits, error) {
+	unlock, err := b.begin("Limits")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, err := b.need(name, ""); err != nil {
+		return nil, err
+	}
+	l := b.kept.limits[name]
+	l.Name = name
+	return &l, nil
+}
+
+func (b *Backend) SetLimits(_ context.Context, l *api.Limits) error {
+	unlock, err := b.begin("SetLimits")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := b.need(l.Name, ""); err != nil {
+		return err
+	}
+	if b.kept.limits == nil {
+		b.kept.limits = make(map[string]api.Limits)
+	}
+	b.kept.limits[l.Name] = *l
+	return nil
+}
 
 func noAttribute(name, key string) error {
 	return fmt.Errorf("attribute %q of VDI %q: %w", key, name, sheepdog.ErrNotFound)

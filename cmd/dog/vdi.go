@@ -16,7 +16,7 @@ import (
 func (d *dog) vdiCommands() *cobra.Command {
 	return group("vdi", "Virtual disks and snapshots", d.vdiCheck(), d.vdiCreate(), d.vdiSnapshot(), d.vdiClone(), d.vdiDelete(),
 		d.vdiRollback(), d.vdiList(), d.vdiTree(), d.vdiResize(), d.vdiRead(), d.vdiWrite(), d.vdiImport(),
-		d.vdiGraph(), d.vdiObject(), d.vdiTrack(), d.vdiSetAttr(), d.vdiGetAttr(), d.vdiLock(), d.vdiRename(), d.vdiAlterCopy(),
+		d.vdiGraph(), d.vdiObject(), d.vdiTrack(), d.vdiSetAttr(), d.vdiGetAttr(), d.vdiLimit(), d.vdiLock(), d.vdiRename(), d.vdiAlterCopy(),
 		d.vdiBackup(), d.vdiRestore(), d.vdiFlatten(), d.vdiTrash())
 }
 
