@@ -153,6 +153,10 @@ type request struct {
 func (q *request) ended(err error) {
 	s := q.session
 	defer s.running.Done()
+	if s.cuts(err) {
+		s.release(q)
+		return
+	}
 	q.err = err
 	s.out.complete(q)
 }
@@ -161,8 +165,12 @@ func (q *request) ended(err error) {
 func (q *request) run() {
 	s := q.session
 	defer s.running.Done()
-	q.err = q.perform(s.ctx)
-	s.out.send(q)
+	if err := q.perform(s.ctx); s.cuts(err) {
+		s.release(q)
+	} else {
+		q.err = err
+		s.out.send(q)
+	}
 }
 
 // perform runs a valid request on its device.

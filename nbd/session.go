@@ -266,6 +266,23 @@ func (s *session) release(q *request) {
 	s.window.leave(ch)
 }
 
+// cuts ends the connection, without an answer to the request, if the request
+// failed because the server or its node stops. Clients that can, connect again
+// and ask again; an error would be one of the disk to the guest.
+func (s *session) cuts(err error) bool {
+	if err == nil {
+		return false
+	}
+	if s.ctx.Err() != nil {
+		return true
+	}
+	if errors.Is(err, ErrShutdown) || errors.Is(err, context.Canceled) {
+		s.cancel(err)
+		return true
+	}
+	return false
+}
+
 // readPayload fills p from the client.
 func (s *session) readPayload(p []byte) error {
 	if s.r.Buffered() < len(p) {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,10 +110,10 @@ func TestDeviceErrors(t *testing.T) {
 	}{
 		{errors.New("boom"), wireEIO},
 		{fmt.Errorf("layer: %w", ErrNoSpace), wireENOSPC},
-		{ErrReadOnly, wireEPERM}, {ErrPolicy, wireEPERM}, {ErrInvalid, wireEINVAL}, {ErrShutdown, wireESHUTDOWN},
+		{ErrReadOnly, wireEPERM}, {ErrPolicy, wireEPERM}, {ErrInvalid, wireEINVAL},
 		{ErrNotSupported, wireENOTSUP}, {ErrOverflow, wireEOVERFLOW}, {ErrNoMemory, wireENOMEM},
 		{syscall.ENOSPC, wireENOSPC}, {syscall.EDQUOT, wireENOSPC}, {syscall.EROFS, wireEPERM},
-		{syscall.EBADF, wireEIO}, {context.Canceled, wireESHUTDOWN}, {context.DeadlineExceeded, wireEIO},
+		{syscall.EBADF, wireEIO}, {context.DeadlineExceeded, wireEIO},
 	} {
 		dev := newMemDevice(8192)
 		dev.fail = func(string, uint64, uint64) error { return tt.err }
@@ -126,6 +128,43 @@ func TestDeviceErrors(t *testing.T) {
 				t.Errorf("%v, %v: errno %d %q, want %d", cmd, tt.err, a.errno, a.text, tt.want)
 			}
 		}
+	}
+}
+
+// Bug: a request that was cut because the server stopped could be answered with
+// EIO before its connection was closed: an error of the disk for a guest that
+// would have connected again.
+func TestCutRequestsAreNotAnswered(t *testing.T) {
+	for _, err := range []error{ErrShutdown, fmt.Errorf("node: %w", context.Canceled), nil} {
+		t.Run(fmt.Sprint(err), func(t *testing.T) {
+			both(t, func(t *testing.T, structured bool) {
+				for range 20 {
+					cutOne(t, err, structured)
+				}
+			})
+		})
+	}
+}
+
+// cutOne has a read fail with err, or be cut by the end of the server.
+func cutOne(t *testing.T, err error, structured bool) {
+	dev := newMemDevice(8192)
+	if err != nil {
+		dev.fail = func(string, uint64, uint64) error { return err }
+	} else {
+		dev.gate = make(chan struct{}) // never opens
+	}
+	g := newRig(t, dev)
+	c := g.connect("disk", structured)
+	c.send(header{cmd: cmdRead, length: 4096}, nil)
+	if err == nil {
+		eventually(t, "the read runs", func() bool { return dev.running.Load() == 1 })
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		g.server.Shutdown(ctx)
+	}
+	if n, err := io.Copy(io.Discard, c.r); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d bytes came (%v), want the end of the connection", n, err)
 	}
 }
 
