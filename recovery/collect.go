@@ -75,8 +75,8 @@ func (c *collector) collect(ctx context.Context, v *sheepdog.View) error {
 	if err := c.merge(ctx, chains, held); err != nil {
 		return err
 	}
-	if v == nil || v == c.evicted {
-		return nil
+	if v == nil || v == c.evicted || !c.listed(v) {
+		return nil // a view without this process is one before it came, or came back
 	}
 	if err := c.evict(ctx, v); err != nil {
 		return err

@@ -321,6 +321,33 @@ func TestCollect(t *testing.T) {
 	}
 }
 
+// Bug: a node that was started again saw, for a moment, the view in which the
+// others had taken it out and were complete. If it collected just then it
+// dropped all it had, and fetched everything instead of what had changed.
+func TestNodeThatComesBackKeepsWhatItHas(t *testing.T) {
+	c := newCluster(t, replicatest.NewView(10, nodes(1, 2), nodes(1), nodes(1)), nil)
+	c.put(2, object(0), top, 1, 1, 1)
+	kept := func(when string) {
+		t.Helper()
+		if err := c.nodes[2].agent.Collect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if left := c.nodes[2].engine.Dump(nil); len(left) == 0 {
+			t.Errorf("%s: node 2 dropped what it has", when)
+		}
+	}
+	members := slices.Clone(c.views.View().Members)
+	publish := func(m ...sheepdog.Member) {
+		c.views.Publish(replicatest.Next(c.views.View(), func(v *sheepdog.View, _ sheepdog.Table) { v.Members = m }))
+	}
+	publish(members[0])
+	kept("removed")
+	before := members[1]
+	before.Incarnation++
+	publish(members[0], before)
+	kept("listed as the process before")
+}
+
 func TestCheck(t *testing.T) {
 	prepare := func() *cluster {
 		c := newCluster(t, replicatest.NewView(10, nodes(1, 2, 3), nodes(1, 2, 3), nodes(1, 2, 3)), nil)

@@ -55,7 +55,7 @@ func (s *schedule) stop() {
 // new view or a finished run needs another step.
 func (s *schedule) step(ctx context.Context, v *sheepdog.View, now time.Time) time.Duration {
 	const idle = time.Hour
-	if v == nil || !s.listed(v) {
+	if v == nil || !s.agent.listed(v) {
 		s.cancel(func(*run) bool { return true })
 		s.agent.progress.plan(new(Plan))
 		return idle
@@ -71,9 +71,10 @@ func (s *schedule) step(ctx context.Context, v *sheepdog.View, now time.Time) ti
 	return s.next(now, idle)
 }
 
-func (s *schedule) listed(v *sheepdog.View) bool {
-	m, ok := v.Member(s.agent.cfg.Self)
-	return ok && m.Incarnation == s.agent.cfg.Incarnation
+// listed reports whether this process is a member of v.
+func (a *Agent) listed(v *sheepdog.View) bool {
+	m, ok := v.Member(a.cfg.Self)
+	return ok && m.Incarnation == a.cfg.Incarnation
 }
 
 // notice takes account of what a view changed.
