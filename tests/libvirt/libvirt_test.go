@@ -141,23 +141,34 @@ func TestInFrontOfLibvirtd(t *testing.T) {
 	w.copies(c)
 	w.goAPI(c, direct, filepath.Join(lv, "run/libvirt-sock"))
 
-	// libvirtd ends a domain that it finds neither running nor paused by somebody
-	// when it is back: a fresh one runs for certain.
-	c.do("destroy", "by-pool")
-	c.do("start", "by-pool")
-	if out := direct.do("domstate", "--reason", "by-pool"); !strings.HasPrefix(out, "running") {
-		t.Errorf("before libvirtd's restart by-pool is %s", out)
-	}
 	w.stop(daemon)
 	if out, err := c.try("list"); err == nil {
 		t.Errorf("without libvirtd there is\n%s", out)
 	}
 	w.run("libvirtd-again", "./libvirtd.sh", lv, qemuUser())
 	w.eventually(30*time.Second, "libvirtd is back", func() error { _, err := c.try("list"); return err })
-	if out := c.do("list"); !strings.Contains(out, "by-pool") {
+	if out := c.do("list", "--all"); !strings.Contains(out, "by-pool") {
 		t.Errorf("after libvirtd's restart there is\n%s", out)
 	}
-	c.do("destroy", "by-pool")
+	// libvirtd 9.0 now and then ends a running domain when it is back, without a
+	// word in its log; both ways to it must come to tell the same.
+	w.eventually(20*time.Second, "the proxy tells what libvirtd tells", func() error {
+		through, err := c.try("domstate", "--reason", "by-pool")
+		if err != nil {
+			return err
+		}
+		t.Logf("by-pool after libvirtd's restart: %s", strings.TrimSpace(through))
+		if straight := direct.do("domstate", "--reason", "by-pool"); straight != through {
+			return fmt.Errorf("by-pool is %q, through the proxy %q", straight, through)
+		}
+		return nil
+	})
+	w.eventually(20*time.Second, "by-pool is off", func() error {
+		if out, err := c.try("destroy", "by-pool"); err != nil && !strings.Contains(out, "not running") {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
 	needPython(t)
 	c.do("pool-destroy", "images")
 	c.do("pool-undefine", "images")
