@@ -73,6 +73,7 @@ func (s *Server) moreRoutes() []route {
 		{"PUT", "/v1/vdis/attribute", answer(s, body, func(ctx context.Context, req *SetAttributeRequest) (any, error) {
 			return nil, b.SetAttribute(ctx, req)
 		}), false},
+		{"PUT", "/v1/vdis/copies", answer(s, body, func(ctx context.Context, req *VDICopiesRequest) (any, error) { return nil, b.SetVDICopies(ctx, req) }), false},
 		{"POST", "/v1/vdis/rename", answer(s, body, func(ctx context.Context, req *RenameRequest) (any, error) { return nil, b.RenameVDI(ctx, req) }), false},
 		{"POST", "/v1/vdis/copy", s.copyVDI, false},
 		{"GET", "/v1/vdis/object", s.byQuery(func(b Backend) endpoint { return object(b.LocateObject, (*ObjectLocation).finish) }), false},

@@ -18,6 +18,7 @@ import (
 	"sheepdog"
 	"sheepdog/cluster"
 	"sheepdog/nbd"
+	"sheepdog/vdi"
 )
 
 // Config is how a sheep is started.
@@ -61,6 +62,12 @@ type Config struct {
 	NearFull, Full int
 	Reserve        int64
 
+	// Coded lets VDIs be erasure coded (docs/adr/0008). sheep does not set it yet:
+	// losses of real nodes have not been tested enough.
+	Coded bool
+	// Recode says when layers are erasure coded; zero: the default of package vdi.
+	Recode vdi.RecodeTiming
+
 	// What tests replace. Nil or zero: the real thing.
 	Network    sheepdog.Network
 	Engine     sheepdog.Engine
@@ -94,6 +101,9 @@ func (c *Config) fill() error {
 	}
 	if c.Bind == "" {
 		c.Bind = c.Advertise
+	}
+	if c.Recode == (vdi.RecodeTiming{}) {
+		c.Recode = vdi.DefaultRecodeTiming()
 	}
 	if c.VNodes == 0 {
 		c.VNodes = sheepdog.DefaultVNodes

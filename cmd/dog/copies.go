@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,9 +20,6 @@ func (d *dog) alterCopies(copies string) (sheepdog.Policy, error) {
 	var p sheepdog.Policy
 	if err := parseCopies(copies, &p); err != nil {
 		return p, err
-	}
-	if p.Parity > 0 {
-		return p, badArgument("Changing to erasure coding is not supported")
 	}
 	return p, nil
 }
@@ -64,8 +62,8 @@ func (d *dog) confirmCopies(ctx context.Context, c *api.Client, p sheepdog.Polic
 	if err != nil {
 		return failed(err, "get node list")
 	}
-	if p.Width() > len(nodes) {
-		what = fmt.Sprintf("Number of copies (%d) is larger than number of nodes (%d).\n%s", p.Width(), len(nodes), what)
+	if p.Zones() > len(nodes) {
+		what = fmt.Sprintf("Number of copies (%d) is larger than number of nodes (%d).\n%s", p.Zones(), len(nodes), what)
 	}
 	if force {
 		return nil
@@ -73,14 +71,23 @@ func (d *dog) confirmCopies(ctx context.Context, c *api.Client, p sheepdog.Polic
 	return d.confirm(what)
 }
 
-// vdiAlterCopy says how the redundancy of a VDI changes: by a copy.
+// vdiAlterCopy has a snapshot erasure coded, and says how the redundancy of a VDI
+// changes: by a copy.
 func (d *dog) vdiAlterCopy() *cobra.Command {
 	var copies string
-	cmd := &cobra.Command{Use: "alter-copy -c <copies> <vdiname>", Short: "Refused: make a copy with another redundancy instead", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
+	cmd := &cobra.Command{Use: "alter-copy -c <copies> <vdiname>[@<snapshot>]", Short: "Have the data of a snapshot erasure coded", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
 			p, err := d.alterCopies(copies)
 			if err != nil {
 				return err
+			}
+			if name, tag, ok := strings.Cut(args[0], "@"); ok && p.Parity > 0 {
+				err := c.SetVDICopies(ctx, &api.VDICopiesRequest{Name: name, Snapshot: api.Selector(tag), Copies: p})
+				if err != nil {
+					return failed(err, "change the redundancy level of VDI %s", args[0])
+				}
+				d.talk("%s is encoded as %s in the background.", args[0], p)
+				return nil
 			}
 			v, err := findVDI(ctx, c, args[0], "")
 			if err != nil {
@@ -91,7 +98,7 @@ func (d *dog) vdiAlterCopy() *cobra.Command {
 			}
 			return fmt.Errorf("The redundancy level of a VDI cannot change in place; %s keeps %s. Create another with -c %s and copy the data: dog vdi read %s | dog vdi write NEW", args[0], v.Copies, p, args[0])
 		})}
-	cmd.Flags().StringVarP(&copies, "copies", "c", "", "number of copies")
+	cmd.Flags().StringVarP(&copies, "copies", "c", "", "number of copies, or D:P for a snapshot")
 	cmd.Flags().BoolP("force", "f", false, "do not ask")
 	return cmd
 }

@@ -50,6 +50,9 @@ func play(t *testing.T, opt Options, s Script) {
 		if err != nil {
 			t.Errorf("seed %d: %v", opt.Seed, err)
 		}
+		if opt.Coded.Parity > 0 && len(w.Up()[0].Node().Directory().AllCoded()) == 0 {
+			t.Error("nothing was encoded")
+		}
 		c := p.Ledger.Counts()
 		t.Logf("seed %d: %.1f s simulated, %d operations, faults %v, %+v", opt.Seed, w.Now().Seconds(), c.Total(), p.Done, c)
 	})
