@@ -25,6 +25,7 @@ type coordinator struct {
 	flushes flusher
 	// Of the working layer, about: for those who decide when it is encoded.
 	writtenBytes atomic.Uint64
+	guessed      atomic.Bool  // writtenBytes counts whole objects, of a takeover
 	lastWrite    atomic.Int64 // nanoseconds since 1970
 
 	mu      sync.Mutex

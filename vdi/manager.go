@@ -271,6 +271,7 @@ func (c *coordinator) loadTop(ctx context.Context) error {
 	c.written = l.Written
 	c.mu.Unlock()
 	c.writtenBytes.Store(uint64(t.own.len()) << c.shift)
+	c.guessed.Store(t.own.len() > 0)
 	c.lastWrite.Store(time.Now().UnixNano())
 	c.top.Store(t)
 	return nil

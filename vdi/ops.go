@@ -298,6 +298,7 @@ func (c *coordinator) settle(ctx context.Context, commitErr error) {
 	c.written = l.Written
 	c.mu.Unlock()
 	c.writtenBytes.Store(0)
+	c.guessed.Store(false)
 	c.top.Store(&top{layer: l.ID, own: newIndexSet(), below: below})
 }
 

@@ -188,6 +188,9 @@ func (r *recoder) worth(ctx context.Context, l *directory.Layer, f directory.Fam
 		defer r.m.idle(ctx, f.ID)
 	}
 	coded := codedBytes(r.m.opt.Directory, l)
+	if err := c.measure(ctx, l.ID); err != nil {
+		return false, err
+	}
 	bytes, idle := c.volume(r.m.attached(f.ID), r.m.opt.Recode.Idle)
 	d, p := uint64(policy.Copies), uint64(policy.Parity)
 	switch {
@@ -217,6 +220,34 @@ func codedBytes(dir *directory.Directory, l *directory.Layer) uint64 {
 		base = b.Base
 	}
 	return objects << f.BlockSizeShift
+}
+
+// measured is the most objects whose blocks are counted; more are taken for full.
+const measured = 256
+
+// measure counts the blocks of a working layer that this coordinator found
+// written: by its objects alone a few small writes would look like much.
+func (c *coordinator) measure(ctx context.Context, layer sheepdog.LayerID) error {
+	t := c.top.Load()
+	if t.layer != layer || !c.guessed.Load() || t.own.len() > measured {
+		return nil
+	}
+	var blocks uint64
+	for _, i := range t.own.list() {
+		recs, err := c.m.opt.Objects.Records(ctx, c.scope, sheepdog.ObjectID{Family: c.scope.Family, Index: i}, []sheepdog.LayerID{layer}, 0, 1<<(c.shift-12))
+		if err != nil {
+			return err
+		}
+		for _, r := range recs {
+			if r.State == sheepdog.Data {
+				blocks++
+			}
+		}
+	}
+	if c.guessed.CompareAndSwap(true, false) {
+		c.writtenBytes.Store(blocks * sheepdog.BlockSize)
+	}
+	return nil
 }
 
 // volume is how many bytes were written to the working layer, about, and whether

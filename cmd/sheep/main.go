@@ -26,7 +26,7 @@ func main() {
 
 // run gives the settings to package node.
 func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()) error {
-	c := node.Config{
+	c := node.Config{Coded: true,
 		Meta: s.Meta, Disks: s.Disks, Port: s.Port, Bind: s.Bind, Advertise: s.Advertise, Zone: s.Zone,
 		LocalFile: s.LocalFile, Seeds: s.Seeds, NoSync: s.NoSync, Gateway: s.Gateway, VNodes: s.VNodes,
 		NearFull: s.NearFull, Full: s.Full, Reserve: s.Reserve,
