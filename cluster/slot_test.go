@@ -21,15 +21,15 @@ func TestIdleClusterIsQuiet(t *testing.T) {
 		for range span * 20 {
 			time.Sleep(50 * time.Millisecond)
 			for _, n := range w.up() {
-				if left := n.LeaseLeft(); left < 250*time.Millisecond {
+				if left := n.LeaseLeft(); left < 180*time.Millisecond {
 					t.Fatalf("node %d has %v left of its lease", n.n, left)
 				}
 			}
 		}
-		// Five slots a second: four renewals from afar, and four voters asked.
+		// A slot per third of a lease: four renewals from afar, and four voters asked.
 		got := float64(calls()-before) / span
 		t.Logf("%.1f control requests a second", got)
-		if most := 5.0 * (4 + 4) * 1.2; got > most {
+		if most := float64(3*time.Second/w.up()[0].opts.Timing.Lease) * (4 + 4) * 1.2; got > most {
 			t.Errorf("%.1f control requests a second, want at most %.0f", got, most)
 		}
 	})

@@ -28,8 +28,8 @@ type Timing struct {
 	// Lease is the length of a node's lease, renewed every third of it;
 	// LeaseMargin is waited on top before a lease counts as over, for clocks
 	// that run at different speed.
-	Lease       time.Duration // 600 ms
-	LeaseMargin time.Duration // 100 ms
+	Lease       time.Duration // 450 ms
+	LeaseMargin time.Duration // 50 ms
 
 	// Membership.
 	Register    time.Duration // 150 ms between attempts to get into the view
@@ -59,8 +59,8 @@ func (t *Timing) fill() {
 	set(&t.Gossip, 50*time.Millisecond)
 	set(&t.PushPull, 5*time.Second)
 	set(&t.Rejoin, 10*time.Second)
-	set(&t.Lease, 600*time.Millisecond)
-	set(&t.LeaseMargin, 100*time.Millisecond)
+	set(&t.Lease, 450*time.Millisecond)
+	set(&t.LeaseMargin, 50*time.Millisecond)
 	set(&t.Register, 150*time.Millisecond)
 	set(&t.Batch, 60*time.Millisecond)
 	set(&t.StartBatch, 500*time.Millisecond)
