@@ -23,7 +23,7 @@ const (
 	MinBlockSizeShift   = 20 // objects of 1 MiB
 	MaxBlockSizeShift   = 31 // objects of 2 GiB
 	DefaultObjectShift  = 22 // objects of 4 MiB
-	Partitions          = 1 << 16
+	Partitions          = 1 << partitionBits
 	DefaultVNodes       = 128
 	DefaultPort         = 7000
 	DefaultNBDPort      = 10809
@@ -89,12 +89,12 @@ type ObjectID struct {
 	Index  Index
 }
 
-// Partition is where the object belongs: the top 16 bits of a 64-bit mix
+// Partition is where the object belongs: the top bits (16) of a 64-bit mix
 // (SplitMix64 finaliser, Stafford variant 13) of family and index. It is an
 // on-disk contract; golden vectors are in the tests.
 func (o ObjectID) Partition() Partition {
 	h := mix64(uint64(o.Family)*0x9e3779b97f4a7c15 + uint64(o.Index) + 0x2545f4914f6cdd1d)
-	return Partition(h >> 48)
+	return Partition(h >> (64 - partitionBits))
 }
 
 func mix64(x uint64) uint64 {
