@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"sheepdog"
-	"sheepdog/api"
 	"sheepdog/node"
 	"sheepdog/vdi"
 )
@@ -25,22 +23,23 @@ const (
 // client is a guest at one gateway: it reads and writes one VDI and moves to
 // another gateway when its own dies.
 type client struct {
-	id     int
-	w      *World
-	l      *Ledger
-	rng    *rand.Rand
-	name   string
-	size   uint64
-	pause  time.Duration // mean, between calls
-	stop   <-chan struct{}
-	paused *gateKeeper
+	id    int
+	w     *World
+	l     *Ledger
+	rng   *rand.Rand
+	name  string
+	size  uint64
+	pause time.Duration // mean, between calls
+	stop  <-chan struct{}
+	gates []*gateKeeper // to be entered in order
 
 	host *Host
 	node *node.Node
 	vol  *vdi.Volume
 }
 
-// gateKeeper holds clients while all nodes lose their power.
+// gateKeeper holds clients, while all nodes lose their power or a VDI is rolled
+// back.
 type gateKeeper struct {
 	active atomic.Int64
 	closed atomic.Pointer[chan struct{}]
@@ -84,11 +83,15 @@ func (c *client) stopped() bool {
 // run works until it is told to stop.
 func (c *client) run() {
 	for !c.stopped() {
-		c.paused.enter()
+		for _, g := range c.gates {
+			g.enter()
+		}
 		if c.attach() {
 			c.step()
 		}
-		c.paused.leave()
+		for _, g := range c.gates {
+			g.leave()
+		}
 		time.Sleep(time.Duration(c.rng.ExpFloat64() * float64(c.pause)))
 	}
 	c.detach()
@@ -226,149 +229,5 @@ func (c *client) judge(what string, n *node.Node, h *Host, err error) {
 		c.vol = nil
 	default:
 		c.l.Fault(fmt.Errorf("client %d at node %d: %s of VDI %s at %v: %w", c.id, h.Number, what, c.name, c.w.Now(), err))
-	}
-}
-
-// admin takes snapshots, clones and deletes them, and looks at them again.
-type admin struct {
-	client
-	snaps  []*Snap
-	clones []string
-	made   int
-}
-
-func (a *admin) run() {
-	for !a.stopped() {
-		a.paused.enter()
-		if up := a.w.Up(); len(up) > 0 {
-			a.host = up[a.rng.IntN(len(up))]
-			if a.node = a.host.Node(); a.node != nil {
-				a.step()
-			}
-		}
-		a.paused.leave()
-		time.Sleep(time.Duration(a.rng.ExpFloat64() * float64(a.pause)))
-	}
-}
-
-func (a *admin) step() {
-	ctx, cancel := a.limited()
-	defer cancel()
-	switch d := a.rng.IntN(10); {
-	case d < 4 && len(a.snaps) < 6:
-		a.snapshot(ctx)
-	case d < 6 && len(a.snaps) > 0:
-		a.look(ctx, a.snaps[a.rng.IntN(len(a.snaps))])
-	case d < 7 && len(a.snaps) > 0 && len(a.clones) < 3:
-		a.clone(ctx, a.snaps[a.rng.IntN(len(a.snaps))])
-	case d < 8 && len(a.clones) > 0:
-		a.guest(ctx, a.clones[a.rng.IntN(len(a.clones))])
-	case d < 9 && len(a.snaps) > 1:
-		a.deleteSnapshot(ctx, a.rng.IntN(len(a.snaps)))
-	case len(a.clones) > 1:
-		a.deleteClone(ctx, a.rng.IntN(len(a.clones)))
-	}
-}
-
-// answer judges an error of a call to the control API: one that may come when
-// nodes die, leaders change and disks fill up leaves the outcome open; a node that
-// has just started does not know the format. Nothing exists already: what is
-// repeated after an unknown outcome must know its own first run.
-func (a *admin) answer(what string, err error) bool {
-	if err == nil {
-		return true
-	}
-	for _, ok := range []error{sheepdog.ErrNoQuorum, sheepdog.ErrUnreachable, sheepdog.ErrClosed, sheepdog.ErrConflict,
-		sheepdog.ErrBusy, sheepdog.ErrBehind, sheepdog.ErrNotFormatted, sheepdog.ErrNoSpace} {
-		if errors.Is(err, ok) && !errors.Is(err, errStalled) {
-			a.w.Tracef("admin: %s at node %d: %v", what, a.host.Number, err)
-			return false
-		}
-	}
-	a.judge(what, a.node, a.host, err)
-	return false
-}
-
-func (a *admin) snapshot(ctx context.Context) {
-	a.made++
-	s := a.l.Snapshot(a.name, fmt.Sprintf("s%d", a.made))
-	_, err := a.node.Backend().SnapshotVDI(ctx, &api.SnapshotRequest{Name: a.name, Tag: s.Tag})
-	a.w.Tracef("snapshot %s@%s at node %d: %v", a.name, s.Tag, a.host.Number, err)
-	if !a.answer("snapshot", err) {
-		return // perhaps it is there; the end will tell
-	}
-	a.l.Taken(s)
-	a.snaps = append(a.snaps, s)
-	a.look(ctx, s)
-}
-
-func (a *admin) look(ctx context.Context, s *Snap) {
-	p := make([]byte, a.size)
-	err := readSnap(ctx, a.node, a.name, s.Tag, p)
-	if a.answer("read of snapshot "+s.Tag, err) {
-		_ = a.l.SawSnap(s, p)
-	}
-}
-
-func readSnap(ctx context.Context, n *node.Node, name, tag string, p []byte) error {
-	if err := n.Cluster().Barrier(ctx); err != nil {
-		return err
-	}
-	vol, err := n.VDIs().Open(name, tag)
-	if err != nil {
-		return err
-	}
-	err = vol.ReadAt(ctx, p, 0)
-	return errors.Join(err, vol.Close(ctx))
-}
-
-func (a *admin) clone(ctx context.Context, s *Snap) {
-	if !a.l.Known(s) {
-		a.look(ctx, s)
-		return
-	}
-	a.made++
-	name := fmt.Sprintf("%s-clone%d", a.name, a.made)
-	a.l.Clone(name, s)
-	_, err := a.node.Backend().CloneVDI(ctx, &api.CloneRequest{Source: a.name, Snapshot: api.Selector(s.Tag), Name: name})
-	a.w.Tracef("clone %s of %s at node %d: %v", name, s.Tag, a.host.Number, err)
-	if a.answer("clone", err) {
-		a.l.Made(name)
-		a.clones = append(a.clones, name)
-	}
-}
-
-// guest does a few calls on a clone.
-func (a *admin) guest(ctx context.Context, name string) {
-	g := a.client
-	g.name = name
-	g.host, g.node, g.vol = nil, nil, nil
-	for range 5 {
-		if g.attach() {
-			g.step()
-		}
-	}
-	g.detach()
-}
-
-func (a *admin) deleteSnapshot(ctx context.Context, i int) {
-	s := a.snaps[i]
-	a.snaps = slices.Delete(a.snaps, i, i+1)
-	a.l.DeleteSnap(s)
-	err := a.node.Backend().DeleteVDI(ctx, &api.DeleteRequest{Name: a.name, Snapshot: api.Selector(s.Tag)})
-	a.w.Tracef("delete snapshot %s@%s at node %d: %v", a.name, s.Tag, a.host.Number, err)
-	if a.answer("delete snapshot", err) {
-		a.l.Deleted(s)
-	}
-}
-
-func (a *admin) deleteClone(ctx context.Context, i int) {
-	name := a.clones[i]
-	a.clones = slices.Delete(a.clones, i, i+1)
-	a.l.Delete(name)
-	err := a.node.Backend().DeleteVDI(ctx, &api.DeleteRequest{Name: name})
-	a.w.Tracef("delete %s at node %d: %v", name, a.host.Number, err)
-	if a.answer("delete", err) {
-		a.l.DeletedVDI(name)
 	}
 }

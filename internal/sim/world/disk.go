@@ -1,6 +1,7 @@
 package world
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -38,6 +39,7 @@ type content map[objectKey]map[sheepdog.BlockNo]block
 type block struct {
 	rec  sheepdog.Record
 	data []byte
+	was  []byte // what was there before
 }
 
 type objectKey struct {
@@ -135,7 +137,7 @@ func (d *Disk) Rot(rng *rand.Rand, n int, may func(sheepdog.ObjectID, sheepdog.L
 func (d *Disk) Misdirect(rng *rand.Rand, n int) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	spots := d.spots(rng, func(sheepdog.ObjectID, sheepdog.LayerID, sheepdog.BlockNo) bool { return true })
+	spots := d.spots(rng, anywhere)
 	n = min(n, len(spots)/2)
 	for i := range n {
 		d.setData(spots[2*i+1], d.now[spots[2*i].key][spots[2*i].no].data)
@@ -143,6 +145,28 @@ func (d *Disk) Misdirect(rng *rand.Rand, n int) int {
 	}
 	return 2 * n
 }
+
+// Lose undoes up to n writes: their records are there, and the bytes that were
+// there before. It tells in how many blocks.
+func (d *Disk) Lose(rng *rand.Rand, n int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	lost := 0
+	for _, s := range d.spots(rng, anywhere) {
+		b := d.now[s.key][s.no]
+		if lost == n {
+			break
+		}
+		if b.was != nil && !bytes.Equal(b.was, b.data) {
+			d.setData(s, b.was)
+			lost++
+		}
+	}
+	return lost
+}
+
+// anywhere is for damage that may be in any place.
+func anywhere(sheepdog.ObjectID, sheepdog.LayerID, sheepdog.BlockNo) bool { return true }
 
 // spot is where the disk has bytes.
 type spot struct {
@@ -207,6 +231,7 @@ func write(op *sheepdog.Op) change {
 				to = make(map[sheepdog.BlockNo]block)
 				c[key] = to
 			}
+			b.was = to[no].data
 			to[no] = b
 		}
 	}}

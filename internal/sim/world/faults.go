@@ -2,13 +2,9 @@ package world
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
-
-	"sheepdog"
-	"sheepdog/api"
 )
 
 // Fault is something that happens to a cluster. Do returns after it is over, or
@@ -26,7 +22,8 @@ func AllFaults() []Fault {
 		{"freeze", (*Play).freeze}, {"partition", (*Play).partition}, {"one-way", (*Play).oneWay}, {"isolate", (*Play).isolate},
 		{"flap", (*Play).flap}, {"rot", (*Play).rot}, {"leave", (*Play).leave}, {"join", (*Play).join},
 		{"kill-two", (*Play).killTwo}, {"pause-recovery", (*Play).pauseRecovery}, {"misdirect", (*Play).misdirect},
-		{"full-disk", (*Play).fullDisk},
+		{"full-disk", (*Play).fullDisk}, {"slow-disk", (*Play).slowDisk}, {"lost-writes", (*Play).lostWrites},
+		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks},
 	}
 }
 
@@ -207,6 +204,31 @@ func (p *Play) isolate() bool {
 	return true
 }
 
+// oneLink cuts two hosts off from each other; others hear both.
+func (p *Play) oneLink() bool {
+	hosts := p.Hosts()
+	p.rng.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	p.Tracef("cut %d - %d", hosts[0].Number, hosts[1].Number)
+	p.net.Partition([]string{hosts[0].Name}, []string{hosts[1].Name})
+	p.sleep(1500 * time.Millisecond)
+	p.Heal()
+	return true
+}
+
+// fastest is by how many thousandths the clock of a host may be too fast or too
+// slow. The margin of leases covers a difference of a twentieth.
+const fastest = 20
+
+// clocks changes the speed of all clocks.
+func (p *Play) clocks() bool {
+	for _, h := range p.Hosts() {
+		rate := p.rng.IntN(2*fastest+1) - fastest
+		p.Tracef("clock of %d is %d/1000 too fast", h.Number, rate)
+		h.clock.steer(rate)
+	}
+	return true
+}
+
 // oneWay cuts some directions between hosts.
 func (p *Play) oneWay() bool {
 	p.cutSome()
@@ -235,69 +257,6 @@ func (p *Play) flap() bool {
 		p.sleep(50 * time.Millisecond)
 	}
 	return true
-}
-
-// fullDisk lets writes find no space on one disk for a while.
-func (p *Play) fullDisk() bool {
-	h := p.any()
-	p.Tracef("disk of %d is full", h.Number)
-	h.Disk.Fill(true)
-	p.sleep(time.Second)
-	h.Disk.Fill(false)
-	p.Tracef("disk of %d has space again", h.Number)
-	return true
-}
-
-// rot flips bits in blocks of one replica of a whole cluster, and has the
-// cluster check itself.
-func (p *Play) rot() bool {
-	return p.damage("rot", func(d *Disk) int {
-		return d.Rot(p.rng, 1+p.rng.IntN(20), func(sheepdog.ObjectID, sheepdog.LayerID, sheepdog.BlockNo) bool { return true })
-	})
-}
-
-// misdirect lets writes of one replica of a whole cluster go astray.
-func (p *Play) misdirect() bool {
-	return p.damage("misdirect", func(d *Disk) int { return d.Misdirect(p.rng, 1+p.rng.IntN(5)) })
-}
-
-// damage harms one disk of a whole cluster, and has the cluster check itself.
-func (p *Play) damage(what string, harm func(*Disk) int) bool {
-	if !p.becomesWhole() {
-		return false
-	}
-	h := p.any()
-	n := harm(h.Disk)
-	p.Tracef("%s on %d: %d blocks", what, h.Number, n)
-	p.sleep(100 * time.Millisecond)
-	for range 5 {
-		err := p.check()
-		if err == nil {
-			return n > 0
-		}
-		p.Tracef("check: %v", err)
-		time.Sleep(time.Second)
-	}
-	p.Ledger.Fault(errors.New("the cluster could not be checked"))
-	return false
-}
-
-func (p *Play) check() error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), callLimit, errStalled)
-	defer cancel()
-	s, err := p.any().Node().Backend().Check(ctx, &api.CheckRequest{}, func(*api.CheckEvent) error { return nil })
-	if err != nil {
-		return err
-	}
-	if s.Lost > 0 {
-		p.Ledger.Fault(fmt.Errorf("check at %v lost %d of %d", p.Now(), s.Lost, s.Found))
-	}
-	for _, h := range p.Hosts() {
-		if err := h.Disk.Sound(); err != nil {
-			return fmt.Errorf("host %d: %w", h.Number, err)
-		}
-	}
-	return nil
 }
 
 // leave has one node leave in good order and come back later.

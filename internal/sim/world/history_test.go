@@ -77,3 +77,41 @@ func TestSurvivors(t *testing.T) {
 		t.Errorf("%v may survive without a flush, want all", got)
 	}
 }
+
+// TestLedgerOfARollback has a VDI rolled back to what a snapshot holds: nothing
+// else may be read then, and what comes later counts as before.
+func TestLedgerOfARollback(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		read int // which of the writes the read sees
+		ok   bool
+	}{
+		{"the snapshot's value", 0, true},
+		{"what was rolled back", 1, false},
+		{"what was written since", 2, true},
+	} {
+		l := NewLedger()
+		l.Create("disk", cellSize)
+		var wrote [3][]byte
+		write := func(i int) {
+			wrote[i] = make([]byte, cellSize)
+			l.Write(1, "disk", wrote[i], 0).Done(nil)
+		}
+		write(0)
+		s := l.Snapshot("disk", "s")
+		l.Taken(s)
+		_ = l.SawSnap(s, wrote[0]) // Check reports what is wrong
+		unknown := l.Snapshot("disk", "unknown")
+		write(1)
+		l.RolledBack("disk", s)
+		if c.read == 2 {
+			write(2)
+		}
+		_ = l.Read(1, "disk", cellSize, 0).Saw(wrote[c.read])
+		_ = l.SawSnap(unknown, wrote[0]) // taken before the rollback or after it
+		err := l.Check(rand.New(rand.NewPCG(1, 2)))
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}

@@ -104,19 +104,23 @@ func (p *Play) create() {
 
 // begin starts the clients. Each draws from a source of its own.
 func (p *Play) begin() {
+	guests := make([]gateKeeper, p.script.Disks)
 	for i := range p.script.Clients {
-		c := p.client(i, diskName(i%p.script.Disks), p.script.Pause)
+		d := i % p.script.Disks
+		c := p.client(i, diskName(d), p.script.Pause)
+		c.gates = []*gateKeeper{&guests[d], &p.gate}
 		p.wg.Go(c.run)
 	}
 	for i := range p.script.Disks {
-		a := &admin{client: *p.client(1000+i, diskName(i), 20*p.script.Pause)}
+		a := &admin{client: *p.client(1000+i, diskName(i), 20*p.script.Pause), guests: &guests[i]}
+		a.gates = []*gateKeeper{&p.gate}
 		p.wg.Go(a.run)
 	}
 }
 
 func (p *Play) client(id int, name string, pause time.Duration) *client {
 	return &client{id: id, w: p.World, l: p.Ledger, rng: rand.New(rand.NewPCG(p.opt.Seed, uint64(id)+1)), name: name,
-		size: p.script.Size, pause: pause, stop: p.stop, paused: &p.gate}
+		size: p.script.Size, pause: pause, stop: p.stop}
 }
 
 func (p *Play) faults() {

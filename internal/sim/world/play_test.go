@@ -6,10 +6,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"sheepdog"
 	"sheepdog/internal/sim"
 )
 
@@ -33,8 +35,17 @@ func number(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// play runs a script in a bubble and reports the trace and how to repeat it.
-func play(t *testing.T, opt Options, s Script) {
+// tags are what the test was built with, for the command that repeats it.
+func tags() string {
+	if sheepdog.Partitions < 1<<16 {
+		return "-tags fewpartitions "
+	}
+	return ""
+}
+
+// play runs a script in a bubble, reports the trace and how to repeat it, and
+// returns what was played.
+func play(t *testing.T, opt Options, s Script) (sum totals) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		opt.Log = testLog()
@@ -43,22 +54,59 @@ func play(t *testing.T, opt Options, s Script) {
 		defer func() {
 			if t.Failed() {
 				t.Logf("trace:\n%s", strings.Join(w.Trace(), "\n"))
-				t.Logf("repeat: SEED=%d go test ./internal/sim/world -run '%s'", opt.Seed, t.Name())
+				t.Logf("repeat: SEED=%d go test %s./internal/sim/world -run '%s'", opt.Seed, tags(), t.Name())
 			}
 		}()
 		p, err := w.Run(s)
 		if err != nil {
 			t.Errorf("seed %d: %v", opt.Seed, err)
 		}
-		c, done := p.Ledger.Counts(), 0
-		for _, n := range p.Done {
-			done += n
+		sum.add(p)
+		if !t.Failed() && (sum.operations < s.AtLeast || s.AtLeast > 0 && sum.faults < atLeastFaults) {
+			t.Errorf("seed %d: only %d operations and %d faults", opt.Seed, sum.operations, sum.faults)
 		}
-		if !t.Failed() && (c.Total() < s.AtLeast || s.AtLeast > 0 && done < atLeastFaults) {
-			t.Errorf("seed %d: only %d operations and %d faults", opt.Seed, c.Total(), done)
-		}
-		t.Logf("seed %d: %.1f s simulated, %d operations, faults %v, %+v", opt.Seed, w.Now().Seconds(), c.Total(), p.Done, c)
+		t.Logf("seed %d: %.1f s simulated, %d operations, faults %v, %+v", opt.Seed, w.Now().Seconds(), sum.operations, p.Done, p.Ledger.Counts())
 	})
+	return sum
+}
+
+// totals is what plays have done.
+type totals struct {
+	plays, operations, faults int
+	least                     int // operations of a play
+	fewest                    int // faults of a play
+	simulated                 time.Duration
+	done                      map[string]int // faults by name
+	count                     Counts
+}
+
+func (s *totals) add(p *Play) {
+	o := totals{plays: 1, simulated: p.Now(), done: p.Done, count: p.Ledger.Counts()}
+	o.operations = o.count.Total()
+	for _, n := range p.Done {
+		o.faults += n
+	}
+	o.least, o.fewest = o.operations, o.faults
+	s.join(o)
+}
+
+// join adds other plays.
+func (s *totals) join(o totals) {
+	if s.plays == 0 {
+		s.least, s.fewest, s.done = o.least, o.fewest, make(map[string]int)
+	}
+	s.plays, s.operations, s.faults = s.plays+o.plays, s.operations+o.operations, s.faults+o.faults
+	s.least, s.fewest, s.simulated = min(s.least, o.least), min(s.fewest, o.fewest), s.simulated+o.simulated
+	for name, n := range o.done {
+		s.done[name] += n
+	}
+	s.count.Snapshots += o.count.Snapshots
+	s.count.Clones += o.count.Clones
+	s.count.Deletes += o.count.Deletes
+	s.count.Rollbacks += o.count.Rollbacks
+	s.count.Unknown += o.count.Unknown
+	s.count.Cells += o.count.Cells
+	s.count.Searched += o.count.Searched
 }
 
 // What a seed must have played to count.
@@ -82,11 +130,20 @@ func TestSeeds(t *testing.T) {
 	if os.Getenv("SEED") != "" {
 		first, count = number(t, "SEED", 0), 1
 	}
+	var mu sync.Mutex
+	var all totals
+	t.Cleanup(func() {
+		t.Logf("%d seeds with %d operations (at least %d each) and %d faults (at least %d each) in %.0f simulated s: %v; %+v",
+			all.plays, all.operations, all.least, all.faults, all.fewest, all.simulated.Seconds(), all.done, all.count)
+	})
 	for i := range count {
 		seed := uint64(first + i)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			play(t, drawn(seed), Script{AtLeast: atLeastOperations, Pause: 8 * time.Millisecond, Calm: 500 * time.Millisecond})
+			one := play(t, drawn(seed), Script{AtLeast: atLeastOperations, Pause: 8 * time.Millisecond, Calm: 500 * time.Millisecond})
+			mu.Lock()
+			defer mu.Unlock()
+			all.join(one)
 		})
 	}
 }

@@ -68,6 +68,8 @@ type Host struct {
 
 	world  *World
 	raft   *cluster.Memory
+	pace   pace
+	clock  clock
 	lives  int
 	boots  int // how often the machine itself was started
 	frozen bool
@@ -102,6 +104,7 @@ func (w *World) AddHost() *Host {
 	defer w.mu.Unlock()
 	n := len(w.hosts) + 1
 	h := &Host{Number: n, Name: fmt.Sprintf("10.0.0.%d", n), Disk: NewDisk(), world: w, raft: cluster.NewMemory()}
+	h.clock.set(time.Duration(n)*1000*time.Second, 3*(n%5-2))
 	w.hosts = append(w.hosts, h)
 	return h
 }
@@ -154,7 +157,7 @@ func (h *Host) Boot() {
 	engine := h.Disk.Open(&h.Faults)
 	cfg := node.Config{Advertise: h.Name, Zone: &zone, Seeds: []string{"10.0.0.1:7000", "10.0.0.2:7000"},
 		Network: w.net.Host(h.Name), Engine: engine, RaftMemory: h.raft, Identity: sheepdog.NodeID(h.Number), Boot: fmt.Sprintf("boot %d", h.boots), NoNBD: true,
-		Timing: cluster.Timing{CommitTimeout: 25 * time.Millisecond}, Clock: h.clock, Logger: w.logger(h)}
+		Timing: cluster.Timing{CommitTimeout: 25 * time.Millisecond}, Clock: h.clock.now, Wrap: w.slow, Logger: w.logger(h)}
 	if w.opt.Break != nil {
 		w.opt.Break(h, &cfg)
 	}
@@ -182,13 +185,6 @@ func (w *World) logger(h *Host) *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return slog.New(w.opt.Log).With("host", h.Number, "life", h.lives)
-}
-
-// clock is the host's own: it began at another time than that of others, and
-// runs a little faster or slower.
-func (h *Host) clock() time.Duration {
-	n := time.Duration(h.Number)
-	return n*1000*time.Second + h.world.Now()*(1000+3*(n%5-2))/1000
 }
 
 // BootAll starts a node on every host that has none, all at once.

@@ -1,0 +1,222 @@
+package world
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sheepdog"
+	"sheepdog/api"
+	"sheepdog/node"
+)
+
+// admin takes snapshots, clones and deletes them, rolls back to them, looks at
+// them again, and takes the VDI from its coordinator.
+type admin struct {
+	client
+	guests  *gateKeeper // of the VDI's guests; closed while rolling is set
+	snaps   []*Snap
+	clones  []string
+	made    int
+	rolling *Snap // a rollback that is to be done until it is known to be
+}
+
+func (a *admin) run() {
+	for !a.stopped() {
+		a.turn()
+		time.Sleep(time.Duration(a.rng.ExpFloat64() * float64(a.pause)))
+	}
+	for end := time.Now().Add(callLimit); a.rolling != nil; time.Sleep(a.pause) {
+		if time.Now().After(end) {
+			a.l.Fault(fmt.Errorf("rollback of VDI %s to %s: not done after %v", a.name, a.rolling.Tag, callLimit))
+			a.guests.open()
+			return
+		}
+		a.turn()
+	}
+}
+
+// turn does one thing at a node, if one runs. The guests are waited for where no
+// gate is held: they may have to pass one.
+func (a *admin) turn() {
+	idle := a.rolling == nil
+	a.visit()
+	if idle && a.rolling != nil {
+		a.guests.close()
+		a.guests.drain()
+	}
+}
+
+func (a *admin) visit() {
+	for _, g := range a.gates {
+		g.enter()
+		defer g.leave()
+	}
+	up := a.w.Up()
+	if len(up) == 0 {
+		return
+	}
+	a.host = up[a.rng.IntN(len(up))]
+	if a.node = a.host.Node(); a.node == nil {
+		return
+	}
+	ctx, cancel := a.limited()
+	defer cancel()
+	if a.rolling != nil {
+		a.rollBack(ctx)
+		return
+	}
+	a.step(ctx)
+}
+
+func (a *admin) step(ctx context.Context) {
+	switch d := a.rng.IntN(20); {
+	case d < 7 && len(a.snaps) < 6:
+		a.snapshot(ctx)
+	case d < 10 && len(a.snaps) > 0:
+		a.look(ctx, a.snaps[a.rng.IntN(len(a.snaps))])
+	case d < 12 && len(a.snaps) > 0 && len(a.clones) < 3:
+		a.clone(ctx, a.snaps[a.rng.IntN(len(a.snaps))])
+	case d < 14 && len(a.clones) > 0:
+		a.guest(ctx, a.clones[a.rng.IntN(len(a.clones))])
+	case d < 16 && len(a.snaps) > 1:
+		a.deleteSnapshot(ctx, a.rng.IntN(len(a.snaps)))
+	case d < 18 && len(a.clones) > 1:
+		a.deleteClone(ctx, a.rng.IntN(len(a.clones)))
+	case d == 18 && len(a.snaps) > 0:
+		if s := a.snaps[a.rng.IntN(len(a.snaps))]; a.l.Known(s) {
+			a.rolling = s
+		}
+	case d == 19:
+		a.unlock(ctx)
+	}
+}
+
+// rollBack tries once. After an unknown outcome it is tried again: twice is the
+// same as once while the guests wait.
+func (a *admin) rollBack(ctx context.Context) {
+	s := a.rolling
+	_, err := a.node.Backend().RollbackVDI(ctx, &api.RollbackRequest{Name: a.name, Snapshot: api.Selector(s.Tag)})
+	a.w.Tracef("rollback of %s to %s at node %d: %v", a.name, s.Tag, a.host.Number, err)
+	if !a.answer("rollback", err) {
+		return
+	}
+	a.l.RolledBack(a.name, s)
+	a.rolling = nil
+	a.guests.open()
+}
+
+// unlock takes the VDI from its coordinator; the next call appoints another.
+func (a *admin) unlock(ctx context.Context) {
+	err := a.node.Backend().Unlock(ctx, &api.UnlockRequest{Name: a.name})
+	a.w.Tracef("unlock %s at node %d: %v", a.name, a.host.Number, err)
+	if e := (*api.Error)(nil); errors.As(err, &e) && e.Code == api.CodeNotLocked {
+		return // nobody coordinates it
+	}
+	a.answer("unlock", err)
+}
+
+// answer judges an error of a call to the control API: one that may come when
+// nodes die, leaders change and disks fill up leaves the outcome open; a node that
+// has just started does not know the format. Nothing exists already: what is
+// repeated after an unknown outcome must know its own first run.
+func (a *admin) answer(what string, err error) bool {
+	if err == nil {
+		return true
+	}
+	for _, ok := range []error{sheepdog.ErrNoQuorum, sheepdog.ErrUnreachable, sheepdog.ErrClosed, sheepdog.ErrConflict,
+		sheepdog.ErrBusy, sheepdog.ErrBehind, sheepdog.ErrNotFormatted, sheepdog.ErrNoSpace} {
+		if errors.Is(err, ok) && !errors.Is(err, errStalled) {
+			a.w.Tracef("admin: %s at node %d: %v", what, a.host.Number, err)
+			return false
+		}
+	}
+	a.judge(what, a.node, a.host, err)
+	return false
+}
+
+func (a *admin) snapshot(ctx context.Context) {
+	a.made++
+	s := a.l.Snapshot(a.name, fmt.Sprintf("s%d", a.made))
+	_, err := a.node.Backend().SnapshotVDI(ctx, &api.SnapshotRequest{Name: a.name, Tag: s.Tag})
+	a.w.Tracef("snapshot %s@%s at node %d: %v", a.name, s.Tag, a.host.Number, err)
+	if !a.answer("snapshot", err) {
+		return // perhaps it is there; the end will tell
+	}
+	a.l.Taken(s)
+	a.snaps = append(a.snaps, s)
+	a.look(ctx, s)
+}
+
+func (a *admin) look(ctx context.Context, s *Snap) {
+	p := make([]byte, a.size)
+	err := readSnap(ctx, a.node, a.name, s.Tag, p)
+	if a.answer("read of snapshot "+s.Tag, err) {
+		_ = a.l.SawSnap(s, p)
+	}
+}
+
+func readSnap(ctx context.Context, n *node.Node, name, tag string, p []byte) error {
+	if err := n.Cluster().Barrier(ctx); err != nil {
+		return err
+	}
+	vol, err := n.VDIs().Open(name, tag)
+	if err != nil {
+		return err
+	}
+	err = vol.ReadAt(ctx, p, 0)
+	return errors.Join(err, vol.Close(ctx))
+}
+
+func (a *admin) clone(ctx context.Context, s *Snap) {
+	if !a.l.Known(s) {
+		a.look(ctx, s)
+		return
+	}
+	a.made++
+	name := fmt.Sprintf("%s-clone%d", a.name, a.made)
+	a.l.Clone(name, s)
+	_, err := a.node.Backend().CloneVDI(ctx, &api.CloneRequest{Source: a.name, Snapshot: api.Selector(s.Tag), Name: name})
+	a.w.Tracef("clone %s of %s at node %d: %v", name, s.Tag, a.host.Number, err)
+	if a.answer("clone", err) {
+		a.l.Made(name)
+		a.clones = append(a.clones, name)
+	}
+}
+
+// guest does a few calls on a clone.
+func (a *admin) guest(ctx context.Context, name string) {
+	g := a.client
+	g.name, g.gates = name, nil
+	g.host, g.node, g.vol = nil, nil, nil
+	for range 5 {
+		if g.attach() {
+			g.step()
+		}
+	}
+	g.detach()
+}
+
+func (a *admin) deleteSnapshot(ctx context.Context, i int) {
+	s := a.snaps[i]
+	a.snaps = slices.Delete(a.snaps, i, i+1)
+	a.l.DeleteSnap(s)
+	err := a.node.Backend().DeleteVDI(ctx, &api.DeleteRequest{Name: a.name, Snapshot: api.Selector(s.Tag)})
+	a.w.Tracef("delete snapshot %s@%s at node %d: %v", a.name, s.Tag, a.host.Number, err)
+	if a.answer("delete snapshot", err) {
+		a.l.Deleted(s)
+	}
+}
+
+func (a *admin) deleteClone(ctx context.Context, i int) {
+	name := a.clones[i]
+	a.clones = slices.Delete(a.clones, i, i+1)
+	a.l.Delete(name)
+	err := a.node.Backend().DeleteVDI(ctx, &api.DeleteRequest{Name: name})
+	a.w.Tracef("delete %s at node %d: %v", name, a.host.Number, err)
+	if a.answer("delete", err) {
+		a.l.DeletedVDI(name)
+	}
+}

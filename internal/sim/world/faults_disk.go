@@ -1,0 +1,90 @@
+package world
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sheepdog/api"
+)
+
+// slowDisk has the disk of one host take its time for a while.
+func (p *Play) slowDisk() bool {
+	h := p.any()
+	d := time.Duration(1+p.rng.IntN(9)) * []time.Duration{time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond}[p.rng.IntN(3)]
+	p.Tracef("disk of %d takes %v per operation", h.Number, d)
+	h.pace.Store(int64(d))
+	p.sleep(1500 * time.Millisecond)
+	h.pace.Store(0)
+	p.Tracef("disk of %d is fast again", h.Number)
+	return true
+}
+
+// fullDisk lets writes find no space on one disk for a while.
+func (p *Play) fullDisk() bool {
+	h := p.any()
+	p.Tracef("disk of %d is full", h.Number)
+	h.Disk.Fill(true)
+	p.sleep(time.Second)
+	h.Disk.Fill(false)
+	p.Tracef("disk of %d has space again", h.Number)
+	return true
+}
+
+// rot flips bits in blocks of one replica of a whole cluster, and has the
+// cluster check itself.
+func (p *Play) rot() bool {
+	return p.damage("rot", func(d *Disk) int {
+		return d.Rot(p.rng, 1+p.rng.IntN(20), anywhere)
+	})
+}
+
+// misdirect lets writes of one replica of a whole cluster go astray.
+func (p *Play) misdirect() bool {
+	return p.damage("misdirect", func(d *Disk) int { return d.Misdirect(p.rng, 1+p.rng.IntN(5)) })
+}
+
+// lostWrites lets writes of one replica of a whole cluster be forgotten.
+func (p *Play) lostWrites() bool {
+	return p.damage("lost writes", func(d *Disk) int { return d.Lose(p.rng, 1+p.rng.IntN(10)) })
+}
+
+// damage harms one disk of a whole cluster, and has the cluster check itself.
+func (p *Play) damage(what string, harm func(*Disk) int) bool {
+	if !p.becomesWhole() {
+		return false
+	}
+	h := p.any()
+	n := harm(h.Disk)
+	p.Tracef("%s on %d: %d blocks", what, h.Number, n)
+	p.sleep(100 * time.Millisecond)
+	for range 5 {
+		err := p.check()
+		if err == nil {
+			return n > 0
+		}
+		p.Tracef("check: %v", err)
+		time.Sleep(time.Second)
+	}
+	p.Ledger.Fault(errors.New("the cluster could not be checked"))
+	return false
+}
+
+func (p *Play) check() error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), callLimit, errStalled)
+	defer cancel()
+	s, err := p.any().Node().Backend().Check(ctx, &api.CheckRequest{}, func(*api.CheckEvent) error { return nil })
+	if err != nil {
+		return err
+	}
+	if s.Lost > 0 {
+		p.Ledger.Fault(fmt.Errorf("check at %v lost %d of %d", p.Now(), s.Lost, s.Found))
+	}
+	for _, h := range p.Hosts() {
+		if err := h.Disk.Sound(); err != nil {
+			return fmt.Errorf("host %d: %w", h.Number, err)
+		}
+	}
+	return nil
+}
