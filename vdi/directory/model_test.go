@@ -26,23 +26,34 @@ type model struct {
 	jobs  map[sheepdog.LayerID]Recoding // by coded layer
 	want  map[sheepdog.VID]map[int]int
 	trash map[sheepdog.VID]map[int]int
+	also  func(cmd Command, result []byte, err error) // told of every command; may be nil
 }
 
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{world: newWorld(rt), rt: rt, twin: New(), want: map[sheepdog.VID]map[int]int{}, trash: map[sheepdog.VID]map[int]int{}, jobs: map[sheepdog.LayerID]Recoding{}}
-		m.disks = [2]disk{{}, {}}
-		m.recycle = rapid.Bool().Draw(rt, "recycle")
-		rt.Repeat(map[string]func(*rapid.T){
-			"create": m.create, "write": m.writeBlock, "snapshot": m.snapshot,
-			"clone": m.clone, "delete": m.deleteVDI, "deleteSnapshot": m.deleteSnapshot,
-			"rollback": m.rollback, "rename": m.rename, "mergeLocally": m.mergeLocally,
-			"recode": m.recode, "recoded": m.recoded, "giveUp": m.giveUp, "retire": m.retire, "code": m.code,
-			"group": m.group, "alter": m.alter, "flatten": m.flattenVDI, "toTrash": m.toTrash, "untrash": m.untrash, "purge": m.purge,
-			"prune": m.prune, "dropGarbage": m.dropGarbage, "restart": func(*rapid.T) { m.restart() },
-			"": func(*rapid.T) { m.compare() },
-		})
+		m := newModel(rt)
+		steps := m.steps()
+		steps[""] = func(*rapid.T) { m.compare() }
+		rt.Repeat(steps)
 	})
+}
+
+func newModel(rt *rapid.T) *model {
+	m := &model{world: newWorld(rt), rt: rt, twin: New(), want: map[sheepdog.VID]map[int]int{}, trash: map[sheepdog.VID]map[int]int{}, jobs: map[sheepdog.LayerID]Recoding{}}
+	m.disks = [2]disk{{}, {}}
+	m.recycle = rapid.Bool().Draw(rt, "recycle")
+	return m
+}
+
+func (m *model) steps() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"create": m.create, "write": m.writeBlock, "snapshot": m.snapshot,
+		"clone": m.clone, "delete": m.deleteVDI, "deleteSnapshot": m.deleteSnapshot,
+		"rollback": m.rollback, "rename": m.rename, "mergeLocally": m.mergeLocally,
+		"recode": m.recode, "recoded": m.recoded, "giveUp": m.giveUp, "retire": m.retire, "code": m.code,
+		"group": m.group, "alter": m.alter, "flatten": m.flattenVDI, "toTrash": m.toTrash, "untrash": m.untrash, "purge": m.purge,
+		"prune": m.prune, "dropGarbage": m.dropGarbage, "restart": func(*rapid.T) { m.restart() },
+	}
 }
 
 // do runs a command on the directory and its twin.
@@ -55,6 +66,9 @@ func (m *model) do(cmd Command) ([]byte, error) {
 	again, twinErr := m.twin.Apply(m.index, kind, body)
 	if !bytes.Equal(result, again) || fmt.Sprint(err) != fmt.Sprint(twinErr) {
 		m.rt.Fatalf("%s: %s, %v here and %s, %v at the twin", kind, result, err, again, twinErr)
+	}
+	if m.also != nil {
+		m.also(cmd, result, err)
 	}
 	return result, err
 }
