@@ -20,7 +20,7 @@ func (n *Node) state() api.ClusterState {
 		return api.StateWaiting
 	}
 	v := n.cluster.View()
-	if p, ok := waiting(v); ok {
+	if p, _, ok := waiting(v); ok {
 		if live, missing := v.ActingMembers(p); missing > 0 || len(live) == 0 {
 			return api.StateWaiting
 		}
@@ -29,8 +29,8 @@ func (n *Node) state() api.ClusterState {
 	return api.StateRunning
 }
 
-// waiting finds a partition that cannot serve writes now.
-func waiting(v *sheepdog.View) (*sheepdog.Placement, bool) {
+// waiting finds a partition that cannot serve writes now, and its policy.
+func waiting(v *sheepdog.View) (*sheepdog.Placement, sheepdog.Policy, bool) {
 	for policy, t := range v.Tables {
 		var last *sheepdog.Placement // rows are shared
 		for _, p := range t {
@@ -40,11 +40,26 @@ func waiting(v *sheepdog.View) (*sheepdog.Placement, bool) {
 			last = p
 			live, missing := v.ActingMembers(p)
 			if missing > 0 || len(live) < v.MinCopies(policy) || p.State != sheepdog.Clean {
-				return p, true
+				return p, policy, true
 			}
 		}
 	}
-	return nil, false
+	return nil, sheepdog.Policy{}, false
+}
+
+// why says what a partition that waiting found waits for.
+func why(v *sheepdog.View, p *sheepdog.Placement, policy sheepdog.Policy) string {
+	live, missing := v.ActingMembers(p)
+	switch {
+	case missing > 0 || len(live) == 0:
+		return fmt.Sprintf("%d complete replicas of some data are on nodes that are away, and %d are here; start the missing nodes", missing, len(live))
+	case p.State != sheepdog.Clean:
+		return "all replicas of some data restarted and are being compared; guests wait for it"
+	case v.Config.RecoveryDisabled:
+		return fmt.Sprintf("%d complete replicas of some data are left and a write needs %d, but recovery is disabled; enable it, or start the missing nodes", len(live), v.MinCopies(policy))
+	default:
+		return fmt.Sprintf("%d complete replicas of some data are left and a write needs %d; writes wait until recovery has made them, or the missing nodes are back", len(live), v.MinCopies(policy))
+	}
 }
 
 // raftRole tells the leader's id, zero if unknown, and whether this node votes.
@@ -73,9 +88,8 @@ func (n *Node) warnings(v *sheepdog.View) []string {
 	if n.cfg.NoSync {
 		out = append(out, fmt.Sprintf("node %s was started with --nosync: flushes survive the death of processes, not the loss of power", n.self.Addr))
 	}
-	if p, ok := waiting(v); ok {
-		live, missing := v.ActingMembers(p)
-		out = append(out, fmt.Sprintf("a partition has %d of its replicas here and waits for %d; start the missing nodes", len(live), missing))
+	if p, policy, ok := waiting(v); ok {
+		out = append(out, why(v, p, policy))
 	}
 	out = append(out, n.spaceWarnings()...)
 	if z := v.StorageZones(); z < v.Config.Policy.Width() {

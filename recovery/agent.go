@@ -110,7 +110,8 @@ type Config struct {
 	Committer   Committer
 	Hooks       Hooks
 	// Delay is the wait before moving data in place of a node that was removed
-	// and may come back; negative: none, 0: DefaultDelay.
+	// and may come back; negative: none, 0: DefaultDelay. What guests cannot write
+	// to without another replica never waits.
 	Delay time.Duration
 	// Parallel bounds the objects moved at once; 0: DefaultParallel.
 	Parallel int

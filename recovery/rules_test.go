@@ -201,6 +201,32 @@ func TestDelay(t *testing.T) {
 	s.stop()
 }
 
+// TestDelayDoesNotBlockWrites: guests waited for the delay to end when two of
+// three replicas were lost, at one moment or one after the other.
+func TestDelayDoesNotBlockWrites(t *testing.T) {
+	all := replicatest.NewView(10, nodes(1, 2, 3, 4, 5), nodes(1, 2, 4), nodes(1, 2, 4))
+	one := replicatest.NewView(11, nodes(1, 2, 3, 5), nodes(1, 2), nodes(1, 2, 3))
+	two := replicatest.NewView(12, nodes(1, 3, 5), nodes(1), nodes(1, 3, 5))
+	for name, views := range map[string][]*sheepdog.View{"at once": {all, two}, "one by one": {all, one, two}} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, all, nil)
+			c.nodes[3].agent.cfg.Delay = 5 * time.Second
+			s := newSchedule(c.nodes[3].agent)
+			defer s.stop()
+			now := time.Now()
+			for i, v := range views {
+				if len(s.runs) != 0 {
+					t.Errorf("moves data in view %d, with two replicas left", i)
+				}
+				s.step(t.Context(), v, now)
+			}
+			if len(s.runs) == 0 {
+				t.Error("waits although one replica is left and writes need two")
+			}
+		})
+	}
+}
+
 // restarted is a view in which all acting nodes restarted.
 func restarted(acting ...sheepdog.NodeID) *sheepdog.View {
 	v := replicatest.NewView(10, nodes(1, 2, 3), nil, nil)

@@ -93,9 +93,16 @@ func (s *schedule) notice(v *sheepdog.View, now time.Time) {
 	})
 	maps.DeleteFunc(s.held, func(at Place, until time.Time) bool {
 		pl, ok := v.Placement(at.Policy, at.Partition)
-		return !ok || !pl.IsWriter(s.agent.cfg.Self) || !until.After(now)
+		return !ok || !pl.IsWriter(s.agent.cfg.Self) || !until.After(now) || blocked(v, at.Policy, pl)
 	})
 	s.seen = v
+}
+
+// blocked reports whether writes to a partition wait for another replica: then
+// there is no time to see whether a lost node comes back.
+func blocked(v *sheepdog.View, policy sheepdog.Policy, pl *sheepdog.Placement) bool {
+	live, _ := v.ActingMembers(pl)
+	return len(live) < v.MinCopies(policy)
 }
 
 func (s *schedule) cancel(which func(*run) bool) {

@@ -37,6 +37,9 @@ func Cluster(c *api.Cluster, style ClusterStyle) string {
 	if c.State == api.StateUnformatted || c.State == api.StateShutdown {
 		return b.String()
 	}
+	if c.Config.Created.IsZero() && len(c.History) == 0 {
+		return b.String() // a node that waits for the others does not know yet
+	}
 	if !style.Raw {
 		fmt.Fprintf(&b, "Cluster created at %s\n\n", c.Config.Created.In(style.Zone).Format(time.ANSIC))
 		b.WriteString("Epoch Time           Version [Host:Port:V-Nodes,,,]\n")
