@@ -97,7 +97,10 @@ type Options struct {
 	// published. Generations rise with every format; at start the log is
 	// replayed, so that older ones come again and must be ignored.
 	OnGeneration func(generation uint64) error
-	Logger       *slog.Logger
+	// OnFailed is told once why Dir failed: the node follows the log no more, and
+	// has to end. It must not block. May be nil.
+	OnFailed func(error)
+	Logger   *slog.Logger
 }
 
 // check refuses options with which a node cannot run.
@@ -132,6 +135,9 @@ func (o *Options) fill() {
 	}
 	if o.Memory == nil && o.Dir == "" {
 		o.Memory = NewMemory()
+	}
+	if o.OnFailed == nil {
+		o.OnFailed = func(error) {}
 	}
 	if o.Gate == nil {
 		o.Gate = func(context.Context, string, []byte) error { return nil }

@@ -11,6 +11,8 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/hashicorp/raft"
 
+	"sheepdog"
+	"sheepdog/internal/kvlog"
 	"sheepdog/internal/reserve"
 )
 
@@ -26,9 +28,11 @@ import (
 type raftLog struct {
 	db      *badger.DB
 	reserve *reserve.Reserve
+	failed  func(error) // told once why the log is out of service; it must not block
 
 	mu          sync.Mutex
 	first, last uint64 // 0: empty
+	failure     error  // set once: see broke
 }
 
 var (
@@ -52,13 +56,14 @@ const (
 )
 
 // openRaftLog opens or creates the log in dir.
-func openRaftLog(dir string) (*raftLog, error) {
+func openRaftLog(dir string, failed func(error)) (*raftLog, error) {
 	room, err := reserve.Open(reserve.Options{Dir: dir, Table: raftMemTable, Need: raftNeed, Ballast: raftBallast})
 	if err != nil {
 		return nil, fmt.Errorf("raft log: %w", err)
 	}
-	db, err := badger.Open(badger.DefaultOptions(dir).
-		WithLogger(nil).
+	s := &raftLog{reserve: room, failed: failed}
+	s.db, err = badger.Open(badger.DefaultOptions(dir).
+		WithLogger(kvlog.Logger{Failed: func(err error) { _ = s.broke(err) }}).
 		WithSyncWrites(true).
 		WithCompression(options.None).
 		WithDetectConflicts(false).
@@ -76,18 +81,48 @@ func openRaftLog(dir string) (*raftLog, error) {
 		return nil, fmt.Errorf("open raft log %s: %w", dir, err)
 	}
 	room.Opened()
-	s := &raftLog{db: db, reserve: room}
 	if s.first, err = s.edge(false); err == nil {
 		s.last, err = s.edge(true)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("read raft log %s: %w", dir, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("read raft log %s: %w", dir, err), s.db.Close())
 	}
 	return s, nil
 }
 
-// Close waits for Badger's goroutines.
+// broke takes the log out of service after an error of the disk: what it holds
+// is not known any more. Until its node has ended, this node then acknowledges no
+// entry and gives no vote, so that nobody counts on what a restart would not find.
+func (s *raftLog) broke(err error) error {
+	for _, harmless := range []error{nil, sheepdog.ErrNoSpace, sheepdog.ErrInvalid, badger.ErrDBClosed, badger.ErrBlockedWrites} {
+		if errors.Is(err, harmless) {
+			return err
+		}
+	}
+	s.mu.Lock()
+	first := s.failure == nil
+	if first {
+		s.failure = fmt.Errorf("raft log is out of service: %w: %w", sheepdog.ErrIO, err)
+	}
+	s.mu.Unlock()
+	if first {
+		s.failed(s.broken())
+	}
+	return s.broken()
+}
+
+func (s *raftLog) broken() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failure
+}
+
+// Close waits for Badger's goroutines. What failed stays open until the process
+// ends: Badger would try again for ever to write what it has in memory.
 func (s *raftLog) Close() error {
+	if s.broken() != nil {
+		return nil
+	}
 	if err := s.reserve.Closing(); err != nil {
 		return fmt.Errorf("raft log stays open: %w", err)
 	}
@@ -149,17 +184,20 @@ func (s *raftLog) StoreLogs(logs []*raft.Log) error {
 }
 
 func (s *raftLog) storeBatch(logs []*raft.Log) error {
+	if err := s.broken(); err != nil {
+		return err
+	}
 	size := 0
 	for _, l := range logs {
 		size += logEntryFixed + len(l.Data) + len(l.Extensions) + 9
 	}
 	if err := s.reserve.Admit(len(logs), size); err != nil {
-		return err
+		return s.broke(err)
 	}
 	err := s.db.Update(func(txn *badger.Txn) error {
 		for _, l := range logs {
 			if len(l.Data) > maxStoredData {
-				return fmt.Errorf("entry %d has %d bytes, more than %d", l.Index, len(l.Data), maxStoredData)
+				return fmt.Errorf("entry %d has %d bytes, more than %d: %w", l.Index, len(l.Data), maxStoredData, sheepdog.ErrInvalid)
 			}
 			if err := txn.Set(logKey(l.Index), encodeLog(l)); err != nil {
 				return err
@@ -168,7 +206,7 @@ func (s *raftLog) storeBatch(logs []*raft.Log) error {
 		return nil
 	})
 	if err != nil {
-		return err
+		return s.broke(err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,6 +228,9 @@ func (s *raftLog) DeleteRange(low, high uint64) error {
 	if first == 0 || low > high {
 		return nil
 	}
+	if err := s.broken(); err != nil {
+		return err
+	}
 	step := func(i uint64) uint64 { return low + i }
 	if high == last && low > first {
 		step = func(i uint64) uint64 { return high - i }
@@ -197,7 +238,7 @@ func (s *raftLog) DeleteRange(low, high uint64) error {
 	count := high - low + 1
 	for done := uint64(0); done < count; done += raftTxnCount {
 		if err := s.reserve.AdmitVital(int(min(count-done, raftTxnCount)), 9*raftTxnCount); err != nil {
-			return err
+			return s.broke(err)
 		}
 		err := s.db.Update(func(txn *badger.Txn) error {
 			for i := done; i < min(count, done+raftTxnCount); i++ {
@@ -208,7 +249,7 @@ func (s *raftLog) DeleteRange(low, high uint64) error {
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("delete raft log entries %d to %d: %w", low, high, err)
+			return fmt.Errorf("delete raft log entries %d to %d: %w", low, high, s.broke(err))
 		}
 	}
 	s.deleted(low, high)
@@ -230,12 +271,15 @@ func (s *raftLog) deleted(low, high uint64) {
 
 // Set stores a value durably. Raft panics if it cannot store its term and vote.
 func (s *raftLog) Set(name, value []byte) error {
-	if err := s.reserve.AdmitVital(1, len(name)+len(value)); err != nil {
+	if err := s.broken(); err != nil {
 		return err
 	}
-	return s.db.Update(func(txn *badger.Txn) error {
+	if err := s.reserve.AdmitVital(1, len(name)+len(value)); err != nil {
+		return s.broke(err)
+	}
+	return s.broke(s.db.Update(func(txn *badger.Txn) error {
 		return txn.Set(stableKey(name), append([]byte(nil), value...))
-	})
+	}))
 }
 
 // Get reads a value; nil if it was never set.
@@ -253,9 +297,18 @@ func (s *raftLog) Get(name []byte) (value []byte, err error) {
 	return value, err
 }
 
-// SetUint64 stores a number durably.
+// termKey is Raft's name of the current term.
+const termKey = "CurrentTerm"
+
+// SetUint64 stores a number durably. If the log is out of service, a new term is
+// taken all the same, because Raft panics otherwise: to forget a term in which
+// this node neither voted nor acknowledged anything is harmless.
 func (s *raftLog) SetUint64(name []byte, v uint64) error {
-	return s.Set(name, binary.BigEndian.AppendUint64(nil, v))
+	err := s.Set(name, binary.BigEndian.AppendUint64(nil, v))
+	if string(name) == termKey && s.broken() != nil {
+		return nil
+	}
+	return err
 }
 
 // GetUint64 reads a number; 0 if it was never set.

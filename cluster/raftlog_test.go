@@ -5,15 +5,19 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/hashicorp/raft"
+
+	"sheepdog"
 )
 
 func openTestLog(t *testing.T, dir string) *raftLog {
 	t.Helper()
-	s, err := openRaftLog(dir)
+	s, err := openRaftLog(dir, func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,4 +169,55 @@ func FuzzDecodeLog(f *testing.F) {
 			t.Errorf("%x became %x", b, again)
 		}
 	})
+}
+
+// A log whose disk failed acknowledges nothing and gives no vote any more, tells
+// its owner once, and does not have Raft panic over a new term.
+func TestRaftLogThatFailedPromisesNothing(t *testing.T) {
+	told := 0
+	s, err := openRaftLog(t.TempDir(), func(err error) {
+		if told++; !errors.Is(err, sheepdog.ErrIO) {
+			t.Errorf("the owner was told %v, want an I/O error", err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := s.db
+	t.Cleanup(func() { db.Close() })
+	if err := s.StoreLogs(testLogs(1, 3)); err != nil {
+		t.Fatal(err)
+	}
+	for _, harmless := range []error{nil, sheepdog.ErrNoSpace, badger.ErrDBClosed} {
+		if err := s.broke(harmless); err != harmless || s.broken() != nil {
+			t.Fatalf("%v broke the log", harmless)
+		}
+	}
+	for range 2 {
+		if err := s.broke(syscall.EIO); !errors.Is(err, sheepdog.ErrIO) {
+			t.Errorf("broke = %v", err)
+		}
+	}
+	if err := s.StoreLogs(testLogs(4, 5)); !errors.Is(err, sheepdog.ErrIO) {
+		t.Errorf("entries were acknowledged: %v", err)
+	}
+	if err := s.DeleteRange(1, 2); !errors.Is(err, sheepdog.ErrIO) {
+		t.Errorf("entries were deleted: %v", err)
+	}
+	if err := s.Set([]byte("LastVoteCand"), []byte("x")); !errors.Is(err, sheepdog.ErrIO) {
+		t.Errorf("a vote was given: %v", err)
+	}
+	if err := s.SetUint64([]byte("LastVoteTerm"), 9); !errors.Is(err, sheepdog.ErrIO) {
+		t.Errorf("a vote was given: %v", err)
+	}
+	if err := s.SetUint64([]byte("CurrentTerm"), 9); err != nil {
+		t.Errorf("Raft panics over %v", err)
+	}
+	checkEdges(t, s, 1, 3)
+	if told != 1 {
+		t.Errorf("the owner was told %d times", told)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 }

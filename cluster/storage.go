@@ -64,7 +64,7 @@ func openFiles(o *Options, at string) (*storage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", at, err)
 	}
-	log, err := openRaftLog(dir)
+	log, err := openRaftLog(dir, o.OnFailed)
 	if err != nil {
 		return nil, err
 	}

@@ -107,7 +107,11 @@ func (n *Node) stopNBD(ctx context.Context) {
 		return
 	}
 	waiting := n.adoption.takeAll()
-	drain, cancel := context.WithTimeout(ctx, n.timing.HandOver)
+	limit := n.timing.HandOver
+	if errors.Is(context.Cause(n.ctx), errStore) {
+		limit = n.timing.Drain // what writes to this node's store never ends
+	}
+	drain, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	transfers, err := n.nbd.HandOver(drain)
 	if err != nil {

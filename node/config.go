@@ -61,6 +61,9 @@ type Config struct {
 	NearFull, Full int
 	Reserve        int64
 
+	// standIn is set for a node that takes the place of another in the same process.
+	standIn *standIn
+
 	// What tests replace. Nil or zero: the real thing.
 	Network    sheepdog.Network
 	Engine     sheepdog.Engine

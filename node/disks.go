@@ -20,10 +20,10 @@ func (n *Node) diskFailed(dir string, _ error) {
 	}
 }
 
-// storeFailed is told by the store that it is out of service for good: the node
-// leaves, and the others go on without it.
+// storeFailed is told by the store, or by the Raft log, that it is out of service
+// for good: the node leaves, and the others go on without it.
 func (n *Node) storeFailed(err error) {
-	n.log.Error("the store failed; this node leaves", "err", err)
+	n.log.Error("META failed; this node leaves", "meta", n.cfg.Meta, "err", err)
 	n.stop(fmt.Errorf("%w: %w", errStore, err))
 }
 
@@ -81,6 +81,9 @@ func (n *Node) loseDisk(dir string) error {
 
 // failedDisks counts the disks of this node that failed.
 func (n *Node) failedDisks() uint8 {
+	if n.cfg.standIn != nil {
+		return 1
+	}
 	if n.store == nil {
 		return 0
 	}

@@ -70,7 +70,8 @@ type Node struct {
 	adoption adoption
 	merges   merges
 	stats    stats
-	nbdAddr  string // TCP address of NBD; empty: none
+	nbdAddr  string         // TCP address of NBD; empty: none
+	doors    []net.Listener // of NBD: the unix socket, and TCP if there is that
 	http     *http.Server
 
 	joined  atomic.Pointer[cluster.Cluster] // cluster, for those who may ask before it is there
@@ -138,15 +139,21 @@ func (n *Node) openStore() error {
 		return err
 	}
 	n.engine, n.store = store, store
-	n.onClose(func() {
-		if err := store.Close(); err != nil {
-			n.log.Error("store did not close cleanly", "err", err)
-		}
-	})
+	n.onClose(n.closeStore)
 	if n.self.ID, err = loadIdentity(n.cfg.Meta); err != nil {
 		return err
 	}
 	return n.beginLife()
+}
+
+func (n *Node) closeStore() {
+	if errors.Is(context.Cause(n.ctx), errStore) {
+		n.store.Abandon()
+		return
+	}
+	if err := n.store.Close(); err != nil {
+		n.log.Error("store did not close cleanly", "err", err)
+	}
 }
 
 // listen takes the node's port and sorts what comes in.
@@ -225,7 +232,7 @@ func (n *Node) join() error {
 			return dialer.Dial(ctx, kind, addr)
 		},
 		Caller: n.pool, Machine: machine{n.dir}, NewMachine: newMachine, Gate: n.gate, Seeds: n.seeds, Timing: n.cfg.Timing, Clock: n.cfg.Clock,
-		Memory: n.cfg.RaftMemory, OnGeneration: n.adoptGeneration, Info: n.hints, Logger: n.log.With("part", "cluster"),
+		Memory: n.cfg.RaftMemory, OnGeneration: n.adoptGeneration, OnFailed: n.storeFailed, Info: n.hints, Logger: n.log.With("part", "cluster"),
 	}
 	if n.cfg.RaftMemory == nil {
 		opts.Dir = filepath.Join(n.cfg.Meta, "raft")
@@ -339,28 +346,42 @@ func (n *Node) serveNBD() error {
 		return err
 	}
 	n.nbd = s
-	var listeners []net.Listener
-	l, err := n.cfg.listenNBD()
-	if err != nil {
+	if n.doors, err = n.openDoors(); err != nil {
 		return err
-	}
-	listeners = append(listeners, l)
-	if n.cfg.NBDAddr != "" {
-		l, err := net.Listen("tcp", n.cfg.NBDAddr)
-		if err != nil {
-			listeners[0].Close()
-			return fmt.Errorf("NBD: %w; choose another address with --nbd", err)
-		}
-		n.nbdAddr = l.Addr().String()
-		listeners = append(listeners, l)
 	}
 	ctx, cut := context.WithCancel(context.Background())
 	n.onClose(cut)
-	for _, l := range listeners {
+	for _, l := range n.doors {
 		n.spawn(func() { s.Serve(ctx, l) })
 	}
 	n.adoptAll(ctx)
 	return nil
+}
+
+// openDoors listens for NBD clients, or takes over where another node listened.
+func (n *Node) openDoors() (doors []net.Listener, err error) {
+	if n.cfg.standIn != nil {
+		doors = n.cfg.standIn.doors
+	} else if doors, err = n.listenNBD(); err != nil {
+		return nil, err
+	}
+	if len(doors) > 1 {
+		n.nbdAddr = doors[1].Addr().String()
+	}
+	return doors, nil
+}
+
+func (n *Node) listenNBD() ([]net.Listener, error) {
+	unix, err := n.cfg.listenNBD()
+	if err != nil || n.cfg.NBDAddr == "" {
+		return []net.Listener{unix}, err
+	}
+	tcp, err := net.Listen("tcp", n.cfg.NBDAddr)
+	if err != nil {
+		unix.Close()
+		return nil, fmt.Errorf("NBD: %w; choose another address with --nbd", err)
+	}
+	return []net.Listener{unix, tcp}, nil
 }
 
 // ready waits until this node has applied everything committed so far. A node
@@ -422,19 +443,4 @@ func (n *Node) Close(ctx context.Context) error {
 func (n *Node) Kill() {
 	n.stop(errors.New("killed"))
 	n.closeAll()
-}
-
-// Run starts a node, calls ready once it serves its API, and stops it when ctx
-// ends or it is told to.
-func Run(ctx context.Context, cfg Config, ready func()) error {
-	n, err := Start(cfg)
-	if err != nil {
-		return err
-	}
-	ready()
-	select {
-	case <-ctx.Done():
-	case <-n.Done():
-	}
-	return n.Close(context.Background())
 }

@@ -26,6 +26,9 @@ const (
 // the unix socket META/pprof.sock: to whoever may read the node's directory, and
 // to nobody on the network.
 func (n *Node) serveProfiles() error {
+	if n.cfg.standIn != nil {
+		return nil // META does not work
+	}
 	path := filepath.Join(n.cfg.Meta, "pprof.sock")
 	if len(path) > maxSocketPath {
 		n.log.Warn("no profiles: the path of the socket is too long", "path", path)

@@ -26,9 +26,11 @@ func (n *Node) hints() cluster.Hints {
 		h.Capacity, h.Used = u.Used+u.Free, u.Used
 		h.Space = n.spaceClass(u)
 	}
-	if n.gateway != nil {
+	select {
+	case <-n.wired: // gossip asks before
 		h.BadDisks = n.failedDisks()
 		h.Waiting = uint32(n.gateway.Stalled().Writes)
+	default:
 	}
 	return h
 }
@@ -94,7 +96,7 @@ func (n *Node) storing() []cluster.GossipMember {
 		if m.ID == n.self.ID {
 			m.Hints = n.hints()
 		}
-		if m.VNodes > 0 || m.Hints.Waiting > 0 {
+		if m.VNodes > 0 || m.Hints.Waiting > 0 || m.Hints.BadDisks > 0 {
 			out = append(out, m)
 		}
 	}

@@ -85,6 +85,9 @@ func (n *Node) warnings(v *sheepdog.View) []string {
 	if err := n.cluster.GivenUp(); err != nil {
 		out = append(out, fmt.Sprintf("node %s takes no part: %v", n.self.Addr, err))
 	}
+	if n.cfg.standIn != nil {
+		out = append(out, n.cfg.standIn.warning(n))
+	}
 	if n.cfg.NoSync {
 		out = append(out, fmt.Sprintf("node %s was started with --nosync: flushes survive the death of processes, not the loss of power", n.self.Addr))
 	}

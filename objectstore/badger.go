@@ -1,15 +1,15 @@
 package objectstore
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"strings"
+	"runtime/debug"
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 
+	"sheepdog"
+	"sheepdog/internal/kvlog"
 	"sheepdog/internal/reserve"
 )
 
@@ -30,16 +30,17 @@ const (
 type badgerKV struct {
 	db      *badger.DB
 	reserve *reserve.Reserve
+	failed  func(error)
 }
 
-func openBadger(dir string, noSync bool, log *slog.Logger) (metadata, error) {
+func openBadger(dir string, o metaOptions) (metadata, error) {
 	room, err := reserve.Open(reserve.Options{Dir: dir, Table: memTableBytes, Need: metaNeed, Ballast: metaBallast})
 	if err != nil {
 		return nil, err
 	}
-	o := badger.DefaultOptions(dir).
-		WithLogger(badgerLogger{log}).
-		WithSyncWrites(!noSync).
+	bo := badger.DefaultOptions(dir).
+		WithLogger(kvlog.Logger{Log: o.log, Failed: o.failed}).
+		WithSyncWrites(!o.noSync).
 		WithDetectConflicts(false).
 		WithNumVersionsToKeep(1).
 		WithCompression(options.None).
@@ -51,17 +52,17 @@ func openBadger(dir string, noSync bool, log *slog.Logger) (metadata, error) {
 		WithNumCompactors(2).
 		WithValueThreshold(1 << 20).
 		WithValueLogFileSize(memTableBytes)
-	db, err := badger.Open(o)
+	db, err := badger.Open(bo)
 	if err != nil {
 		return nil, fmt.Errorf("open metadata in %s: %w", dir, err)
 	}
 	room.Opened()
-	return &badgerKV{db: db, reserve: room}, nil
+	return &badgerKV{db: db, reserve: room, failed: o.failed}, nil
 }
 
-func (b *badgerKV) Get(key []byte) ([]byte, error) {
-	var value []byte
-	err := b.db.View(func(txn *badger.Txn) error {
+func (b *badgerKV) Get(key []byte) (value []byte, err error) {
+	defer b.catchFault(debug.SetPanicOnFault(true), &err)
+	err = b.db.View(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return nil
@@ -75,7 +76,8 @@ func (b *badgerKV) Get(key []byte) ([]byte, error) {
 	return value, err
 }
 
-func (b *badgerKV) Scan(s scan, visit func(key, value []byte) (bool, error)) error {
+func (b *badgerKV) Scan(s scan, visit func(key, value []byte) (bool, error)) (err error) {
+	defer b.catchFault(debug.SetPanicOnFault(true), &err)
 	return b.db.View(func(txn *badger.Txn) error {
 		o := badger.DefaultIteratorOptions
 		o.Prefix, o.PrefetchValues = s.prefix, false
@@ -93,6 +95,21 @@ func (b *badgerKV) Scan(s scan, visit func(key, value []byte) (bool, error)) err
 		}
 		return nil
 	})
+}
+
+// catchFault makes an error of a fault in Badger's memory maps: a page of a table
+// that the disk does not give is a signal, which would end the process. It ends
+// the store. was is what SetPanicOnFault returned.
+func (b *badgerKV) catchFault(was bool, err *error) {
+	debug.SetPanicOnFault(was)
+	switch r := recover().(type) {
+	case nil:
+	case interface{ Addr() uintptr }: // a runtime.Error of a fault has it
+		*err = fmt.Errorf("a page of the metadata cannot be read: %v: %w", r, sheepdog.ErrIO)
+		b.failed(*err)
+	default:
+		panic(r)
+	}
 }
 
 func visitItem(item *badger.Item, keysOnly bool, visit func(key, value []byte) (bool, error)) (more bool, err error) {
@@ -130,31 +147,23 @@ func (b *badgerKV) Fits(changes, bytes int) bool {
 	return changes <= maxCommitChanges && bytes <= maxCommitBytes
 }
 
-func (b *badgerKV) Room(changes, bytes int) error { return b.reserve.Admit(changes, bytes) }
+func (b *badgerKV) Room(changes, bytes int) error {
+	err := b.reserve.Admit(changes, bytes)
+	if kvlog.OfDisk(err) {
+		b.failed(err)
+	}
+	return err
+}
 
 func (b *badgerKV) Size() uint64 {
 	lsm, _ := b.db.Size()
 	return uint64(max(lsm, 0))
 }
 
+// Close leaves Badger open if there is not even room for what it has in memory.
 func (b *badgerKV) Close() error {
 	if err := b.reserve.Closing(); err != nil {
 		return fmt.Errorf("metadata stay open: %w", err)
 	}
 	return b.db.Close()
-}
-
-// badgerLogger passes Badger's warnings on; what it tells of its routine is for
-// debugging.
-type badgerLogger struct{ log *slog.Logger }
-
-func (l badgerLogger) Errorf(f string, a ...any)   { l.say(slog.LevelError, f, a) }
-func (l badgerLogger) Warningf(f string, a ...any) { l.say(slog.LevelWarn, f, a) }
-func (l badgerLogger) Infof(f string, a ...any)    { l.say(slog.LevelDebug, f, a) }
-func (l badgerLogger) Debugf(f string, a ...any)   {}
-
-func (l badgerLogger) say(level slog.Level, format string, args []any) {
-	if l.log.Enabled(context.Background(), level) {
-		l.log.Log(context.Background(), level, "badger: "+strings.TrimSpace(fmt.Sprintf(format, args...)))
-	}
 }

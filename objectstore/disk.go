@@ -158,6 +158,18 @@ func (d *Disk) Close() error {
 	return errors.Join(d.settle(), d.release())
 }
 
+// metaFailed takes the store out of service because its metadata cannot be kept
+// or read. It may be called by anybody, again and again.
+func (d *Disk) metaFailed(err error) { _ = d.journal.fail(metaError("keep maps", err)) }
+
+// Abandon ends a store that is out of service, and touches its disks no more:
+// they may not answer, and Badger would try for ever to write what it has in
+// memory. Locks and files stay until the process ends.
+func (d *Disk) Abandon() {
+	d.closing.Store(true)
+	d.cancel()
+}
+
 // settle leaves a store without a log to replay, and with a map of its space.
 // If there is no space for that, the next Open has more to do.
 func (d *Disk) settle() error {

@@ -2,7 +2,6 @@ package objectstore
 
 import (
 	"bytes"
-	"log/slog"
 	"slices"
 	"sync"
 )
@@ -19,9 +18,9 @@ type fakeMeta struct {
 
 func newFakeMeta() *fakeMeta { return &fakeMeta{values: make(map[string][]byte), maxChanges: 12} }
 
-func openFakeMeta(string, bool, *slog.Logger) (metadata, error) { return newFakeMeta(), nil }
+func openFakeMeta(string, metaOptions) (metadata, error) { return newFakeMeta(), nil }
 
-func (m *fakeMeta) open(string, bool, *slog.Logger) (metadata, error) { return m, nil }
+func (m *fakeMeta) open(string, metaOptions) (metadata, error) { return m, nil }
 
 func (m *fakeMeta) Get(key []byte) ([]byte, error) {
 	m.mu.Lock()

@@ -44,7 +44,16 @@ type Options struct {
 
 	// Seams for tests.
 	files    fileSystem
-	openMeta func(dir string, noSync bool, log *slog.Logger) (metadata, error)
+	openMeta func(dir string, o metaOptions) (metadata, error)
+}
+
+// metaOptions are those of a metadata store.
+type metaOptions struct {
+	noSync bool
+	log    *slog.Logger
+	// failed is told, perhaps again and again, that the disk does not work. It does
+	// not block.
+	failed func(error)
 }
 
 const (

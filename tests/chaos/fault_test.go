@@ -3,6 +3,7 @@ package chaos
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,48 @@ func TestOneErrorOfADisk(t *testing.T) {
 			a.judge()
 		})
 	}
+}
+
+// The disk under META dies for good, with the maps of the data and the Raft log.
+// The node leaves, and in the same process a gateway stands in for it: guests at
+// its socket go on. Started again with its disk mended, it is the node that it was.
+func TestMetaDies(t *testing.T) {
+	for round := range rounds(t, 5, 1) {
+		t.Run(strconv.Itoa(round), testMetaDies)
+	}
+}
+
+func testMetaDies(t *testing.T) {
+	a, d := enterFaulty(t, 3)
+	a.populate()
+	s := a.Sheep[0]
+	time.Sleep(a.between(time.Second, 2*time.Second))
+	leads := a.Leader() == s
+	d.Die()
+	dead := time.Now()
+	a.Eventually(30*time.Second, "a gateway in the place of the node", func() error {
+		_, warnings, _ := a.DogAt(s, "cluster", "info")
+		if !s.Alive() || !strings.Contains(warnings, "goes on as a gateway") {
+			return fmt.Errorf("alive %v, warnings %q", s.Alive(), warnings)
+		}
+		return nil
+	})
+	before := a.reg.guests.Acked(0)
+	a.Eventually(30*time.Second, "answers to its guests", func() error {
+		if n := a.reg.guests.Acked(0) - before; n < 100 {
+			return fmt.Errorf("%d answers", n)
+		}
+		return nil
+	})
+	t.Logf("its guests had 100 answers %v after the disk died; the node led Raft: %v", time.Since(dead).Round(100*time.Millisecond), leads)
+	if _, warnings, _ := a.DogAt(a.Sheep[1], "cluster", "info"); !strings.Contains(warnings, "failed disks") {
+		t.Errorf("the other nodes do not warn: %q", warnings)
+	}
+	a.Kill(s)
+	d.Mend()
+	d.Remount()
+	a.Run(s)
+	a.judge()
 }
 
 // logged counts the lines of a sheep's log with some words.

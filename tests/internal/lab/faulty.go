@@ -141,12 +141,27 @@ func (d *FaultyDisk) Fail(kind string) {
 	d.fail(kind, false)
 }
 
+// Die has all reads and writes fail with EIO, until Mend. Flushes of the daemon do
+// not, or it could not mend; of the file system they do, for what they write.
+func (d *FaultyDisk) Die() {
+	d.tb.Helper()
+	d.inject(fault("read", false), fault("write", false), fault("write-zeroes", false), fault("discard", false))
+}
+
 func (d *FaultyDisk) fail(kind string, once bool) {
+	d.tb.Helper()
+	d.inject(fault(kind, once))
+}
+
+func fault(kind string, once bool) any {
+	return map[string]any{"event": "none", "iotype": kind, "errno": 5, "once": once}
+}
+
+func (d *FaultyDisk) inject(faults ...any) {
 	d.tb.Helper()
 	d.n++
 	name := fmt.Sprintf("fault%d", d.n)
-	d.execute("blockdev-add", map[string]any{"driver": "blkdebug", "node-name": name, "image": "file",
-		"inject-error": []any{map[string]any{"event": "none", "iotype": kind, "errno": 5, "once": once}}})
+	d.execute("blockdev-add", map[string]any{"driver": "blkdebug", "node-name": name, "image": "file", "inject-error": faults})
 	d.below(name)
 }
 
