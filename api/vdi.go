@@ -63,9 +63,13 @@ type VDI struct {
 	// disks. The server fills them in.
 	UsedBytes   uint64 `json:"usedBytes"`
 	SharedBytes uint64 `json:"sharedBytes"`
-	// PhysicalBytes is the space that this layer takes on all disks together;
-	// null unless asked for.
-	PhysicalBytes *uint64 `json:"physicalBytes,omitempty"`
+	// Space on all disks together, all replicas counted, as it was at most a minute
+	// ago: null unless asked for. PhysicalBytes is what was written since the last
+	// snapshot; ExclusiveBytes what would be free if this VDI or snapshot were
+	// deleted; SharedPhysicalBytes what it reads besides and others need too.
+	PhysicalBytes       *uint64 `json:"physicalBytes,omitempty"`
+	ExclusiveBytes      *uint64 `json:"exclusiveBytes,omitempty"`
+	SharedPhysicalBytes *uint64 `json:"sharedPhysicalBytes,omitempty"`
 }
 
 // complete fills in what follows from other fields.

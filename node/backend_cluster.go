@@ -270,6 +270,7 @@ func recovering(v *sheepdog.View) []sheepdog.NodeID {
 // Methods of control calls between nodes' APIs.
 const (
 	methodLayers   = "node.layers"
+	methodSpace    = "node.space"
 	methodCapacity = "node.capacity"
 	methodProgress = "node.progress"
 	methodLeave    = "node.leave"
@@ -282,6 +283,8 @@ func (n *Node) control(ctx context.Context, method string, body []byte) ([]byte,
 	switch method {
 	case methodLayers:
 		return n.handleLayers(ctx, body)
+	case methodSpace:
+		return n.handleSpace(ctx, body)
 	case methodCapacity:
 		u, err := n.engine.Usage()
 		if err != nil {

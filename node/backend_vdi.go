@@ -42,7 +42,10 @@ func (b backend) VDIs(ctx context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 	for i := range entries {
 		out[i] = b.describe(&entries[i], counts)
 	}
-	return out, nil
+	if q.Physical {
+		err = b.n.fillSpace(ctx, entries, out)
+	}
+	return out, err
 }
 
 // describe tells of one VDI or snapshot. counts may be nil.

@@ -69,6 +69,7 @@ type Node struct {
 	nbd      *nbd.Server
 	adoption adoption
 	merges   merges
+	spaces   spaceCache
 	stats    stats
 	nbdAddr  string         // TCP address of NBD; empty: none
 	doors    []net.Listener // of NBD: the unix socket, and TCP if there is that

@@ -29,11 +29,26 @@ type layersRequest struct {
 // layerCounts asks every node once for what its layers hold. The objects of a
 // node that cannot be reached are missing; it is about to leave the view.
 func (n *Node) layerCounts(ctx context.Context) (map[sheepdog.LayerID]layerCount, error) {
-	var mu sync.Mutex
 	sum := make(map[sheepdog.LayerID]layerCount)
-	body, err := json.Marshal(layersRequest{Applied: n.dir.Applied()})
+	err := askStoring(ctx, n, methodLayers, layersRequest{Applied: n.dir.Applied()}, func(one map[sheepdog.LayerID]layerCount) {
+		for id, c := range one {
+			t := sum[id]
+			sum[id] = layerCount{Objects: t.Objects + c.Objects}
+		}
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("count objects: %w", err)
+	}
+	return sum, nil
+}
+
+// askStoring sends a request to every member with storage at once, and calls add
+// with one answer at a time. Members that cannot be reached are left out.
+func askStoring[T any](ctx context.Context, n *Node, method string, req any, add func(T)) error {
+	var mu sync.Mutex
+	body, err := json.Marshal(req)
+	if err != nil {
+		return err
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	for _, m := range n.cluster.View().Members {
@@ -41,27 +56,21 @@ func (n *Node) layerCounts(ctx context.Context) (map[sheepdog.LayerID]layerCount
 			continue
 		}
 		eg.Go(func() error {
-			var one map[sheepdog.LayerID]layerCount
-			err := n.call(ctx, m, methodLayers, body, &one)
+			var one T
+			err := n.call(ctx, m, method, body, &one)
 			if errors.Is(err, sheepdog.ErrUnreachable) {
 				return nil
 			}
 			if err != nil {
-				return fmt.Errorf("count objects on node %s: %w", m.Addr, err)
+				return fmt.Errorf("node %s: %w", m.Addr, err)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			for id, c := range one {
-				t := sum[id]
-				sum[id] = layerCount{Objects: t.Objects + c.Objects}
-			}
+			add(one)
 			return nil
 		})
 	}
-	if err := eg.Wait(); err != nil {
-		return nil, err
-	}
-	return sum, nil
+	return eg.Wait()
 }
 
 // ownLayers counts this node's share: an object counts at its first acting
@@ -153,22 +162,29 @@ func (n *Node) handleLayers(ctx context.Context, body []byte) ([]byte, error) {
 	if err := json.Unmarshal(body, &req); err != nil {
 		return nil, fmt.Errorf("%s: %v: %w", methodLayers, err, sheepdog.ErrInvalid)
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
-	for {
-		changed := n.dir.Changed()
-		if n.dir.Applied() >= req.Applied {
-			break
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("directory is at %d, asked for %d: %w", n.dir.Applied(), req.Applied, sheepdog.ErrBehind)
-		}
+	if err := n.awaitDirectory(ctx, req.Applied); err != nil {
+		return nil, err
 	}
 	counts, err := n.ownLayers()
 	if err != nil {
 		return nil, err
 	}
 	return json.Marshal(counts)
+}
+
+// awaitDirectory waits until this node's directory is at least as new as another's.
+func (n *Node) awaitDirectory(ctx context.Context, applied uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for {
+		changed := n.dir.Changed()
+		if n.dir.Applied() >= applied {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("directory is at %d, asked for %d: %w", n.dir.Applied(), applied, sheepdog.ErrBehind)
+		}
+	}
 }

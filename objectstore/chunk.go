@@ -165,32 +165,46 @@ func (v *varints) byte() byte {
 	return x
 }
 
-// header is what List tells of an object without reading its map.
+// header is what is told of an object without reading its map: present counts
+// blocks that are not absent, data those of them that take space.
 //
-//	version(1) zero(1) present(4) digest(8)
+//	version(1) zero(1) present(4) digest(8) data(4)
+//
+// Version 1 ends before data; there every present block counts.
 type header struct {
 	present uint32
+	data    uint32
 	digest  uint64
 }
 
 const (
-	headerVersion = 1
-	headerLen     = 14
+	headerVersion = 2
+	headerLen     = 18
+	header1Len    = 14
 )
 
 func (h header) encode() []byte {
 	b := make([]byte, 2, headerLen)
 	b[0] = headerVersion
 	b = binary.LittleEndian.AppendUint32(b, h.present)
-	return binary.LittleEndian.AppendUint64(b, h.digest)
+	b = binary.LittleEndian.AppendUint64(b, h.digest)
+	return binary.LittleEndian.AppendUint32(b, h.data)
 }
 
 func decodeHeader(b []byte) (header, error) {
-	if len(b) > 0 && b[0] != headerVersion {
+	if len(b) > 0 && (b[0] == 0 || b[0] > headerVersion) {
 		return header{}, &versionError{what: "object header", found: uint32(b[0]), want: headerVersion}
 	}
-	if len(b) != headerLen || b[1] != 0 {
+	old := len(b) == header1Len && b[0] == 1
+	if !old && (len(b) != headerLen || b[0] != headerVersion) || b[1] != 0 {
 		return header{}, fmt.Errorf("object header of %d bytes is malformed", len(b))
 	}
-	return header{present: binary.LittleEndian.Uint32(b[2:]), digest: binary.LittleEndian.Uint64(b[6:])}, nil
+	h := header{present: binary.LittleEndian.Uint32(b[2:]), digest: binary.LittleEndian.Uint64(b[6:])}
+	if h.data = h.present; !old {
+		h.data = binary.LittleEndian.Uint32(b[14:])
+	}
+	if h.data > h.present {
+		return header{}, fmt.Errorf("object header has %d blocks of data among %d", h.data, h.present)
+	}
+	return h, nil
 }

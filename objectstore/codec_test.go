@@ -280,3 +280,17 @@ func TestLargeCommits(t *testing.T) {
 		}
 	}
 }
+
+// A header of version 1 does not say how many blocks take space: all count.
+func TestHeaderOfVersion1(t *testing.T) {
+	old := header{present: 7, data: 3, digest: 9}.encode()[:header1Len]
+	old[0] = 1
+	if h, err := decodeHeader(old); err != nil || h != (header{present: 7, data: 7, digest: 9}) {
+		t.Errorf("%+v, %v", h, err)
+	}
+	for _, b := range [][]byte{old[:13], append(old, 0), header{present: 1}.encode()[:header1Len], header{present: 1, data: 2}.encode(), {0}} {
+		if h, err := decodeHeader(b); err == nil {
+			t.Errorf("%x is taken for %+v", b, h)
+		}
+	}
+}

@@ -182,7 +182,7 @@ func (p *pile) save() (s *savedPile, logged int) {
 		if !o.dirty {
 			continue
 		}
-		so := savedObject{o: o, header: header{present: o.present, digest: o.digest}, stored: o.stored, dropped: o.dropped}
+		so := savedObject{o: o, header: o.header(), stored: o.stored, dropped: o.dropped}
 		for no, c := range o.chunks {
 			if c == nil || !c.dirty {
 				continue

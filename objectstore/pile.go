@@ -36,6 +36,7 @@ type object struct {
 	// complete: every chunk that the metadata store has is in chunks.
 	complete bool
 	present  uint32
+	data     uint32 // present blocks that take space
 	digest   uint64
 	dirty    bool
 	stored   bool // the metadata store has a header
@@ -82,6 +83,12 @@ func (o *object) has(start sheepdog.BlockNo, count uint32) bool {
 		}
 	}
 	return true
+}
+
+// header is what the metadata store keeps of an object beside its map. If it came
+// from a header of version 1, data may be too high.
+func (o *object) header() header {
+	return header{present: o.present, data: min(o.data, o.present), digest: o.digest}
 }
 
 // slot is the record of a block; nil if the object lacks it.
@@ -154,6 +161,9 @@ func (p *pile) replace(o *object, c *chunk, no sheepdog.BlockNo, s slot, out *ou
 		o.present--
 		c.present--
 	}
+	if old.state == sheepdog.Data {
+		o.data--
+	}
 	if old.at.isExtent() {
 		p.freed = appendPlace(p.freed, old.at)
 		out.freedBlocks++
@@ -162,6 +172,9 @@ func (p *pile) replace(o *object, c *chunk, no sheepdog.BlockNo, s slot, out *ou
 		o.digest ^= mixRecord(no, s.record())
 		o.present++
 		c.present++
+	}
+	if s.state == sheepdog.Data {
+		o.data++
 	}
 	*old = s
 }

@@ -127,7 +127,7 @@ func (d *Disk) loadObjects(p *pile) error {
 		}
 		o := p.object(k.Layer)
 		o.complete, o.stored = false, true
-		o.present, o.digest = h.present, h.digest
+		o.present, o.data, o.digest = h.present, h.data, h.digest
 		return true, nil
 	})
 	if err != nil {

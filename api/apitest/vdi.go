@@ -67,10 +67,12 @@ func (b *Backend) VDIs(_ context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 			}
 		}
 		v := d.VDI
-		if q.Physical && v.PhysicalBytes == nil {
-			v.PhysicalBytes = new(uint64)
-		} else if !q.Physical {
-			v.PhysicalBytes = nil
+		for _, n := range []**uint64{&v.PhysicalBytes, &v.ExclusiveBytes, &v.SharedPhysicalBytes} {
+			if q.Physical && *n == nil {
+				*n = new(uint64)
+			} else if !q.Physical {
+				*n = nil
+			}
 		}
 		out = append(out, v)
 	}

@@ -110,7 +110,7 @@ func (d *dog) df() *cobra.Command {
 			if err != nil {
 				return failed(err, "get the space of the nodes")
 			}
-			vdis, err := c.VDIs(ctx, &api.VDIQuery{})
+			vdis, err := c.VDIs(ctx, &api.VDIQuery{Physical: true})
 			if err != nil {
 				return failed(err, "list VDIs")
 			}

@@ -1,6 +1,7 @@
 package show
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -186,16 +187,29 @@ type FS struct {
 	ProvisionedBytes uint64             `json:"provisionedBytes"`
 	AllocatedBytes   uint64             `json:"allocatedBytes"` // objects of VDIs and snapshots times their size, one replica
 	Nodes            []api.NodeCapacity `json:"nodes"`
+	VDIs             []VDISpace         `json:"vdis"`
+}
+
+// VDISpace is what a VDI or snapshot takes on all disks together, in bytes; see
+// api.VDI.
+type VDISpace struct {
+	Name                string  `json:"name"`
+	SnapshotID          uint32  `json:"snapshotID"`
+	Tag                 string  `json:"tag,omitempty"`
+	ExclusiveBytes      *uint64 `json:"exclusiveBytes,omitempty"`
+	SharedPhysicalBytes *uint64 `json:"sharedPhysicalBytes,omitempty"`
 }
 
 // Filesystem sums the space of a cluster.
 func Filesystem(cl *api.Cluster, c *api.Capacities, vdis []api.VDI) *FS {
-	f := &FS{Version: api.Version, ProvisionedBytes: c.VirtualBytes, Nodes: c.Nodes}
+	f := &FS{Version: api.Version, ProvisionedBytes: c.VirtualBytes, Nodes: c.Nodes, VDIs: []VDISpace{}}
 	f.UsedBytes, f.FreeBytes = sum(c)
 	f.RawBytes = f.UsedBytes + f.FreeBytes
 	f.UsableBytes = f.FreeBytes / uint64(max(cl.Config.Policy.Width(), 1)) * uint64(max(strips(cl), 1))
 	for i := range vdis {
-		f.AllocatedBytes += vdis[i].UsedBytes
+		v := &vdis[i]
+		f.AllocatedBytes += v.UsedBytes
+		f.VDIs = append(f.VDIs, VDISpace{v.Name, v.SnapshotID, v.Tag, v.ExclusiveBytes, v.SharedPhysicalBytes})
 	}
 	return f
 }
@@ -217,5 +231,15 @@ func (f *FS) Text(raw bool) string {
 	b.WriteString("Raw\tUsed\tFree\tUsable\tProvisioned\tAllocated\n")
 	fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%s\t%s\n\n", Size(f.RawBytes), Size(f.UsedBytes), Size(f.FreeBytes), Size(f.UsableBytes), Size(f.ProvisionedBytes), Size(f.AllocatedBytes))
 	b.WriteString(Capacities(&api.Capacities{Nodes: f.Nodes, VirtualBytes: f.ProvisionedBytes}, false))
+	if len(f.VDIs) > 0 {
+		b.WriteString("\nExclusive\tShared\tVDI\n")
+	}
+	for _, v := range f.VDIs {
+		name := v.Name
+		if v.SnapshotID > 0 {
+			name += "@" + cmp.Or(v.Tag, fmt.Sprint(v.SnapshotID))
+		}
+		fmt.Fprintf(&b, "%s\t%s\t%s\n", known(v.ExclusiveBytes, Size), known(v.SharedPhysicalBytes, Size), name)
+	}
 	return b.String()
 }

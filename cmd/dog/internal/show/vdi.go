@@ -11,7 +11,7 @@ import (
 // ListStyle selects what VDIs shows.
 type ListStyle struct {
 	Raw      bool
-	Physical bool // one more column: space on all disks together
+	Physical bool // more columns: space on all disks together
 	Zone     *time.Location
 }
 
@@ -23,7 +23,7 @@ func VDIs(vdis []api.VDI, style ListStyle) string {
 	if !style.Raw {
 		b.WriteString("  Name        Id    Size    Used  Shared    Creation time   VDI id  Copies  Tag   Block Size Shift")
 		if style.Physical {
-			b.WriteString("  Physical")
+			b.WriteString("  Physical Exclusive Shared phys.")
 		}
 		b.WriteString("\n")
 	}
@@ -51,17 +51,25 @@ func rawVDI(b *strings.Builder, v *api.VDI) {
 }
 
 func physical(b *strings.Builder, v *api.VDI, style ListStyle) {
-	switch {
-	case !style.Physical:
-	case v.PhysicalBytes == nil && style.Raw:
-		b.WriteString(" -")
-	case v.PhysicalBytes == nil:
-		fmt.Fprintf(b, " %9s", "-")
-	case style.Raw:
-		fmt.Fprintf(b, " %d", *v.PhysicalBytes)
-	default:
-		fmt.Fprintf(b, " %9s", Size(*v.PhysicalBytes))
+	if !style.Physical {
+		return
 	}
+	widths := [...]int{9, 9, 12}
+	for i, n := range [...]*uint64{v.PhysicalBytes, v.ExclusiveBytes, v.SharedPhysicalBytes} {
+		if style.Raw {
+			fmt.Fprintf(b, " %s", known(n, func(n uint64) string { return fmt.Sprint(n) }))
+		} else {
+			fmt.Fprintf(b, " %*s", widths[i], known(n, Size))
+		}
+	}
+}
+
+// known is a number in words, or a dash where there is none.
+func known(n *uint64, words func(uint64) string) string {
+	if n == nil {
+		return "-"
+	}
+	return words(*n)
 }
 
 // flag is the first column: s for a snapshot, c for a clone.
