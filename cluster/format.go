@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"sheepdog"
 	"sheepdog/cluster/state"
 )
@@ -50,9 +52,10 @@ func (r *reservation) held(now time.Duration) bool {
 }
 
 // Format makes a cluster of this node and all that gossip shows alive and
-// unformatted, and returns when each of them is in the view. On a node of a
-// formatted cluster it empties that cluster instead. It fails with ErrConflict
-// if another cluster is in sight or another format is under way.
+// unformatted, and returns when each of them is in the view and as many vote as
+// should. On a node of a formatted cluster it empties that cluster instead. It
+// fails with ErrConflict if another cluster is in sight or another format is under
+// way.
 func (c *Cluster) Format(ctx context.Context, config sheepdog.Config) error {
 	ctx, leave, err := c.enter(ctx)
 	if err != nil {
@@ -130,8 +133,45 @@ func (c *Cluster) found(ctx context.Context, config sheepdog.Config, id sheepdog
 	}
 	c.gossip.refresh()
 	c.kickMembership()
-	return c.adoptAll(ctx, id, members)
+	if err := c.adoptAll(ctx, id, members); err != nil {
+		return err
+	}
+	c.awaitVoters(ctx, wantedVoters(len(members)))
+	return nil
 }
+
+// awaitVoters waits until so many nodes vote: before, the death of the founder
+// would stop the cluster. The format holds whatever comes of it, so that this ends
+// after a while, or when another node leads.
+func (c *Cluster) awaitVoters(ctx context.Context, want int) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timing.FormatCalls)
+	defer cancel()
+	voters := 0
+	for cons := c.consensus.Load(); c.office.Load() != nil; {
+		servers, err := cons.servers()
+		if err != nil {
+			return
+		}
+		voters = 0
+		for _, s := range servers {
+			if s.Suffrage == raft.Voter {
+				voters++
+			}
+		}
+		if voters >= want {
+			_ = c.Barrier(ctx) // the last change of Raft's configuration is committed
+			return
+		}
+		c.kickMembership()
+		if sleep(ctx, votersPoll) != nil {
+			break
+		}
+	}
+	c.opts.Logger.Warn("not all nodes that should vote do so yet", "voters", voters, "wanted", want)
+}
+
+// votersPoll is the pause between looks at the voters of a new cluster.
+const votersPoll = 10 * time.Millisecond
 
 // tryFormat runs the command on an empty state, so that one that is invalid
 // leaves no trace.

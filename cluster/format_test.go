@@ -212,3 +212,19 @@ func TestNodeOfAnAbsentClusterIsNotFormatted(t *testing.T) {
 		}
 	})
 }
+
+// When format has returned, the node that it was sent to may die at once: before,
+// it alone voted for a moment, and its death stopped the cluster.
+func TestFormatReturnsWhenAllVote(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.addAll(3)
+		time.Sleep(2 * time.Second)
+		if err := w.nodes[1].Format(w.ctx(5*time.Second), testConfig); err != nil {
+			t.Fatal(err)
+		}
+		w.nodes[1].kill()
+		w.eventually(5*time.Second, "the others go on", func() bool {
+			return slices.Equal(w.nodes[2].members(), []int{2, 3})
+		})
+	})
+}
