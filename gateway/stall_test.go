@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,9 +19,10 @@ func TestWriteThatWaitsForSpaceIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(1, 2)
 		c.publish(1, sheepdog.Clean, ids(1, 2), ids(1, 2))
-		full := true
+		var full atomic.Bool
+		full.Store(true)
 		c.nodes[2].fail = func(op string) error {
-			if op == "write" && full {
+			if op == "write" && full.Load() {
 				return fmt.Errorf("disk d has 5 bytes free: %w", sheepdog.ErrNoSpace)
 			}
 			return nil
@@ -34,6 +36,7 @@ func TestWriteThatWaitsForSpaceIsTold(t *testing.T) {
 				Count: 1, Data: make([]byte, sheepdog.BlockSize), Stamp: sheepdog.Stamp{Token: 1, Seq: 1}})
 		}()
 		time.Sleep(100 * time.Second)
+		synctest.Wait() // who logs is done with it
 		if err := g.WaitsForSpace(4); !errors.Is(err, sheepdog.ErrNoSpace) || !strings.Contains(err.Error(), "disk d has 5 bytes free") {
 			t.Errorf("why the family waits: %v", err)
 		}
@@ -46,10 +49,11 @@ func TestWriteThatWaitsForSpaceIsTold(t *testing.T) {
 		if n := strings.Count(log.String(), "writes wait for space"); n < 3 || n > 5 {
 			t.Errorf("%d lines in 100 s:\n%s", n, log.String())
 		}
-		full = false
+		full.Store(false)
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		if s := g.Stalled(); s.Writes != 0 || g.WaitsForSpace(4) != nil {
 			t.Errorf("still stalled: %+v", s)
 		}
