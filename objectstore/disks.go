@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sheepdog"
@@ -192,6 +193,10 @@ func (d *Disk) empty(v *volume) error {
 		v.retired.Store(true)
 		return nil
 	}
+	others := func(o *volume) bool { return o != v && o.takes() }
+	if !slices.ContainsFunc(d.volumes.all(), others) { // writers must not see it leave
+		return errLastDisk
+	}
 	v.depart()
 	err := d.hasRoomWithout(v)
 	if err == nil {
@@ -203,9 +208,11 @@ func (d *Disk) empty(v *volume) error {
 	return err
 }
 
+var errLastDisk = fmt.Errorf("it is the last one that works: %w", sheepdog.ErrInvalid)
+
 func (d *Disk) hasRoomWithout(v *volume) error {
 	if !d.volumes.healthy() {
-		return fmt.Errorf("it is the last one that works: %w", sheepdog.ErrInvalid)
+		return errLastDisk
 	}
 	room := uint64(0)
 	for _, o := range d.volumes.all() {
@@ -259,8 +266,10 @@ func (d *Disk) sweepMoves(v *volume) error {
 }
 
 // forgetDisk takes the volume out of the set, durably, and removes its files if
-// it was emptied.
+// it was emptied. No destage may be going on that chose the volume before.
 func (d *Disk) forgetDisk(v *volume) error {
+	d.destageMu.Lock()
+	defer d.destageMu.Unlock()
 	key := binary.BigEndian.AppendUint16([]byte{keyDisk}, uint16(v.id))
 	gone := change{key, diskRecord{0, filepath.Clean(v.dir)}.encode()}
 	if err := d.meta.Room(1, gone.size()); err != nil {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -322,5 +324,60 @@ func TestMissingDiskIsLostUntilItIsBack(t *testing.T) {
 		if got, err := readBlocks(t, u.d, i, 1, 0, 20); err != nil || !bytes.Equal(got, storetest.Fill(uint64(i), 20)) {
 			t.Fatalf("object %d after the disk came back: %v", i, err)
 		}
+	}
+}
+
+// A write that had looked which disks there are, while one was plugged in and the
+// only other one unplugged, failed: no disk works.
+func TestWriteFindsTheDiskThatCameMeanwhile(t *testing.T) {
+	var s volumes
+	a, c := &volume{id: 1, weight: 1}, &volume{id: 2, weight: 1}
+	s.add(a)
+	var used []*volume
+	err := s.first(func(order []*volume) []*volume { return order }, func(v *volume) error {
+		used = append(used, v)
+		if v == a {
+			s.add(c)
+			s.remove(a)
+			return errLeft
+		}
+		return nil
+	})
+	if err != nil || !slices.Equal(used, []*volume{a, c}) {
+		t.Errorf("%v after %d disks", err, len(used))
+	}
+	c.leaving.Store(true)
+	if err := s.admit(sheepdog.ObjectID{}, 1, 0); !errors.Is(err, sheepdog.ErrIO) {
+		t.Errorf("without any disk: %v", err)
+	}
+}
+
+// A disk that was asked for in vain left for a moment, in which writes failed.
+func TestLastDiskDoesNotLeaveForAMoment(t *testing.T) {
+	u := openDisk(t, Options{openMeta: openFakeMeta})
+	v := u.d.volumes.all()[0]
+	v.gate.RLock() // whoever departs waits for this
+	defer v.gate.RUnlock()
+	if err := u.d.Unplug(v.dir); !errors.Is(err, sheepdog.ErrInvalid) {
+		t.Errorf("the last disk was unplugged: %v", err)
+	}
+}
+
+// A destage that had chosen an empty disk forgot the blocks that should go there
+// when the disk was unplugged meanwhile: they are not moved, and it stays until the
+// destage is over.
+func TestDiskStaysUntilADestageIsOver(t *testing.T) {
+	u, _, _, b := twoDisks(t, Options{})
+	u.d.destageMu.Lock()
+	done := make(chan error, 1)
+	go func() { done <- u.d.Unplug(b) }()
+	select {
+	case err := <-done:
+		t.Errorf("the disk left during a destage: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	u.d.destageMu.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -1,8 +1,10 @@
 package objectstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"sheepdog"
@@ -29,7 +31,8 @@ func (d *Disk) moveAll(saved []*savedPile) ([]*savedPile, error) {
 			errs = append(errs, fmt.Errorf("destage object %s: no disk works: %w", s.p.id, sheepdog.ErrIO))
 		}
 	}
-	for _, v := range d.volumes.all() {
+	byID := func(a, b *volume) int { return cmp.Compare(a.id, b.id) }
+	for _, v := range slices.SortedFunc(maps.Keys(byVolume), byID) {
 		for part := range slices.Chunk(byVolume[v], copyBlocks) {
 			if err := d.movePart(v, part); err != nil {
 				errs = append(errs, fmt.Errorf("destage: %w", err))
@@ -67,23 +70,14 @@ func (d *Disk) movePart(v *volume, part []moveRef) error {
 	if err := d.readLogged(part, buf); err != nil {
 		return err
 	}
-	var errs []error
-	for _, v := range append([]*volume{v}, d.volumes.all()...) {
-		if !v.enter() {
-			continue
-		}
-		runs, err := v.place(buf)
-		v.leave()
+	rank := func(order []*volume) []*volume { return append([]*volume{v}, order...) }
+	return d.volumes.first(rank, func(v *volume) error {
+		runs, err := v.put(buf)
 		if err == nil {
 			setPlaces(part, runs)
-			return nil
 		}
-		errs = append(errs, err)
-	}
-	if len(errs) == 0 {
-		return fmt.Errorf("no disk works: %w", sheepdog.ErrIO)
-	}
-	return errors.Join(errs...)
+		return err
+	})
 }
 
 func setPlaces(part []moveRef, runs []run) {
@@ -185,7 +179,7 @@ func (s *savedPile) changes() []change {
 				continue
 			}
 			for _, m := range c.moves {
-				c.copy.slots[m.slot].at = m.to
+				c.copy.place(m.slot, m.to)
 			}
 			out = append(out, change{key: key, value: c.copy.encode()})
 		}

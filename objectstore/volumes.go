@@ -28,11 +28,13 @@ type volumeSet struct {
 }
 
 // all lists the volumes, ascending by id.
-func (s *volumes) all() []*volume {
-	if set := s.set.Load(); set != nil {
-		return set.order
+func (s *volumes) all() []*volume { return s.set.Load().volumes() }
+
+func (s *volumeSet) volumes() []*volume {
+	if s == nil {
+		return nil
 	}
-	return nil
+	return s.order
 }
 
 // find is a volume of the store, nil if it is missing.
@@ -81,8 +83,9 @@ func (s *volumes) healthy() bool {
 
 // ranked lists the healthy volumes for an object, the best first, by weighted
 // rendezvous. Places name their disk, so this may change from version to version.
-func (s *volumes) ranked(id sheepdog.ObjectID) []*volume {
-	order := s.all()
+func (s *volumes) ranked(id sheepdog.ObjectID) []*volume { return ranked(s.all(), id) }
+
+func ranked(order []*volume, id sheepdog.ObjectID) []*volume {
 	if len(order) == 1 && order[0].takes() {
 		return order
 	}
@@ -105,26 +108,52 @@ func (s *volumes) ranked(id sheepdog.ObjectID) []*volume {
 	return out
 }
 
+// errLeft is returned for a volume that takes nothing any more.
+var errLeft = errors.New("disk is leaving")
+
+// first calls use for volumes, the best first, until one returns nil. The error is
+// that of the last that was in use. Disks may be swapped meanwhile, so that all of
+// those that it knew have left: then it looks again.
+func (s *volumes) first(rank func(order []*volume) []*volume, use func(*volume) error) error {
+	for {
+		set := s.set.Load()
+		err := fmt.Errorf("no disk works: %w", sheepdog.ErrIO)
+		for _, v := range rank(set.volumes()) {
+			failed := use(v)
+			if failed == nil {
+				return nil
+			}
+			if failed != errLeft {
+				err = failed
+			}
+		}
+		if s.set.Load() == set {
+			return err
+		}
+	}
+}
+
 // store allocates blocks for data and writes them, on the first volume that
 // takes them.
-func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) ([]run, error) {
-	err := fmt.Errorf("no disk works: %w", sheepdog.ErrIO)
-	for _, v := range s.ranked(id) {
-		if full := v.admit(uint64(len(data)), held); full != nil {
-			err = full
-			continue
+func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) (runs []run, err error) {
+	rank := func(order []*volume) []*volume { return ranked(order, id) }
+	err = s.first(rank, func(v *volume) (err error) {
+		if err := v.admit(uint64(len(data)), held); err != nil {
+			return err
 		}
-		if !v.enter() {
-			continue
-		}
-		runs, failed := v.place(data)
-		v.leave()
-		if failed == nil {
-			return runs, nil
-		}
-		err = failed
+		runs, err = v.put(data)
+		return err
+	})
+	return runs, err
+}
+
+// put is place for a volume that may be leaving.
+func (v *volume) put(data []byte) ([]run, error) {
+	if !v.enter() {
+		return nil, errLeft
 	}
-	return nil, err
+	defer v.leave()
+	return v.place(data)
 }
 
 // place allocates blocks for data and writes them; the caller has entered.
@@ -215,11 +244,6 @@ func (s *volumes) close() error {
 
 // admit asks for room for data that wait in the log.
 func (s *volumes) admit(id sheepdog.ObjectID, n, held uint64) error {
-	err := fmt.Errorf("no disk works: %w", sheepdog.ErrIO)
-	for _, v := range s.ranked(id) {
-		if err = v.admit(n, held); err == nil {
-			return nil
-		}
-	}
-	return err
+	rank := func(order []*volume) []*volume { return ranked(order, id) }
+	return s.first(rank, func(v *volume) error { return v.admit(n, held) })
 }
