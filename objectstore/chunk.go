@@ -23,16 +23,74 @@ func (s *slot) record() sheepdog.Record {
 	return sheepdog.Record{State: s.state, CRC: s.crc, Stamp: s.stamp}
 }
 
-// chunkBytes is what a chunk takes in memory.
-const chunkBytes = chunkBlocks*40 + 64
+// A chunk is kept in memory in parts, so that the map of an object with few blocks
+// is small.
+const partBlocks = 8
+
+type part [partBlocks]slot
+
+// What chunks and parts take in memory; chunkBytes is a chunk with all parts.
+const (
+	partBytes      = partBlocks * 40
+	bareChunkBytes = chunkBlocks/partBlocks*8 + 48
+	chunkBytes     = bareChunkBytes + chunkBlocks/partBlocks*partBytes
+)
 
 // chunk is a part of an object's map.
 type chunk struct {
-	slots   [chunkBlocks]slot
-	applied lsn  // the last entry that was applied here
-	present int  // slots that are not absent
-	dirty   bool // differs from the metadata store
-	stored  bool // the metadata store has a value for it
+	parts   [chunkBlocks / partBlocks]*part // nil: all absent
+	applied lsn                             // the last entry that was applied here
+	present int                             // slots that are not absent
+	dirty   bool                            // differs from the metadata store
+	stored  bool                            // the metadata store has a value for it
+}
+
+// at is the slot of a block.
+func (c *chunk) at(i int) slot {
+	if p := c.parts[i/partBlocks]; p != nil {
+		return p[i%partBlocks]
+	}
+	return slot{}
+}
+
+// set replaces a slot, and returns by how many bytes the chunk grew.
+func (c *chunk) set(i int, s slot) (grown int64) {
+	p := c.parts[i/partBlocks]
+	if p == nil {
+		if s == (slot{}) {
+			return 0
+		}
+		p, grown = new(part), partBytes
+		c.parts[i/partBlocks] = p
+	}
+	p[i%partBlocks] = s
+	return grown
+}
+
+// place changes where the bytes of a block are that is there.
+func (c *chunk) place(i int, at place) { c.parts[i/partBlocks][i%partBlocks].at = at }
+
+// clone shares nothing with the chunk.
+func (c *chunk) clone() chunk {
+	out := *c
+	for i, p := range c.parts {
+		if p != nil {
+			q := *p
+			out.parts[i] = &q
+		}
+	}
+	return out
+}
+
+// bytes is what the chunk takes in memory.
+func (c *chunk) bytes() int64 {
+	n := int64(bareChunkBytes)
+	for _, p := range c.parts {
+		if p != nil {
+			n += partBytes
+		}
+	}
+	return n
 }
 
 const chunkVersion = 1
@@ -53,7 +111,7 @@ func (c *chunk) encode() []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(n))
 	for i := 0; i < chunkBlocks; {
-		s, k := &c.slots[i], c.runAt(i)
+		s, k := c.at(i), c.runAt(i)
 		if s.at.inLog() {
 			panic("objectstore: a log place would go into the metadata store")
 		}
@@ -64,9 +122,9 @@ func (c *chunk) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(s.at))
 		i += k
 	}
-	for i := range c.slots {
-		if c.slots[i].state == sheepdog.Data {
-			b = binary.LittleEndian.AppendUint32(b, c.slots[i].crc)
+	for i := range chunkBlocks {
+		if s := c.at(i); s.state == sheepdog.Data {
+			b = binary.LittleEndian.AppendUint32(b, s.crc)
 		}
 	}
 	return b
@@ -75,12 +133,12 @@ func (c *chunk) encode() []byte {
 // runAt is the length of the run that begins at slot i.
 func (c *chunk) runAt(i int) int {
 	j := i + 1
-	for j < chunkBlocks {
-		p, s := &c.slots[j-1], &c.slots[j]
+	for p := c.at(i); j < chunkBlocks; j++ {
+		s := c.at(j)
 		if s.state != p.state || s.stamp != p.stamp || s.state == sheepdog.Data && !s.at.follows(p.at) {
 			break
 		}
-		j++
+		p = s
 	}
 	return j - i
 }
@@ -107,7 +165,7 @@ func (c *chunk) decode(b []byte) error {
 			return fmt.Errorf("run at block %d of a block map is malformed", i)
 		}
 		for range n {
-			c.slots[i] = s
+			c.set(i, s)
 			if s.state == sheepdog.Data {
 				s.at++
 			}
@@ -124,14 +182,16 @@ func (c *chunk) decode(b []byte) error {
 }
 
 func (c *chunk) decodeCRCs(b []byte) error {
-	for i := range c.slots {
-		if c.slots[i].state != sheepdog.Data {
+	for i := range chunkBlocks {
+		s := c.at(i)
+		if s.state != sheepdog.Data {
 			continue
 		}
 		if len(b) < 4 {
 			return errTruncated
 		}
-		c.slots[i].crc, b = binary.LittleEndian.Uint32(b), b[4:]
+		s.crc, b = binary.LittleEndian.Uint32(b), b[4:]
+		c.set(i, s)
 	}
 	if len(b) > 0 {
 		return errors.New("bytes after a block map")

@@ -74,7 +74,7 @@ func sampleChunk() *chunk {
 		case i > 20:
 			s.at += 5000
 		}
-		c.slots[i] = s
+		c.set(i, s)
 		c.present++
 	}
 	return c

@@ -403,8 +403,8 @@ func (g *crashRig) checkSpace(when string) {
 		if err := c.decode(value); err != nil {
 			return false, err
 		}
-		for i := range c.slots {
-			if c.slots[i].state == sheepdog.Data {
+		for i := range chunkBlocks {
+			if c.at(i).state == sheepdog.Data {
 				live++
 			}
 		}

@@ -189,7 +189,7 @@ func (p *pile) save() (s *savedPile, logged int) {
 			}
 			c.dirty = false
 			s.last = max(s.last, c.applied)
-			so.chunks = append(so.chunks, savedChunk{c: c, no: no, copy: *c})
+			so.chunks = append(so.chunks, savedChunk{c: c, no: no, copy: c.clone()})
 			s.chunks++
 			logged += so.chunks[len(so.chunks)-1].findMoves()
 		}
@@ -204,8 +204,8 @@ func (p *pile) save() (s *savedPile, logged int) {
 }
 
 func (c *savedChunk) findMoves() int {
-	for i := range c.copy.slots {
-		if at := c.copy.slots[i].at; at.inLog() {
+	for i := range chunkBlocks {
+		if at := c.copy.at(i).at; at.inLog() {
 			c.moves = append(c.moves, move{slot: i, from: at})
 		}
 	}
@@ -308,7 +308,7 @@ func (d *Disk) publishChunk(p *pile, o *object, s *savedChunk) {
 	if s.c.dirty || s.c.present > 0 {
 		return
 	}
-	p.bytes.Add(-chunkBytes)
+	p.bytes.Add(-s.c.bytes())
 	if o.complete {
 		delete(o.chunks, s.no)
 	} else {
@@ -321,13 +321,13 @@ func (d *Disk) publishChunk(p *pile, o *object, s *savedChunk) {
 // block was replaced: the new place is then in the metadata store alone, until
 // the pile is committed again.
 func (p *pile) relocate(o *object, no uint32, m move) bool {
-	if c := o.chunks[no]; c != nil && c.slots[m.slot].at == m.from {
-		c.slots[m.slot].at = m.to
+	if c := o.chunks[no]; c != nil && c.at(m.slot).at == m.from {
+		c.place(m.slot, m.to)
 		return true
 	}
 	for _, other := range p.objects {
-		if c := other.chunks[no]; c != nil && c.slots[m.slot].at == m.from {
-			c.slots[m.slot].at = m.to
+		if c := other.chunks[no]; c != nil && c.at(m.slot).at == m.from {
+			c.place(m.slot, m.to)
 			return true
 		}
 	}

@@ -21,7 +21,7 @@ type Options struct {
 	// space only when it is needed.
 	LogBytes int64
 	// MapCacheBytes bounds the maps kept in memory: at least 1 MiB, default
-	// 128 MiB. Maps with changes that are not destaged may take twice as much.
+	// 64 MiB. Maps with changes that are not destaged may take twice as much.
 	MapCacheBytes int64
 	// ExtentFileBytes is the length of a (sparse) extent file: 1 MiB to 1 TiB in
 	// steps of 256 KiB, default 1 GiB. It is fixed when the store is made.
@@ -70,7 +70,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Disks = []string{filepath.Join(o.Meta, "obj")}
 	}
 	setDefault(&o.LogBytes, 256<<20)
-	setDefault(&o.MapCacheBytes, 128<<20)
+	setDefault(&o.MapCacheBytes, 64<<20)
 	setDefault(&o.ExtentFileBytes, 1<<30)
 	setDefault(&o.ReserveBytes, 64<<20)
 	if o.DestageEvery == 0 {

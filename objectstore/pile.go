@@ -67,7 +67,7 @@ func (p *pile) chunk(o *object, no uint32) *chunk {
 	if c == nil {
 		c = new(chunk)
 		o.chunks[no] = c
-		p.bytes.Add(chunkBytes)
+		p.bytes.Add(bareChunkBytes)
 	}
 	return c
 }
@@ -97,11 +97,11 @@ func (o *object) slot(no sheepdog.BlockNo) *slot {
 	if c == nil {
 		return nil
 	}
-	s := &c.slots[no%chunkBlocks]
-	if s.state == sheepdog.Absent {
+	q := c.parts[no%chunkBlocks/partBlocks]
+	if q == nil || q[no%partBlocks].state == sheepdog.Absent {
 		return nil
 	}
-	return s
+	return &q[no%partBlocks]
 }
 
 // outcome is what applying an entry did besides changing the maps.
@@ -141,7 +141,7 @@ func (p *pile) write(e *entry, at lsn, out *outcome) {
 		if e.hasData() {
 			s = slot{state: sheepdog.Data, stamp: e.stamp, crc: e.crcs[i], at: cur.next()}
 		}
-		old := &c.slots[no%chunkBlocks]
+		old := c.at(int(no % chunkBlocks))
 		if skip || !e.force && !old.stamp.Less(e.stamp) {
 			if s.at.isExtent() {
 				out.refused = appendPlace(out.refused, s.at)
@@ -155,7 +155,7 @@ func (p *pile) write(e *entry, at lsn, out *outcome) {
 
 // replace puts a slot into a chunk and keeps the object's sums.
 func (p *pile) replace(o *object, c *chunk, no sheepdog.BlockNo, s slot, out *outcome) {
-	old := &c.slots[no%chunkBlocks]
+	old := c.at(int(no % chunkBlocks))
 	if old.state != sheepdog.Absent {
 		o.digest ^= mixRecord(no, old.record())
 		o.present--
@@ -176,7 +176,7 @@ func (p *pile) replace(o *object, c *chunk, no sheepdog.BlockNo, s slot, out *ou
 	if s.state == sheepdog.Data {
 		o.data++
 	}
-	*old = s
+	p.bytes.Add(c.set(int(no%chunkBlocks), s))
 }
 
 func (p *pile) touch(o *object, c *chunk, at lsn, out *outcome) {
@@ -221,8 +221,8 @@ func (p *pile) forget(o *object, at lsn, out *outcome) {
 
 // empty makes every block of a chunk absent.
 func (p *pile) empty(o *object, c *chunk, no uint32, at lsn, out *outcome) {
-	for i := range c.slots {
-		if c.slots[i].state != sheepdog.Absent {
+	for i := range chunkBlocks {
+		if c.at(i).state != sheepdog.Absent {
 			p.replace(o, c, sheepdog.BlockNo(no*chunkBlocks+uint32(i)), slot{}, out)
 		}
 	}
@@ -250,12 +250,12 @@ func (p *pile) merge(from, to sheepdog.LayerID, at lsn, out *outcome) {
 // mergeChunk moves what dst lacks.
 func (p *pile) mergeChunk(src, dst *object, no uint32, at lsn, out *outcome) {
 	s, d := src.chunks[no], p.chunk(dst, no)
-	for i := range s.slots {
-		from := s.slots[i]
-		if from.state == sheepdog.Absent || d.slots[i].state != sheepdog.Absent {
+	for i := range chunkBlocks {
+		from := s.at(i)
+		if from.state == sheepdog.Absent || d.at(i).state != sheepdog.Absent {
 			continue
 		}
-		s.slots[i].at = 0 // moved, not freed
+		s.place(i, 0) // moved, not freed
 		p.replace(dst, d, sheepdog.BlockNo(no*chunkBlocks+uint32(i)), from, out)
 	}
 	p.touch(dst, d, at, out)
@@ -275,7 +275,7 @@ func (p *pile) pending(e *entry, at lsn, visit func(i uint32, place place)) {
 				if c.applied >= at {
 					continue
 				}
-				old = c.slots[no%chunkBlocks]
+				old = c.at(int(no % chunkBlocks))
 			}
 			if o.floor >= at {
 				continue

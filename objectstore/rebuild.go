@@ -129,9 +129,9 @@ func (r *replayer) markStored() error {
 }
 
 func (r *replayer) markChunk(c *chunk) error {
-	for i := range c.slots {
-		if c.slots[i].at.isExtent() {
-			if err := r.mark(c.slots[i].at); err != nil {
+	for i := range chunkBlocks {
+		if at := c.at(i).at; at.isExtent() {
+			if err := r.mark(at); err != nil {
 				return err
 			}
 		}

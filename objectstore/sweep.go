@@ -97,8 +97,8 @@ func (d *Disk) pilesOn(id diskID) ([]sheepdog.ObjectID, error) {
 }
 
 func (c *chunk) on(id diskID) bool {
-	for i := range c.slots {
-		if at := c.slots[i].at; at.isExtent() && at.disk() == id {
+	for i := range chunkBlocks {
+		if at := c.at(i).at; at.isExtent() && at.disk() == id {
 			return true
 		}
 	}
@@ -151,8 +151,8 @@ func (d *Disk) sweepLocked(p *pile, id diskID, change slotChange, out *outcome) 
 
 func (p *pile) sweepChunk(o *object, c *chunk, no uint32, id diskID, change slotChange, out *outcome) (int, error) {
 	n := 0
-	for i := range c.slots {
-		old := c.slots[i]
+	for i := range chunkBlocks {
+		old := c.at(i)
 		if !old.at.isExtent() || old.at.disk() != id {
 			continue
 		}
@@ -170,7 +170,7 @@ func (p *pile) sweepChunk(o *object, c *chunk, no uint32, id diskID, change slot
 			p.freed = appendPlace(p.freed, old.at)
 			out.freedBlocks++
 		}
-		c.slots[i] = s
+		c.set(i, s) // no bytes more: there was one
 		n++
 	}
 	return n, nil
@@ -241,12 +241,12 @@ func (d *Disk) copyOff(p *pile, id diskID) (map[place]place, error) {
 				if c == nil {
 					continue
 				}
-				for i := range c.slots {
-					s := &c.slots[i]
+				for i := range chunkBlocks {
+					s := c.at(i)
 					if !s.at.isExtent() || s.at.disk() != id {
 						continue
 					}
-					to, err := d.copyBlock(p.id, s)
+					to, err := d.copyBlock(p.id, &s)
 					if err != nil {
 						return err
 					}

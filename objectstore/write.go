@@ -204,7 +204,7 @@ func (p *pile) addChunk(o *object, no uint32, value []byte) error {
 		return fmt.Errorf("object %s layer %x chunk %d: %w", p.id, uint64(o.key.Layer), no, err)
 	}
 	o.chunks[no] = c
-	p.bytes.Add(chunkBytes)
+	p.bytes.Add(c.bytes())
 	return nil
 }
 
