@@ -108,6 +108,11 @@ func command(o *options, version string, run func() error) *cobra.Command {
 		if len(args) == 1 {
 			o.paths = args[0]
 		}
+		if journal := f.Lookup("journal"); journal.Changed {
+			if err := checkJournal(journal.Value.String()); err != nil {
+				return err
+			}
+		}
 		for _, flag := range obsoleteOptions {
 			if f.Changed(flag.long) {
 				o.obsolete = append(o.obsolete, "-"+flag.short)
