@@ -141,6 +141,9 @@ const stripsFlag = 0x80
 // Strips is the policy of the coded layers of a policy with parity.
 func (p Policy) Strips() Policy { return Policy{Copies: p.Copies, Parity: p.Parity | stripsFlag} }
 
+// Guests is the policy as users know it: that of Strips is D:P.
+func (p Policy) Guests() Policy { return Policy{Copies: p.Copies, Parity: p.Parity &^ stripsFlag} }
+
 // IsStrips reports whether objects of this policy are stored as strips.
 func (p Policy) IsStrips() bool { return p.Parity&stripsFlag != 0 }
 

@@ -97,6 +97,8 @@ type VDIBackend interface {
 	ResizeVDI(ctx context.Context, req *ResizeRequest) (*VDI, error)
 	// RenameVDI gives a VDI and its snapshots another name; ids stay.
 	RenameVDI(ctx context.Context, req *RenameRequest) error
+	// SetVDICopies has the data of a snapshot erasure coded in the background.
+	SetVDICopies(ctx context.Context, req *VDICopiesRequest) error
 }
 
 // DataBackend moves the bytes of VDIs.

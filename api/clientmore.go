@@ -36,6 +36,11 @@ func (c *Client) SetAttribute(ctx context.Context, req *SetAttributeRequest) err
 	return c.call(ctx, http.MethodPut, "/v1/vdis/attribute", nil, req, nil)
 }
 
+// SetVDICopies has the data of a snapshot erasure coded in the background.
+func (c *Client) SetVDICopies(ctx context.Context, req *VDICopiesRequest) error {
+	return c.call(ctx, http.MethodPut, "/v1/vdis/copies", nil, req, nil)
+}
+
 // RenameVDI gives a VDI and its snapshots another name.
 func (c *Client) RenameVDI(ctx context.Context, req *RenameRequest) error {
 	return c.call(ctx, http.MethodPost, "/v1/vdis/rename", nil, req, nil)

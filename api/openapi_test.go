@@ -67,7 +67,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		RecoverySetting{}, Node{}, NodeList{}, Capacities{}, NodeCapacity{}, NodeRecovery{}, RecoveryList{}, VDI{}, VDIList{},
 		VDIReply{}, CreateRequest{}, SnapshotRequest{}, SnapshotResult{}, CloneRequest{}, RollbackRequest{}, ResizeRequest{},
 		WriteReply{}, CheckRequest{}, CheckEvent{}, CheckVDI{}, Finding{}, CheckProgress{}, CheckSummary{}, Cluster{}.Config,
-		Attribute{}, AttributeList{}, SetAttributeRequest{}, Limits{}, RenameRequest{}, CopyEvent{}, CopyProgress{}, ObjectLocation{}, ObjectNode{},
+		Attribute{}, AttributeList{}, SetAttributeRequest{}, Limits{}, RenameRequest{}, VDICopiesRequest{}, CopyEvent{}, CopyProgress{}, ObjectLocation{}, ObjectNode{},
 		ObjectMap{}, MappedObject{}, ObjectTrack{}, ObjectEpoch{}, ChangeList{}, LockList{}, Lock{}, UnlockRequest{}, CopiesRequest{},
 		GroupRequest{}, GroupResult{}, AlterRequest{}, FlattenRequest{}, TrashedVDI{}, TrashList{}, TrashSetting{}, RestoreRequest{},
 		VNodesRequest{}, Throttle{}, LogLevel{}, Stats{}, RequestStats{}, DiskList{}, NodeDisks{}, Disk{}, DisksRequest{},
@@ -138,7 +138,7 @@ func FuzzRequests(f *testing.F) {
 	}
 	kinds := []reflect.Type{reflect.TypeFor[FormatRequest](), reflect.TypeFor[RecoverySetting](), reflect.TypeFor[CheckRequest](), reflect.TypeFor[CreateRequest](),
 		reflect.TypeFor[SnapshotRequest](), reflect.TypeFor[CloneRequest](), reflect.TypeFor[RollbackRequest](), reflect.TypeFor[ResizeRequest](),
-		reflect.TypeFor[SetAttributeRequest](), reflect.TypeFor[Limits](), reflect.TypeFor[RenameRequest](), reflect.TypeFor[UnlockRequest](), reflect.TypeFor[CopiesRequest](),
+		reflect.TypeFor[SetAttributeRequest](), reflect.TypeFor[Limits](), reflect.TypeFor[RenameRequest](), reflect.TypeFor[VDICopiesRequest](), reflect.TypeFor[UnlockRequest](), reflect.TypeFor[CopiesRequest](),
 		reflect.TypeFor[GroupRequest](), reflect.TypeFor[AlterRequest](), reflect.TypeFor[FlattenRequest](), reflect.TypeFor[TrashSetting](), reflect.TypeFor[RestoreRequest](),
 		reflect.TypeFor[VNodesRequest](), reflect.TypeFor[Throttle](), reflect.TypeFor[LogLevel](), reflect.TypeFor[ForceRequest]()}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -76,6 +76,7 @@ func (s *Server) moreRoutes() []route {
 		}), false},
 		{"GET", "/v1/vdis/limits", s.limits, false},
 		{"PUT", "/v1/vdis/limits", answer(s, body, func(ctx context.Context, req *Limits) (any, error) { return nil, b.SetLimits(ctx, req) }), false},
+		{"PUT", "/v1/vdis/copies", answer(s, body, func(ctx context.Context, req *VDICopiesRequest) (any, error) { return nil, b.SetVDICopies(ctx, req) }), false},
 		{"POST", "/v1/vdis/rename", answer(s, body, func(ctx context.Context, req *RenameRequest) (any, error) { return nil, b.RenameVDI(ctx, req) }), false},
 		{"POST", "/v1/vdis/copy", s.copyVDI, false},
 		{"GET", "/v1/vdis/object", s.byQuery(func(b Backend) endpoint { return object(b.LocateObject, (*ObjectLocation).finish) }), false},

@@ -167,6 +167,13 @@ func (r *ResizeRequest) check() error {
 	return firstError(CheckName(r.Name), CheckSize(r.SizeBytes))
 }
 
+func (r *VDICopiesRequest) check() error {
+	if r.Copies.Copies == 0 {
+		return invalidf("no redundancy given")
+	}
+	return CheckName(r.Name)
+}
+
 func (r *RenameRequest) check() error { return firstError(CheckName(r.Name), CheckName(r.NewName)) }
 
 func (r *ReadRequest) check() error {

@@ -192,6 +192,15 @@ type ResizeRequest struct {
 	SizeBytes uint64 `json:"sizeBytes"`
 }
 
+// VDICopiesRequest is the body of PUT /v1/vdis/copies: the snapshot, and the
+// policy D:P that its data are to have. VDIs and copies are refused: their
+// redundancy cannot change in place.
+type VDICopiesRequest struct {
+	Name     string          `json:"name"`
+	Snapshot Selector        `json:"snapshot"`
+	Copies   sheepdog.Policy `json:"copies"`
+}
+
 // RenameRequest gives a VDI and its snapshots another name.
 type RenameRequest struct {
 	Name    string `json:"name"`

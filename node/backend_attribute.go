@@ -33,6 +33,20 @@ func (b backend) SetAttribute(ctx context.Context, req *api.SetAttributeRequest)
 	return b.n.vdis.SetAttr(ctx, directory.SetAttr{Name: req.Name, Snapshot: string(req.Snapshot), Key: req.Key, Value: req.Value, Exclusive: req.Exclusive, Delete: req.Delete})
 }
 
+// SetVDICopies has the data of a snapshot erasure coded in the background.
+func (b backend) SetVDICopies(ctx context.Context, req *api.VDICopiesRequest) error {
+	if err := b.n.ready(ctx); err != nil {
+		return err
+	}
+	if req.Copies.Parity == 0 || req.Snapshot == "" {
+		return fmt.Errorf("the redundancy of a VDI cannot change in place; only snapshots can be erasure coded (-c D:P): %w", sheepdog.ErrInvalid)
+	}
+	if err := enoughZones(req.Copies, b.n.cluster.View().StorageZones()); err != nil {
+		return err
+	}
+	return b.n.vdis.Code(ctx, directory.Code{Name: req.Name, Snapshot: string(req.Snapshot), Policy: req.Copies})
+}
+
 // RenameVDI gives a VDI and its snapshots another name.
 func (b backend) RenameVDI(ctx context.Context, req *api.RenameRequest) error {
 	if err := b.n.ready(ctx); err != nil {

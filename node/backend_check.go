@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/api"
+	"sheepdog/coded"
 	"sheepdog/recovery"
 	"sheepdog/vdi/directory"
 )
@@ -26,6 +28,11 @@ func (b backend) Check(ctx context.Context, req *api.CheckRequest, report func(*
 	}
 	for policy := range b.n.cluster.View().Tables {
 		if err := c.run(ctx, recovery.CheckRequest{Policy: policy, DryRun: req.DryRun}); err != nil {
+			return nil, err
+		}
+	}
+	for _, l := range b.n.layers().AllCoded() {
+		if err := c.strips(ctx, l, req.DryRun); err != nil {
 			return nil, err
 		}
 	}
@@ -98,7 +105,17 @@ func (c *check) one(ctx context.Context, req *api.CheckRequest) (*api.CheckSumma
 		return nil, err
 	}
 	policies, want := c.layers(layer, policy)
+	for _, l := range c.n.layers().AllCoded() {
+		if want(sheepdog.ObjectID{}, l.ID) {
+			if err := c.strips(ctx, l, req.DryRun); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for _, p := range policies {
+		if p.IsStrips() {
+			continue
+		}
 		if err := c.run(ctx, recovery.CheckRequest{Policy: p, DryRun: req.DryRun, Want: want}); err != nil {
 			return nil, err
 		}
@@ -140,6 +157,27 @@ func (c *check) run(ctx context.Context, req recovery.CheckRequest) error {
 	c.total.Objects += s.Objects
 	c.skipped += s.Skipped
 	return nil
+}
+
+// strips checks a coded layer.
+func (c *check) strips(ctx context.Context, l coded.Layer, dryRun bool) error {
+	if !l.Complete {
+		return nil
+	}
+	n, err := c.n.coded.Check(ctx, l.ID, dryRun, c.noteStrip)
+	c.total.Objects += n
+	if errors.Is(err, sheepdog.ErrNotFound) {
+		return nil // deleted meanwhile
+	}
+	return err
+}
+
+// noteStrip takes down a faulty strip as a fault of a replica.
+func (c *check) noteStrip(f coded.Finding) {
+	fault := map[coded.Fault]recovery.Fault{coded.Missing: recovery.Missing, coded.Bad: recovery.Bad, coded.Differing: recovery.Differing}[f.Fault]
+	for b := range max(f.Blocks, 1) {
+		c.note(recovery.Finding{Node: f.Node, Object: f.Object, Layer: f.Layer, Block: sheepdog.BlockNo(b), Fault: fault, Healed: f.Healed, Lost: f.Lost})
+	}
 }
 
 // note gathers the faulty blocks of one replica.

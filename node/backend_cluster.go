@@ -69,8 +69,8 @@ func (b backend) Cluster(context.Context) (*api.Cluster, error) {
 
 // Format makes a new cluster of the nodes alive now.
 func (b backend) Format(ctx context.Context, req *api.FormatRequest) (*api.Cluster, error) {
-	if req.Copies.Parity > 0 {
-		return nil, fmt.Errorf("erasure coding is not supported yet; give a number of copies: %w", sheepdog.ErrInvalid)
+	if err := enoughZones(req.Copies, zonesOf(b.n.cluster.Alive())); err != nil {
+		return nil, err
 	}
 	if b.n.cluster.Status() != cluster.StatusUnformatted {
 		if err := b.n.ready(ctx); err != nil {
@@ -209,11 +209,12 @@ type progress struct {
 	TotalPartitions int      `json:"totalPartitions"`
 	Waiting         int      `json:"waiting"`
 	Elapsed         float64  `json:"elapsed"`
-	Left            *float64 `json:"left,omitempty"` // nil: not known
+	Left            *float64 `json:"left,omitempty"`   // nil: not known
+	Strips          uint64   `json:"strips,omitempty"` // of the total: objects with strips that are not in place
 }
 
 // Recovery lists the members that the view has as targets that do not act yet,
-// or whose partitions are being compared. It waits for a quorum: until then
+// whose partitions are being compared, or that lack strips of coded layers. It waits for a quorum: until then
 // nobody knows.
 func (b backend) Recovery(ctx context.Context) ([]api.NodeRecovery, error) {
 	if err := b.n.ready(ctx); err != nil {
@@ -221,11 +222,14 @@ func (b backend) Recovery(ctx context.Context) ([]api.NodeRecovery, error) {
 	}
 	v := b.n.cluster.View()
 	var out []api.NodeRecovery
-	for _, id := range recovering(v) {
-		if m, ok := v.Member(id); ok {
+	targets := recovering(v)
+	coded := len(b.n.dir.AllCoded()) > 0 // then any node may have strips to make
+	for _, m := range v.Members {
+		if slices.Contains(targets, m.ID) || coded && m.VNodes > 0 {
 			out = append(out, api.NodeRecovery{Node: apiNode(m)})
 		}
 	}
+	strips := make([]uint64, len(out))
 	var wg sync.WaitGroup
 	for i := range out {
 		wg.Go(func() {
@@ -235,11 +239,18 @@ func (b backend) Recovery(ctx context.Context) ([]api.NodeRecovery, error) {
 				out[i].FinishedObjects, out[i].TotalObjects, out[i].MovedBytes = p.Finished, p.Total, p.Moved
 				out[i].PartitionsLeft, out[i].TotalPartitions, out[i].WaitingPartitions = p.Partitions, p.TotalPartitions, p.Waiting
 				out[i].Seconds, out[i].SecondsLeft = p.Elapsed, p.Left
+				strips[i] = p.Strips
 			}
 		})
 	}
 	wg.Wait()
-	return out, nil
+	left := out[:0]
+	for i := range out {
+		if strips[i] > 0 || slices.Contains(targets, out[i].ID) {
+			left = append(left, out[i])
+		}
+	}
+	return left, nil
 }
 
 // recovering lists the nodes that have work to do before the view is complete.

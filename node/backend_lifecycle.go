@@ -44,8 +44,8 @@ func (b backend) AlterVDI(ctx context.Context, req *api.AlterRequest, report fun
 	if err := b.n.ready(ctx); err != nil {
 		return nil, err
 	}
-	if req.Copies.Parity > 0 {
-		return nil, fmt.Errorf("the redundancy of a writable VDI cannot become an erasure code: %w", sheepdog.ErrInvalid)
+	if err := enoughZones(req.Copies, b.n.cluster.View().StorageZones()); err != nil {
+		return nil, err
 	}
 	v, err := b.n.dir.Lookup(req.Name)
 	if err != nil {
@@ -111,7 +111,7 @@ func (b backend) flatten(ctx context.Context, name string, report func(api.CopyP
 		}
 		total.DoneBytes += uint64(len(group)) << v.BlockSizeShift
 	}
-	if err := b.n.vdis.Flatten(ctx, name); err != nil {
+	if err := b.n.vdis.Flatten(ctx, name, v.Layer); err != nil {
 		return nil, err
 	}
 	if err := report(total); err != nil {

@@ -18,10 +18,10 @@ type stateEpoch = state.EpochRecord
 
 // SetCopies changes the default redundancy of VDIs created later.
 func (b backend) SetCopies(ctx context.Context, req *api.CopiesRequest) error {
-	if req.Copies.Parity > 0 {
-		return fmt.Errorf("erasure coding is not supported yet; give a number of copies: %w", sheepdog.ErrInvalid)
-	}
 	if err := b.n.ready(ctx); err != nil {
+		return err
+	}
+	if err := enoughZones(req.Copies, b.n.cluster.View().StorageZones()); err != nil {
 		return err
 	}
 	_, err := b.n.cluster.ProposeState(ctx, state.Command{Configure: &state.Configure{Policy: &req.Copies}})

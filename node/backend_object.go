@@ -30,7 +30,11 @@ func (n *Node) levels(layer sheepdog.LayerID) []level {
 			break
 		}
 		f, _ := n.dir.Family(l.Family)
-		out = append(out, level{layer: layer, ids: n.dir.Logical(layer), family: f})
+		ids := n.dir.Logical(layer)
+		for k := 1; k < int(l.Strips); k++ {
+			ids = append(ids, layer+sheepdog.LayerID(k))
+		}
+		out = append(out, level{layer: layer, ids: ids, family: f})
 		if layer = l.Parent; layer == 0 {
 			layer = l.Base
 		}
@@ -181,7 +185,7 @@ func (b backend) LocateObject(ctx context.Context, q *api.ObjectQuery) (*api.Obj
 	at := levels[0]
 	if f.level >= 0 {
 		at = levels[f.level]
-		out.Allocated, out.Copies = true, at.family.Policy
+		out.Allocated, out.Copies = true, at.family.Policy.Guests()
 		out.Object = api.ObjectID{Owner: ownerOf(levels, f.level, b.n.owners()), Index: q.Index}
 	}
 	for i := range f.nodes {
@@ -193,6 +197,12 @@ func (b backend) LocateObject(ctx context.Context, q *api.ObjectQuery) (*api.Obj
 		out.Nodes = append(out.Nodes, node)
 	}
 	v := b.n.cluster.View()
+	if at.family.Policy.IsStrips() {
+		part := sheepdog.ObjectID{Family: at.family.ID, Index: sheepdog.Index(q.Index)}.Partition()
+		for _, id := range b.n.rings.place(v, at.family.Policy.Zones())[part] {
+			out.Wanted = append(out.Wanted, b.n.addrOf(id))
+		}
+	}
 	if p, ok := v.Placement(at.family.Policy, sheepdog.ObjectID{Family: at.family.ID, Index: sheepdog.Index(q.Index)}.Partition()); ok {
 		for _, id := range p.Target {
 			out.Wanted = append(out.Wanted, b.n.addrOf(id))
@@ -229,6 +239,9 @@ func objectsOf(e *directory.Entry) uint64 {
 // indexes visits every index that a level may hold.
 func (n *Node) indexes(ctx context.Context, l level, visit func(sheepdog.Index)) error {
 	scope := sheepdog.Scope{Family: l.family.ID, Policy: l.family.Policy}
+	if scope.Policy.IsStrips() {
+		return n.coded.Indexes(ctx, l.layer, visit)
+	}
 	for _, id := range slices.Backward(l.ids) {
 		if err := n.gateway.LayerIndexes(ctx, scope, id, visit); err != nil {
 			return err
@@ -282,7 +295,7 @@ func (b backend) TrackObject(ctx context.Context, q *api.ObjectQuery) (*api.Obje
 	}
 	i := max(f.level, 0)
 	fam := levels[i].family
-	out := &api.ObjectTrack{Name: q.Name, ID: api.VID(e.VID), Index: q.Index, Copies: fam.Policy,
+	out := &api.ObjectTrack{Name: q.Name, ID: api.VID(e.VID), Index: q.Index, Copies: fam.Policy.Guests(),
 		Object: api.ObjectID{Owner: ownerOf(levels, i, b.n.owners()), Index: q.Index}}
 	part := sheepdog.ObjectID{Family: fam.ID, Index: sheepdog.Index(q.Index)}.Partition()
 	history := slices.Clone(b.n.cluster.History())

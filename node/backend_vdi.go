@@ -85,8 +85,8 @@ func (b backend) CreateVDI(ctx context.Context, req *api.CreateRequest) (*api.VD
 	if req.BlockSizeShift != 0 {
 		cmd.BlockSizeShift = req.BlockSizeShift
 	}
-	if cmd.Policy.Parity > 0 {
-		return nil, fmt.Errorf("erasure coded VDIs are not supported yet; give a number of copies: %w", sheepdog.ErrInvalid)
+	if err := enoughZones(cmd.Policy, b.n.cluster.View().StorageZones()); err != nil {
+		return nil, err
 	}
 	if err := b.n.room(); err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"sheepdog"
 	"sheepdog/cluster"
 	"sheepdog/nbd"
+	"sheepdog/vdi"
 )
 
 // Config is how a sheep is started.
@@ -63,6 +64,8 @@ type Config struct {
 
 	// standIn is set for a node that takes the place of another in the same process.
 	standIn *standIn
+	// Recode says when layers are erasure coded; zero: the default of package vdi.
+	Recode vdi.RecodeTiming
 
 	// What tests replace. Nil or zero: the real thing.
 	Network    sheepdog.Network
@@ -97,6 +100,9 @@ func (c *Config) fill() error {
 	}
 	if c.Bind == "" {
 		c.Bind = c.Advertise
+	}
+	if c.Recode == (vdi.RecodeTiming{}) {
+		c.Recode = vdi.DefaultRecodeTiming()
 	}
 	if c.VNodes == 0 {
 		c.VNodes = sheepdog.DefaultVNodes

@@ -18,6 +18,7 @@ import (
 	"sheepdog"
 	"sheepdog/api"
 	"sheepdog/cluster"
+	"sheepdog/coded"
 	"sheepdog/gateway"
 	"sheepdog/nbd"
 	"sheepdog/objectstore"
@@ -63,6 +64,10 @@ type Node struct {
 	server   *peer.Server
 	cluster  *cluster.Cluster
 	replica  *replica.Server
+	strips   *coded.Server // around replica
+	coded    *coded.Client
+	keeper   *coded.Keeper
+	rings    rings
 	recovery *recovery.Agent
 	gateway  *gateway.Gateway
 	vdis     *vdi.Manager
@@ -297,9 +302,10 @@ func (n *Node) seeds() []string {
 func (n *Node) wire() error {
 	n.replica = replica.New(replica.Config{Self: n.self.ID, Incarnation: n.self.Incarnation, Engine: n.engine, Views: n.cluster,
 		Layers: layers{n.dir}, NoSync: n.cfg.NoSync, Heal: n.heal, Log: n.log.With("part", "replica")})
+	n.wireStrips()
 	n.gateway = gateway.New(n.self.ID, n.cluster, peers{n}, n.suspect, gateway.DefaultTiming(), n.log.With("part", "gateway"))
-	n.vdis = vdi.NewManager(vdi.Options{Self: n.self.ID, Incarnation: n.self.Incarnation, Directory: n.dir, Objects: n.gateway,
-		Cluster: n.cluster, Peers: peers{n}, BaseCache: baseCache, FlushEvery: n.timing.Flush, Logger: n.log.With("part", "vdi")})
+	n.vdis = vdi.NewManager(vdi.Options{Self: n.self.ID, Incarnation: n.self.Incarnation, Directory: n.dir, Objects: objects{n.gateway, n.coded},
+		Cluster: n.cluster, Peers: peers{n}, BaseCache: baseCache, FlushEvery: n.timing.Flush, Coder: coder{n.coded}, Recode: n.cfg.Recode, Logger: n.log.With("part", "vdi")})
 	n.onClose(n.vdis.Close)
 	close(n.wired)
 	n.spawn(n.followViews)
@@ -307,6 +313,7 @@ func (n *Node) wire() error {
 	n.spawn(n.watchSpace)
 	n.spawn(n.loseDisks)
 	n.spawn(n.expireOften)
+	n.keepStrips()
 	return n.startRecovery()
 }
 

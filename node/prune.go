@@ -124,6 +124,15 @@ func (n *Node) gatePrune(cmd directory.Prune) error {
 	return nil
 }
 
+// gateRetire refuses to empty a layer when the members are not those that were
+// seen to know where its bytes are now.
+func (n *Node) gateRetire(cmd directory.Retire) error {
+	if now := n.cluster.View(); now.Epoch != cmd.Epoch {
+		return fmt.Errorf("retire asked the members of epoch %d, it is %d now: %w", cmd.Epoch, now.Epoch, sheepdog.ErrConflict)
+	}
+	return nil
+}
+
 // handleMerged answers methodMerged.
 func (n *Node) handleMerged() ([]byte, error) {
 	return json.Marshal(n.merges.report(n.dir.Listed))

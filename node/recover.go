@@ -109,7 +109,8 @@ func items(m *recovery.Move) []state.PartitionSince {
 // progress is how far this node's recovery is.
 func (n *Node) progress() progress {
 	p := n.recovery.Progress()
-	out := progress{Finished: p.Finished, Total: p.Total, Moved: p.MovedBytes, Partitions: p.Partitions, TotalPartitions: p.TotalPartitions,
+	strips := uint64(n.keeper.Pending())
+	out := progress{Finished: p.Finished, Total: p.Total + strips, Strips: strips, Moved: p.MovedBytes, Partitions: p.Partitions, TotalPartitions: p.TotalPartitions,
 		Waiting: p.Waiting, Elapsed: p.Elapsed.Seconds()}
 	if left := p.Left.Seconds(); p.Left >= 0 {
 		out.Left = &left

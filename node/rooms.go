@@ -64,7 +64,7 @@ func (l layers) Changed() <-chan struct{} { return l.dir.Changed() }
 type peers struct{ n *Node }
 
 func (p peers) Replica(m sheepdog.Member) sheepdog.Replica {
-	var r sheepdog.Replica = p.n.replica
+	var r sheepdog.Replica = p.n.strips
 	if m.ID != p.n.self.ID {
 		r = p.n.pool.Replica(m)
 	}
@@ -98,7 +98,7 @@ func (h handler) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 		}
 	}
 	began := time.Now()
-	h.n.replica.Write(ctx, reqs, func(i int, err error) {
+	h.n.strips.Write(ctx, reqs, func(i int, err error) {
 		if !reqs[i].Repair {
 			c.serve(began)
 		}
@@ -111,7 +111,7 @@ func (h handler) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
 	c := &h.n.stats.peer
 	c.begin(&c.read)
 	began := time.Now()
-	err := h.n.replica.Read(ctx, req)
+	err := h.n.strips.Read(ctx, req)
 	c.serve(began)
 	c.end(err, &c.readBytes, uint64(len(req.Buf)))
 	return err
@@ -120,7 +120,7 @@ func (h handler) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
 func (h handler) Flush(ctx context.Context, req *sheepdog.FlushRequest) error {
 	c := &h.n.stats.peer
 	c.begin(&c.flush)
-	err := h.n.replica.Flush(ctx, req)
+	err := h.n.strips.Flush(ctx, req)
 	c.end(err, nil, 0)
 	return err
 }
@@ -129,20 +129,20 @@ func (h handler) Seal(ctx context.Context, req *sheepdog.SealRequest) (*sheepdog
 	c := &h.n.stats.peer
 	c.begin(nil)
 	defer c.end(nil, nil, 0)
-	return h.n.replica.Seal(ctx, req)
+	return h.n.strips.Seal(ctx, req)
 }
 
 func (h handler) List(ctx context.Context, req *sheepdog.ListRequest) (*sheepdog.ListReply, error) {
 	c := &h.n.stats.peer
 	c.begin(nil)
 	defer c.end(nil, nil, 0)
-	return h.n.replica.List(ctx, req)
+	return h.n.strips.List(ctx, req)
 }
 
 func (h handler) Fetch(ctx context.Context, req *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
 	c := &h.n.stats.peer
 	c.begin(&c.read)
-	reply, err := h.n.replica.Fetch(ctx, req)
+	reply, err := h.n.strips.Fetch(ctx, req)
 	if reply == nil {
 		c.end(err, nil, 0)
 	} else {
@@ -177,6 +177,9 @@ func (n *Node) gate(ctx context.Context, kind string, body []byte) error {
 	}
 	if cmd, ok, err := directory.ParsePrune(kind, body); ok {
 		return errors.Join(err, n.gatePrune(cmd))
+	}
+	if cmd, ok, err := directory.ParseRetire(kind, body); ok {
+		return errors.Join(err, n.gateRetire(cmd))
 	}
 	cmd, ok, err := directory.ParseAcquire(kind, body)
 	if !ok || err != nil {

@@ -95,8 +95,10 @@ func (n *Node) warnings(v *sheepdog.View) []string {
 		out = append(out, why(v, p, policy))
 	}
 	out = append(out, n.spaceWarnings()...)
-	if z := v.StorageZones(); z < v.Config.Policy.Width() {
-		out = append(out, fmt.Sprintf("%d copies are wanted but there are only %d zones with storage", v.Config.Policy.Width(), z))
+	if p, z := v.Config.Policy, v.StorageZones(); p.Parity > 0 && z < p.Zones() {
+		out = append(out, fmt.Sprintf("erasure coding %s needs %d zones with storage and there are %d: new data stay replicated; start or add nodes", p, p.Zones(), z))
+	} else if z < p.Width() {
+		out = append(out, fmt.Sprintf("%d copies are wanted but there are only %d zones with storage", p.Width(), z))
 	}
 	return out
 }

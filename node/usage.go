@@ -137,15 +137,18 @@ func (n *Node) objects(e *directory.Entry, counts map[sheepdog.LayerID]layerCoun
 	if counts == nil {
 		return own, shared
 	}
-	own = counts[e.Layer]
-	for layer, first := e.Layer, true; layer != 0; first = false {
+	for layer, mine := e.Layer, true; layer != 0; {
 		l, ok := n.dir.Layer(layer)
 		if !ok {
 			break
 		}
-		if !first {
-			shared.Objects += counts[layer].Objects
+		held := counts[layer].Objects + l.Objects // of replicas, or of a coded layer
+		if mine {
+			own.Objects += held
+		} else {
+			shared.Objects += held
 		}
+		mine = mine && l.Parent == 0 && !e.IsClone && n.isCoded(l.Base)
 		if layer = l.Parent; layer == 0 {
 			layer = l.Base
 		}
@@ -154,6 +157,13 @@ func (n *Node) objects(e *directory.Entry, counts map[sheepdog.LayerID]layerCoun
 		shared.Objects = limit
 	}
 	return own, shared
+}
+
+// isCoded reports whether a layer is coded: as the base of a VDI or snapshot that
+// is no clone it holds what was written to that.
+func (n *Node) isCoded(layer sheepdog.LayerID) bool {
+	l, ok := n.dir.Coded(layer)
+	return ok && l.ID == layer
 }
 
 // handleLayers answers methodLayers.

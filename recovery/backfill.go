@@ -125,9 +125,6 @@ func (b *backfill) differing(ctx context.Context, l *listed) error {
 	if l.equal() {
 		return nil
 	}
-	if b.run.group.Policy.Parity > 0 {
-		return fmt.Errorf("%w: strips of policy %s cannot be copied from another strip", sheepdog.ErrInvalid, b.run.group.Policy)
-	}
 	if err := b.admit(ctx); err != nil {
 		return err
 	}

@@ -97,9 +97,6 @@ func (a *Agent) checkPaced(ctx context.Context, req CheckRequest, rate uint64) (
 }
 
 func (a *Agent) check(ctx context.Context, req CheckRequest, rate *limiter, report func(Finding)) (Summary, error) {
-	if req.Policy.Parity > 0 {
-		return Summary{}, fmt.Errorf("check policy %s: %w: strips cannot be compared with each other", req.Policy, sheepdog.ErrInvalid)
-	}
 	k := &checker{circle: circle{Agent: a, policy: req.Policy}, dryRun: req.DryRun, rate: rate, want: req.Want, report: report}
 	todo := slices.Clone(req.Partitions)
 	if len(todo) == 0 {

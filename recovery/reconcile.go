@@ -94,9 +94,6 @@ func (c *circle) reconcileObject(ctx context.Context, l *listed) error {
 	if l.equal() {
 		return nil
 	}
-	if c.policy.Parity > 0 {
-		return fmt.Errorf("%w: strips of policy %s cannot be compared with each other", sheepdog.ErrInvalid, c.policy)
-	}
 	for _, layer := range l.union() {
 		if err := c.reconcileLayer(ctx, l.object, layer); err != nil && !layerGone(err) {
 			return fmt.Errorf("layer %d: %w", layer, err)

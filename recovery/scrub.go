@@ -175,9 +175,6 @@ func (s *scrubber) slice(ctx context.Context, n int) error {
 	}
 	size := sheepdog.Partitions / s.state.Slices // which do not change
 	for policy := range v.Tables {
-		if policy.Parity > 0 {
-			continue // strips cannot be compared with each other
-		}
 		var mine []sheepdog.Partition
 		for p := n * size; p < (n+1)*size; p++ {
 			pl, ok := v.Placement(policy, sheepdog.Partition(p))

@@ -23,6 +23,10 @@ type coordinator struct {
 	origins *originTable
 	top     atomic.Pointer[top]
 	flushes flusher
+	// Of the working layer, about: for those who decide when it is encoded.
+	writtenBytes atomic.Uint64
+	lastWrite    atomic.Int64 // nanoseconds since 1970
+	lastCopy     atomic.Int64 // the same, of CopyUp
 
 	mu      sync.Mutex
 	ranges  rangeLock
@@ -38,7 +42,6 @@ type top struct {
 	layer sheepdog.LayerID
 	own   *indexSet // of the working layer
 	below *indexSet // of the frozen layers of the family below it; nil: none
-	base  sheepdog.LayerID
 }
 
 // has reports whether the family may hold anything at the index.
@@ -134,7 +137,9 @@ func (c *coordinator) readLocked(ctx context.Context, p piece, buf []byte) error
 // them, else from the base.
 func (c *coordinator) readBlocks(ctx context.Context, t *top, index sheepdog.Index, start sheepdog.BlockNo, count uint32, buf []byte) error {
 	if !t.has(index) {
-		return c.m.frozen.read(ctx, t.base, index, start, count, buf)
+		return c.m.frozen.below(ctx, t.layer, func(base sheepdog.LayerID) error {
+			return c.m.frozen.read(ctx, base, index, start, count, buf)
+		})
 	}
 	states := getStates(int(count))
 	defer putStates(states)
@@ -144,7 +149,11 @@ func (c *coordinator) readBlocks(ctx context.Context, t *top, index sheepdog.Ind
 	if err := c.m.opt.Objects.Read(ctx, &req); err != nil {
 		return err
 	}
-	return c.m.frozen.fill(ctx, t.base, index, start, states, buf)
+	// The base is looked up after the read: an encoding that the replica knows of
+	// already is known here then (docs/adr/0008).
+	return c.m.frozen.below(ctx, t.layer, func(base sheepdog.LayerID) error {
+		return c.m.frozen.fill(ctx, base, index, start, states, buf)
+	})
 }
 
 // write replaces the piece's bytes by data, or by zeros if data is nil. When it
@@ -190,6 +199,7 @@ func (c *coordinator) writeLocked(ctx context.Context, seq uint64, p piece, data
 		Object: sheepdog.ObjectID{Family: c.scope.Family, Index: p.index}, Layer: t.layer,
 		Start: start, Count: count, Data: data, Stamp: sheepdog.Stamp{Token: c.scope.Token, Seq: seq},
 		Origin: o, OriginDone: originDone, Flushed: c.flushes.upTo.Load()}
+	c.grew(p.n)
 	return c.m.opt.Objects.Write(c.ctx, &req)
 }
 

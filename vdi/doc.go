@@ -68,6 +68,8 @@ type Options struct {
 	Peers       Peers
 	BaseCache   int           // memory for data of frozen layers
 	FlushEvery  time.Duration // how often a coordinator flushes by itself (rule 11)
+	Coder       Coder         // nil: nothing is encoded here
+	Recode      RecodeTiming  // of the Coder
 	Logger      *slog.Logger
 }
 

@@ -18,6 +18,7 @@ type frozenReader struct {
 	dir     *directory.Directory
 	objects Objects
 	cache   *baseCache
+	lease   func() bool // this node's is valid
 
 	mu   sync.Mutex
 	maps map[sheepdog.LayerID]*frozenMap // by the top layer
@@ -29,8 +30,8 @@ type frozenMap struct {
 	set     *indexSet // nil until loaded; the turn guards it
 }
 
-func newFrozenReader(dir *directory.Directory, objects Objects, cacheBytes int) *frozenReader {
-	return &frozenReader{dir: dir, objects: objects, cache: newBaseCache(cacheBytes), maps: make(map[sheepdog.LayerID]*frozenMap)}
+func newFrozenReader(dir *directory.Directory, objects Objects, lease func() bool, cacheBytes int) *frozenReader {
+	return &frozenReader{dir: dir, objects: objects, lease: lease, cache: newBaseCache(cacheBytes), maps: make(map[sheepdog.LayerID]*frozenMap)}
 }
 
 // fill puts the bytes of the base layer into the blocks of buf whose state is
@@ -84,8 +85,56 @@ func (r *frozenReader) read(ctx context.Context, layer sheepdog.LayerID, index s
 	return nil
 }
 
-// load reads one chunk through the layers of its family, then through bases.
+// below runs read with the base of a layer, again if that was encoded anew and
+// dropped meanwhile.
+func (r *frozenReader) below(ctx context.Context, layer sheepdog.LayerID, read func(base sheepdog.LayerID) error) error {
+	for {
+		base := baseOf(r.dir, layer)
+		err := read(base)
+		if !errors.Is(err, sheepdog.ErrNotFound) || baseOf(r.dir, layer) == base || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// load reads one chunk through the layers of its family, then through bases. If
+// a base is gone because it was encoded anew, it begins again.
 func (r *frozenReader) load(ctx context.Context, key chunkKey) ([]byte, error) {
+	for {
+		changed := r.dir.Changed()
+		data, err := r.loadOnce(ctx, key)
+		if err == nil && r.mayMove(key.layer) && !r.lease() {
+			// This node may be cut off, and not know that the bytes are elsewhere now.
+			if err := awaitNews(ctx, changed); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if !errors.Is(err, sheepdog.ErrNotFound) {
+			return data, err
+		}
+		if _, ok := r.dir.Layer(key.layer); !ok {
+			return nil, err
+		}
+		// Another node knows already that one of them is gone.
+		if err := awaitNews(ctx, changed); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// mayMove reports whether the bytes of a layer are, or are to be, encoded.
+func (r *frozenReader) mayMove(layer sheepdog.LayerID) bool {
+	for _, l := range logicalChain(r.dir, layer) {
+		f, ok := r.dir.Family(l.Family)
+		if !ok || l.Strips == 0 && l.Wanted(&f).Parity > 0 || l.Recoding != 0 || l.Retiring {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *frozenReader) loadOnce(ctx context.Context, key chunkKey) ([]byte, error) {
 	var data []byte
 	states := make([]sheepdog.BlockState, chunkBlocks)
 	for layer := key.layer; layer != 0; {

@@ -1,7 +1,9 @@
 package vdi
 
 import (
+	"maps"
 	"math/bits"
+	"slices"
 	"sync"
 
 	"sheepdog"
@@ -53,6 +55,21 @@ func (s *indexSet) len() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.count
+}
+
+// list is the indexes in ascending order.
+func (s *indexSet) list() []sheepdog.Index {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]sheepdog.Index, 0, s.count)
+	for _, k := range slices.Sorted(maps.Keys(s.pages)) {
+		for w, word := range s.pages[k] {
+			for ; word != 0; word &= word - 1 {
+				out = append(out, k<<pageBits+sheepdog.Index(w*64+bits.TrailingZeros64(word)))
+			}
+		}
+	}
+	return out
 }
 
 // union adds everything that is in t.

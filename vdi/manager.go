@@ -50,10 +50,13 @@ type family struct {
 func NewManager(opt Options) *Manager {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	m := &Manager{opt: opt, ctx: ctx, cancel: cancel,
-		frozen:   newFrozenReader(opt.Directory, opt.Objects, opt.BaseCache),
+		frozen:   newFrozenReader(opt.Directory, opt.Objects, opt.Cluster.LeaseValid, opt.BaseCache),
 		families: make(map[sheepdog.FamilyID]*family), calls: make(map[string]*call),
 		inherited: make(map[sheepdog.FamilyID]*originTable)}
 	m.wg.Add(2)
+	if opt.Coder != nil {
+		m.wg.Go(m.recodeLoop)
+	}
 	go func() { defer m.wg.Done(); m.watch() }()
 	go func() { defer m.wg.Done(); m.flushOften() }()
 	return m
@@ -76,6 +79,7 @@ func (m *Manager) watch() {
 		}
 		for _, c := range m.coordinators() {
 			c.err() // ends it if it is over
+			c.rebase()
 			c.origins.dropEnded(&m.lives)
 		}
 		m.frozen.retain()
@@ -285,7 +289,7 @@ func (c *coordinator) tryTop(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("VDI has no working layer: %w", sheepdog.ErrNotFound)
 	}
-	t := &top{layer: l.ID, own: newIndexSet(), base: baseOf(dir, l.ID)}
+	t := &top{layer: l.ID, own: newIndexSet()}
 	if l.Written {
 		err := c.m.opt.Objects.LayerIndexes(ctx, c.scope, l.ID, t.own.add)
 		if errors.Is(err, sheepdog.ErrNotFound) {
@@ -308,6 +312,8 @@ func (c *coordinator) tryTop(ctx context.Context) error {
 	c.mu.Lock()
 	c.written = l.Written
 	c.mu.Unlock()
+	c.writtenBytes.Store(uint64(t.own.len()) << c.shift)
+	c.lastWrite.Store(time.Now().UnixNano())
 	c.top.Store(t)
 	return nil
 }

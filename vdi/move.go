@@ -103,6 +103,7 @@ func (v *Volume) CopyUp(ctx context.Context, index sheepdog.Index) error {
 
 // copyUp works in pieces, so that guests wait for one piece at most.
 func (c *coordinator) copyUp(ctx context.Context, index sheepdog.Index) error {
+	c.lastCopy.Store(time.Now().UnixNano())
 	size := pieceSize(c.shift)
 	for in := uint64(0); in < 1<<c.shift; in += size {
 		if err := c.copyPiece(ctx, piece{index: index, in: in, n: size}); err != nil {
@@ -136,7 +137,7 @@ func (c *coordinator) copyLocked(ctx context.Context, seq uint64, p piece) error
 		return err
 	}
 	t := c.top.Load()
-	if t.base == 0 {
+	if baseOf(c.m.opt.Directory, t.layer) == 0 {
 		return nil
 	}
 	start, count := p.blocks()
@@ -158,6 +159,7 @@ func (c *coordinator) copyLocked(ctx context.Context, seq uint64, p piece) error
 			return err
 		}
 		t.own.add(p.index)
+		c.grew(uint64(n) * sheepdog.BlockSize)
 		req := sheepdog.WriteRequest{Fence: sheepdog.Fence{Token: c.scope.Token}, Policy: c.scope.Policy,
 			Object: sheepdog.ObjectID{Family: c.scope.Family, Index: p.index}, Layer: t.layer,
 			Start: start + sheepdog.BlockNo(i), Count: n, Data: buf[i*sheepdog.BlockSize : (i+n)*sheepdog.BlockSize],
@@ -179,9 +181,10 @@ func zeroBlock(buf []byte, i uint32) bool {
 	return true
 }
 
-// Flatten lets go of the base of a VDI after every object was copied up.
-func (m *Manager) Flatten(ctx context.Context, name string) error {
-	cmd := directory.Flatten{Name: name}
+// Flatten lets go of the base of a VDI after every object was copied up to its
+// working layer. The error wraps ErrInvalid if that is another one by now.
+func (m *Manager) Flatten(ctx context.Context, name string, layer sheepdog.LayerID) error {
+	cmd := directory.Flatten{Name: name, IfLayer: layer}
 	return m.atCoordinator(ctx, name, methodFlatten, &cmd, func(ctx context.Context, c *coordinator) error {
 		return m.flattenHere(ctx, c, cmd)
 	}, func([]byte) error { return nil })
@@ -192,14 +195,10 @@ func (m *Manager) flattenHere(ctx context.Context, c *coordinator, cmd directory
 		return err
 	}
 	defer c.gate.open()
-	t := c.top.Load()
-	cmd.Time, cmd.IfLayer, cmd.IfToken = time.Now(), t.layer, c.scope.Token
+	cmd.Time, cmd.IfToken = time.Now(), c.scope.Token
 	_, err := m.propose(ctx, &cmd)
 	if err != nil && !decided(err) {
 		c.lose(errMoved) // not known: the next coordinator reads it from the directory
-	}
-	if err == nil {
-		c.top.Store(&top{layer: t.layer, own: t.own, below: t.below})
 	}
 	return err
 }

@@ -139,7 +139,7 @@ func TestAlterUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Flatten(t.Context(), "v"); err != nil {
+	if err := c.Flatten(t.Context(), "v", altered.Layer); err != nil {
 		t.Fatal(err)
 	}
 	n := stop()
@@ -211,7 +211,11 @@ func TestFlattenedCloneNeedsNoBase(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := m.Flatten(t.Context(), "c"); err != nil {
+	entry, err := m.opt.Directory.Lookup("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Flatten(t.Context(), "c", entry.Layer); err != nil {
 		t.Fatal(err)
 	}
 	for _, err := range []error{m.Delete(t.Context(), directory.Delete{Name: "base"}), m.DeleteSnapshot(t.Context(), directory.DeleteSnapshot{Name: "base", Snapshot: "s"})} {
@@ -225,6 +229,70 @@ func TestFlattenedCloneNeedsNoBase(t *testing.T) {
 	expect(t, c, 6<<20, make([]byte, 4096))
 	if n := len(w.dir.Families()); n != 1 {
 		t.Errorf("%d families are left", n)
+	}
+}
+
+// TestFlattenKeepsTheBaseOfALayerThatWasEncoded: what was copied up is in the coded
+// layer then, not in the one that is written now.
+func TestFlattenKeepsTheBaseOfALayerThatWasEncoded(t *testing.T) {
+	w := newWorld()
+	m := w.manager(t, 1)
+	create(t, m, "base", 4<<20)
+	write(t, open(t, m, "base", ""), 0, fill(16384, 1))
+	if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "base", Tag: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Clone(t.Context(), directory.Clone{Source: "base", Snapshot: "s", Name: "c"}); err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, m, "c", "")
+	if err := c.CopyUp(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	was, _ := m.opt.Directory.Lookup("c")
+	rec, err := m.beginRecode(t.Context(), &directory.Recode{Layer: was.Layer, Policy: sheepdog.Policy{Copies: 4, Parity: 2}, Freeze: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.propose(t.Context(), &directory.Recoded{Time: time.Now(), Layer: rec.Layer, Coded: rec.Coded, Objects: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.propose(t.Context(), &directory.Retire{Time: time.Now(), Layer: rec.Layer}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Flatten(t.Context(), "c", was.Layer); !errors.Is(err, sheepdog.ErrInvalid) {
+		t.Errorf("flatten: %v, want that it is refused", err)
+	}
+	now, _ := m.opt.Directory.Lookup("c")
+	if base := baseOf(m.opt.Directory, now.Layer); base != rec.Coded {
+		t.Errorf("the base is layer %d, want the coded layer %d", base, rec.Coded)
+	}
+}
+
+// TestVDIThatMovesIsNotEncoded before everything is copied.
+func TestVDIThatMovesIsNotEncoded(t *testing.T) {
+	w := newWorld()
+	m := w.manager(t, 1)
+	create(t, m, "v", 4<<20)
+	v := open(t, m, "v", "")
+	write(t, v, 0, fill(4096, 1))
+	altered, err := m.Alter(t.Context(), directory.AlterPolicy{Name: "v", Policy: sheepdog.Policy{Copies: 2, Parity: 1}})
+	if err != nil || !altered.Moving {
+		t.Fatal(altered, err)
+	}
+	if err := v.CopyUp(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	cmd := &directory.Recode{Layer: altered.Layer, Policy: sheepdog.Policy{Copies: 2, Parity: 1}, Freeze: true}
+	if _, err := m.beginRecode(t.Context(), cmd); !errors.Is(err, sheepdog.ErrConflict) {
+		t.Errorf("recode: %v, want a conflict", err)
+	}
+	if err := m.Flatten(t.Context(), "v", altered.Layer); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, v, 0, fill(4096, 1))
+	if _, err := m.beginRecode(t.Context(), cmd); err != nil {
+		t.Errorf("recode after the move: %v", err)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // commit proposes one directory command and decodes its result.
-func commit[R directory.Created | directory.Snapped | directory.SnappedGroup | directory.Deleted | directory.RolledBack | directory.Acquired | directory.Altered](ctx context.Context, m *Manager, cmd directory.Command) (R, error) {
+func commit[R directory.Created | directory.Snapped | directory.SnappedGroup | directory.Deleted | directory.RolledBack | directory.Acquired | directory.Altered | directory.Recoding](ctx context.Context, m *Manager, cmd directory.Command) (R, error) {
 	out, err := m.propose(ctx, cmd)
 	if err != nil {
 		var none R
@@ -306,7 +306,8 @@ func (c *coordinator) settle(ctx context.Context, commitErr error) {
 	c.mu.Lock()
 	c.written = l.Written
 	c.mu.Unlock()
-	c.top.Store(&top{layer: l.ID, own: newIndexSet(), below: below, base: t.base})
+	c.writtenBytes.Store(0)
+	c.top.Store(&top{layer: l.ID, own: newIndexSet(), below: below})
 }
 
 // decided reports whether the error is the directory's answer, so that nothing
@@ -322,6 +323,9 @@ func decided(err error) bool {
 
 // HandleControl serves the control calls of other nodes' managers.
 func (m *Manager) HandleControl(ctx context.Context, method string, body []byte) (reply []byte, err error, ok bool) {
+	if method == methodApplied {
+		return nil, m.controlApplied(ctx, body), true
+	}
 	switch method {
 	case methodSnapshot, methodRollback, methodRelease, methodTrash, methodHold, methodResume, methodAlter, methodCopyUp, methodFlatten:
 	default:

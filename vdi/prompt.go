@@ -42,7 +42,7 @@ func (c *coordinator) tryRead(p piece, buf []byte) bool {
 	}
 	t := c.top.Load()
 	if !t.has(p.index) {
-		if t.base != 0 {
+		if baseOf(c.m.opt.Directory, t.layer) != 0 {
 			return false
 		}
 		clear(buf)
@@ -57,12 +57,9 @@ func (c *coordinator) tryRead(p piece, buf []byte) bool {
 	if !c.m.opt.Objects.TryRead(&req) {
 		return false
 	}
-	if t.base != 0 {
-		for _, s := range states {
-			if s == sheepdog.Absent {
-				return false // it is the base's
-			}
-		}
+	// As in readBlocks, the base is looked up after the read.
+	if anyAbsent(states) && baseOf(c.m.opt.Directory, t.layer) != 0 {
+		return false
 	}
 	return c.serves()
 }

@@ -77,6 +77,7 @@ func (b *Batch) Add(p []byte, off uint64, end func(error)) bool {
 func (b *Batch) fill(s *started, p []byte) {
 	c, t := b.c, b.c.top.Load()
 	t.own.add(s.pc.index)
+	c.grew(s.pc.n)
 	start, count := s.pc.blocks()
 	number, done := b.v.family.Load().requests.begin(&b.v.m.numbers)
 	obj := sheepdog.ObjectID{Family: c.scope.Family, Index: s.pc.index}

@@ -116,6 +116,18 @@ func (b *Backend) SetAttribute(_ context.Context, req *api.SetAttributeRequest) 
 	return nil
 }
 
+func (b *Backend) SetVDICopies(_ context.Context, req *api.VDICopiesRequest) error {
+	unlock, err := b.begin("SetVDICopies")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if b.find(req.Name, req.Snapshot) == nil {
+		return fmt.Errorf("VDI %q: %w", req.Name, sheepdog.ErrNotFound)
+	}
+	return nil
+}
+
 func (b *Backend) RenameVDI(_ context.Context, req *api.RenameRequest) error {
 	unlock, err := b.begin("RenameVDI")
 	if err != nil {

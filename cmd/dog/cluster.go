@@ -232,7 +232,7 @@ func (d *dog) format(ctx context.Context, c *api.Client, o *formatOptions) error
 			return err
 		}
 	}
-	if w := o.req.Copies.Width(); w > zones {
+	if w := o.req.Copies.Zones(); w > zones {
 		if err := d.confirm(fmt.Sprintf("Number of copies (%d) is larger than number of zones (%d).", w, zones)); err != nil {
 			return err
 		}

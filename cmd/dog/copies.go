@@ -26,9 +26,6 @@ func (d *dog) alterCopies(noun, copies string) (sheepdog.Policy, error) {
 	if err := parseCopies(copies, &p); err != nil {
 		return p, err
 	}
-	if p.Parity > 0 {
-		return p, badArgument("Changing to erasure coding is not supported")
-	}
 	return p, nil
 }
 
@@ -70,8 +67,8 @@ func (d *dog) confirmCopies(ctx context.Context, c *api.Client, p sheepdog.Polic
 	if err != nil {
 		return failed(err, "get node list")
 	}
-	if p.Width() > len(nodes) {
-		what = fmt.Sprintf("Number of copies (%d) is larger than number of nodes (%d).\n%s", p.Width(), len(nodes), what)
+	if p.Zones() > len(nodes) {
+		what = fmt.Sprintf("Number of copies (%d) is larger than number of nodes (%d).\n%s", p.Zones(), len(nodes), what)
 	}
 	if force {
 		return nil
@@ -79,14 +76,19 @@ func (d *dog) confirmCopies(ctx context.Context, c *api.Client, p sheepdog.Polic
 	return d.confirm(what)
 }
 
+// vdiAlterCopy changes the redundancy of a VDI, or has a snapshot erasure coded.
 func (d *dog) vdiAlterCopy() *cobra.Command {
 	var copies string
+	var snapshot api.Selector
 	var force, dryRun bool
-	cmd := &cobra.Command{Use: "alter-copy -c <copies> <vdiname>", Short: "Change the redundancy of a VDI that has no snapshots and no parent", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
+	cmd := &cobra.Command{Use: "alter-copy -c <copies> <vdiname>[@<snapshot>]", Short: "Change the redundancy of a VDI, or have a snapshot erasure coded", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
 			p, err := d.alterCopies("vdi", copies)
 			if err != nil {
 				return err
+			}
+			if snapshot != "" {
+				return d.encodeSnapshot(ctx, c, args[0], snapshot, p, dryRun)
 			}
 			old, err := alterable(ctx, c, args[0], p)
 			if err != nil {
@@ -110,10 +112,27 @@ func (d *dog) vdiAlterCopy() *cobra.Command {
 			}
 			return nil
 		})}
-	cmd.Flags().StringVarP(&copies, "copies", "c", "", "number of copies")
+	snapshotFlag(cmd, &snapshot)
+	cmd.Flags().StringVarP(&copies, "copies", "c", "", "number of copies, or D:P")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
 	return cmd
+}
+
+// encodeSnapshot has the data of a snapshot erasure coded in the background.
+func (d *dog) encodeSnapshot(ctx context.Context, c *api.Client, name string, tag api.Selector, p sheepdog.Policy, dryRun bool) error {
+	if p.Parity == 0 {
+		return badArgument("The number of copies of a snapshot cannot change; with -c D:P it is erasure coded")
+	}
+	if dryRun {
+		return d.would(fmt.Sprintf("encode %s@%s as %s", name, tag, p))
+	}
+	err := c.SetVDICopies(ctx, &api.VDICopiesRequest{Name: name, Snapshot: tag, Copies: p})
+	if err != nil {
+		return failed(err, "change the redundancy level of snapshot %s@%s", name, tag)
+	}
+	d.talk("%s@%s is encoded as %s in the background.", name, tag, p)
+	return nil
 }
 
 // alterable finds a VDI whose redundancy can become p, or says why it cannot. A

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strings"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -130,7 +130,7 @@ func (d *dog) completeVDI(cmd *cobra.Command, args []string, _ string) ([]string
 // parseCopies reads -c; the long explanation is for people who meet it first.
 func parseCopies(s string, p *sheepdog.Policy) error {
 	err := p.UnmarshalText([]byte(s))
-	if err == nil && p.Parity > 0 && !strings.Contains("2 4 8 16", fmt.Sprint(p.Copies)) {
+	if err == nil && p.Parity > 0 && (p.IsStrips() || !slices.Contains([]uint8{2, 4, 8, 12, 16}, p.Copies)) {
 		err = fmt.Errorf("data strips")
 	}
 	if err == nil {
@@ -140,8 +140,8 @@ func parseCopies(s string, p *sheepdog.Policy) error {
 To create replicated vdi, set -c x
   x(1 to 31)   - number of replicated copies
 To create erasure coded vdi, set -c x:y
-  x(2,4,8,16)  - number of data strips
-  y(1 to 15)   - number of parity strips`, s)}
+  x(2,4,8,12,16) - number of data strips
+  y(1 to 15)     - number of parity strips`, s)}
 }
 
 func checkShift(shift int) error {

@@ -49,7 +49,7 @@ func capacity(nodes []api.NodeCapacity, p sheepdog.Policy) storage.Capacity {
 		free[n.Zone] += n.FreeBytes
 		sum += n.UsedBytes
 	}
-	width := uint64(max(p.Width(), 1))
+	width := uint64(max(p.Zones(), 1))
 	data := uint64(max(int(p.Copies), 1))
 	if p.Parity == 0 {
 		data = 1

@@ -88,8 +88,8 @@ func (c *AlterPolicy) apply(s *state) (any, error) {
 }
 
 // Flatten lets go of the base of a VDI, all of whose data are in its working
-// layer now. The error wraps ErrConflict if the layer or the token is another
-// one, ErrInvalid if the VDI has snapshots, which read the base too.
+// layer now. The error wraps ErrConflict if the token is another one, ErrInvalid
+// if the layer is or the VDI has snapshots, which read the base too.
 type Flatten struct {
 	Time    time.Time        `json:"time"`
 	Name    string           `json:"name"`
@@ -109,10 +109,12 @@ func (c *Flatten) apply(s *state) (any, error) {
 	l := n.layer.Load()
 	f := s.families.get(v.Family).family.Load()
 	switch {
-	case v.Layer != c.IfLayer || f.Token != c.IfToken:
-		return nil, conflict("VDI %q went on in layer %d under token %d", r.name, v.Layer, f.Token)
+	case f.Token != c.IfToken:
+		return nil, conflict("token of VDI %q is %d, not %d", r.name, f.Token, c.IfToken)
 	case l.Parent != 0:
 		return nil, invalid("VDI %q has snapshots, which need its base too", r.name)
+	case v.Layer != c.IfLayer:
+		return nil, invalid("VDI %q was encoded while its data were copied; do it again", r.name)
 	case l.Base == 0:
 		return nil, nil
 	}

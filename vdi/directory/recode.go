@@ -92,6 +92,8 @@ func (c *Recode) check(s *state, n *layerNode) error {
 		return conflict("layer %d was just encoded", l.ID)
 	case c.Freeze && (l.Frozen || !l.Written || f.Working != l.ID):
 		return conflict("layer %d is not the written working layer of a VDI", l.ID)
+	case c.Freeze && s.names[f.Name].vdi.Moving:
+		return conflict("layer %d is still filled by a change of redundancy", l.ID)
 	case c.Freeze && c.IfToken != f.Token:
 		return conflict("token of family %d is %d, not %d", f.ID, f.Token, c.IfToken)
 	case !c.Freeze && !l.Frozen:

@@ -30,16 +30,23 @@ func (w *World) audit() error {
 	}
 	v := hosts[0].Node().Cluster().View()
 	held := make(map[sheepdog.ListEntry][]*Host) // digest 0: any version
+	strips := newStripAudit(v, hosts[0].Node().Directory())
 	for _, h := range hosts {
 		if err := h.Disk.Sound(); err != nil {
 			return fmt.Errorf("host %d: %w", h.Number, err)
 		}
 		for _, e := range h.Disk.Entries() {
+			if strips.add(h, e) {
+				continue
+			}
 			if err := w.wanted(v, h, e); err != nil {
 				return fmt.Errorf("host %d: object %s layer %d: %w", h.Number, e.Object, e.Layer, err)
 			}
 			held[e] = append(held[e], h)
 		}
+	}
+	if err := strips.check(); err != nil {
+		return err
 	}
 	dir := hosts[0].Node().Directory()
 	for e, on := range held {

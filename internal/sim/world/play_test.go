@@ -61,6 +61,9 @@ func play(t *testing.T, opt Options, s Script) (sum totals) {
 		if err != nil {
 			t.Errorf("seed %d: %v", opt.Seed, err)
 		}
+		if opt.Coded.Parity > 0 && len(w.Up()[0].Node().Directory().AllCoded()) == 0 {
+			t.Error("nothing was encoded")
+		}
 		sum.add(p)
 		if !t.Failed() && (sum.operations < s.AtLeast || s.AtLeast > 0 && sum.faults < atLeastFaults) {
 			t.Errorf("seed %d: only %d operations and %d faults", opt.Seed, sum.operations, sum.faults)

@@ -26,12 +26,15 @@ import (
 	"sheepdog/cluster"
 	"sheepdog/internal/sim"
 	"sheepdog/node"
+	"sheepdog/vdi"
 )
 
 // Options of a World. Zero values mean the defaults.
 type Options struct {
-	Nodes    int // 3
-	Copies   int // 3, at most the nodes
+	Nodes  int // 3
+	Copies int // 3, at most the nodes
+	// Coded is the policy of all VDIs instead of Copies; zero: none.
+	Coded    sheepdog.Policy
 	Seed     uint64
 	Network  sim.NetOptions
 	Log      slog.Handler  // of all nodes; nil: none
@@ -157,7 +160,8 @@ func (h *Host) Boot() {
 	engine := h.Disk.Open(&h.Faults)
 	cfg := node.Config{Advertise: h.Name, Zone: &zone, Seeds: []string{"10.0.0.1:7000", "10.0.0.2:7000"},
 		Network: w.net.Host(h.Name), Engine: engine, RaftMemory: h.raft, Identity: sheepdog.NodeID(h.Number), Boot: fmt.Sprintf("boot %d", h.boots), NoNBD: true,
-		Timing: cluster.Timing{CommitTimeout: 25 * time.Millisecond}, Clock: h.clock.now, Wrap: w.slow, Logger: w.logger(h)}
+		Timing: cluster.Timing{CommitTimeout: 25 * time.Millisecond}, Clock: h.clock.now, Wrap: w.slow, Logger: w.logger(h),
+		Recode: vdi.RecodeTiming{Every: 100 * time.Millisecond, Idle: 300 * time.Millisecond, Retire: time.Second}}
 	if w.opt.Break != nil {
 		w.opt.Break(h, &cfg)
 	}
@@ -289,6 +293,9 @@ func (w *World) Format() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	req := &api.FormatRequest{Copies: sheepdog.Policy{Copies: uint8(w.opt.Copies)}, BlockSizeShift: objectShift}
+	if w.opt.Coded.Parity > 0 {
+		req.Copies = w.opt.Coded
+	}
 	if _, err := up[0].Node().Backend().Format(ctx, req); err != nil {
 		w.t.Fatalf("format: %v", err)
 	}

@@ -205,7 +205,7 @@ func Filesystem(cl *api.Cluster, c *api.Capacities, vdis []api.VDI) *FS {
 	f := &FS{Version: api.Version, ProvisionedBytes: c.VirtualBytes, Nodes: c.Nodes, VDIs: []VDISpace{}}
 	f.UsedBytes, f.FreeBytes = sum(c)
 	f.RawBytes = f.UsedBytes + f.FreeBytes
-	f.UsableBytes = f.FreeBytes / uint64(max(cl.Config.Policy.Width(), 1)) * uint64(max(strips(cl), 1))
+	f.UsableBytes = f.FreeBytes / uint64(max(cl.Config.Policy.Zones(), 1)) * uint64(max(strips(cl), 1))
 	for i := range vdis {
 		v := &vdis[i]
 		f.AllocatedBytes += v.UsedBytes

@@ -1,0 +1,213 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A VDI of 4:2 on six real nodes takes little more than its code needs, and every
+// one of the 15 sets of two killed nodes leaves it readable and writable.
+func TestEveryLossSetOf42(t *testing.T) {
+	w := start(t, 6, "--recovery-delay", "300ms")
+	w.Meet()
+	w.Dog("cluster", "format", "-c", "4:2")
+	w.Dog("vdi", "create", "vm", "32M")
+	rng := rand.New(rand.NewPCG(4, 2))
+	want := make([]byte, 32<<20)
+	for i := range want {
+		want[i] = byte(rng.Uint32())
+	}
+	w.mustIn(want, "vdi", "write", "vm")
+	// The log of a store counts as used, so that only differences tell.
+	w.coded("the VDI", w.used(), len(want)*14/10)
+	for a := range w.Sheep {
+		for b := range a {
+			began := time.Now()
+			w.Kill(w.Sheep[a], w.Sheep[b])
+			w.readsBack("vm", want)
+			read := time.Now()
+			at := rng.IntN(len(want) - 8192)
+			copy(want[at:], strings.Repeat(fmt.Sprintf("%d and %d are lost. ", a, b), 100))
+			w.mustIn(want[at:at+8192], "vdi", "write", "vm", fmt.Sprint(at), "8192")
+			w.readsBack("vm", want)
+			wrote := time.Now()
+			w.Run(w.Sheep[a])
+			w.Run(w.Sheep[b])
+			w.Recovered(60 * time.Second)
+			t.Logf("without %d and %d: read after %v, written and read after %v more, recovered after %v", a, b,
+				read.Sub(began).Round(time.Millisecond), wrote.Sub(read).Round(time.Millisecond), time.Since(wrote).Round(time.Millisecond))
+		}
+	}
+	w.readsBack("vm", want)
+	w.Checked()
+	w.ratio("vm", len(want))
+}
+
+// ratio deletes a coded VDI of 4:2 with so many bytes of data and says how much
+// space that gave back for each.
+func (w *world) ratio(name string, data int) {
+	w.TB.Helper()
+	coded := w.used()
+	w.Dog("vdi", "delete", name)
+	ratio := 0.0
+	w.Eventually(30*time.Second, "the space of the VDI comes back", func() error {
+		if ratio = (float64(coded) - float64(w.used())) / float64(data); ratio < 1.4 {
+			return fmt.Errorf("%.3f bytes for each are back", ratio)
+		}
+		return nil
+	})
+	w.TB.Logf("raw to used: %.3f", ratio)
+	if limit := 1.05 * 6 / 4; ratio > limit {
+		w.TB.Errorf("raw to used is %.3f, at most %.3f is wanted", ratio, limit)
+	}
+}
+
+func (w *world) mustIn(stdin []byte, args ...string) {
+	w.TB.Helper()
+	if out, errText, code := w.DogIn(w.First(), stdin, args...); code != 0 {
+		w.TB.Fatalf("dog %v: exit %d\n%s%s", args, code, out, errText)
+	}
+}
+
+// readsBack reads a VDI, or VDI@TAG, and compares.
+func (w *world) readsBack(name string, want []byte) {
+	w.TB.Helper()
+	args := []string{"vdi", "read", name}
+	if vdi, tag, ok := strings.Cut(name, "@"); ok {
+		args = []string{"vdi", "read", "-s", tag, vdi}
+	}
+	out, errText, code := w.DogAt(w.First(), args...)
+	if code != 0 || !bytes.Equal([]byte(out), want) {
+		w.TB.Fatalf("read %s: exit %d, %d bytes, equal %v\n%s", name, code, len(out), bytes.Equal([]byte(out), want), errText)
+	}
+}
+
+// coded waits until the nodes use so many bytes less than before: replicas go when
+// their layer is encoded.
+func (w *world) coded(what string, before uint64, saves int) {
+	w.TB.Helper()
+	w.Eventually(60*time.Second, what+" is erasure coded", func() error {
+		if now := w.used(); now+uint64(saves) > before {
+			return fmt.Errorf("%d bytes were used, %d are", before, now)
+		}
+		return nil
+	})
+}
+
+// No crash while layers are encoded damages a byte, of those that were written
+// last or of any other: all nodes are killed at once, or any two, some time after
+// a snapshot had the encoding begin.
+func TestCrashesWhileEncoding(t *testing.T) {
+	w := start(t, 6, "--recovery-delay", "300ms")
+	w.Meet()
+	w.Dog("cluster", "format", "-c", "4:2")
+	w.Dog("vdi", "create", "vm", "16M")
+	rng := rand.New(rand.NewPCG(9, 9))
+	all := map[string][]byte{"vm": make([]byte, 16<<20)}
+	for round := range 6 {
+		now := all["vm"]
+		for range 20 { // in pieces that begin and end anywhere in a stripe
+			at, n := rng.IntN(len(now)-200_000), 1+rng.IntN(200_000)
+			copy(now[at:at+n], noise(rng.Uint64(), n))
+			w.mustIn(now[at:at+n], "vdi", "write", "vm", fmt.Sprint(at), fmt.Sprint(n))
+		}
+		tag := fmt.Sprintf("round%d", round)
+		w.Dog("vdi", "snapshot", "-s", tag, "vm")
+		all["vm@"+tag] = bytes.Clone(now)
+		pause := time.Duration(rng.IntN(2500)) * time.Millisecond
+		time.Sleep(pause) // the crash is to be anywhere in the encoding
+		lost := rng.Perm(len(w.Sheep))[:2+4*(round%2)]
+		for _, i := range lost {
+			w.Kill(w.Sheep[i])
+		}
+		if len(lost) == 2 {
+			w.allReadBack(all)
+		}
+		for _, i := range lost {
+			w.Spawn(w.Sheep[i])
+		}
+		for _, i := range lost {
+			w.Answers(w.Sheep[i])
+		}
+		w.Recovered(60 * time.Second)
+		t.Logf("%d nodes killed %v after the snapshot", len(lost), pause)
+		w.allReadBack(all)
+	}
+	w.Checked()
+}
+
+func (w *world) allReadBack(all map[string][]byte) {
+	w.TB.Helper()
+	for name, want := range all {
+		w.readsBack(name, want)
+	}
+}
+
+// A VDI of copies becomes erasure coded while it is there, and does what others
+// do: snapshots, clones, growing, rolling back.
+func TestLifeOfACodedVDI(t *testing.T) {
+	w := start(t, 3)
+	w.Format(3)
+	w.Dog("vdi", "create", "vm", "8M")
+	all := map[string][]byte{"vm": noise(3, 8<<20)}
+	w.mustIn(all["vm"], "vdi", "write", "vm")
+	before := w.used()
+	w.Dog("vdi", "alter-copy", "-f", "-c", "2:1", "vm")
+	w.coded("the VDI", before, 8<<20)
+	w.allReadBack(all)
+	w.Dog("vdi", "snapshot", "-s", "one", "vm")
+	all["vm@one"] = bytes.Clone(all["vm"])
+	w.Dog("vdi", "clone", "-s", "one", "vm", "clone")
+	all["clone"] = bytes.Clone(all["vm"])
+	for name, at := range map[string]int{"vm": 1000, "clone": 3_000_000} {
+		p := noise(uint64(at), 2<<20)
+		copy(all[name][at:], p)
+		w.mustIn(p, "vdi", "write", name, fmt.Sprint(at), fmt.Sprint(len(p)))
+	}
+	w.Dog("vdi", "resize", "vm", "12M")
+	all["vm"] = append(all["vm"], make([]byte, 4<<20)...)
+	w.Kill(w.Sheep[1])
+	w.allReadBack(all)
+	w.mustIn(all["clone"][:4096], "vdi", "write", "vm", "10000000", "4096")
+	copy(all["vm"][10_000_000:], all["clone"][:4096])
+	w.allReadBack(all)
+	w.Run(w.Sheep[1])
+	w.Recovered(60 * time.Second)
+	w.Dog("vdi", "rollback", "-s", "one", "--yes", "vm")
+	all["vm"] = bytes.Clone(all["vm@one"])
+	w.allReadBack(all)
+	w.Dog("vdi", "flatten", "clone")
+	w.allReadBack(all)
+	w.Checked()
+}
+
+// The snapshot of a VDI with copies is coded on request; its clones read the
+// same. Too few zones are said so.
+func TestSnapshotIsCodedOnRequest(t *testing.T) {
+	w := start(t, 3)
+	w.Format(3)
+	w.Dog("vdi", "create", "base", "8M")
+	want := bytes.Repeat([]byte("golden image "), 8<<20/13+1)[:8<<20]
+	w.mustIn(want, "vdi", "write", "base")
+	w.Dog("vdi", "snapshot", "-s", "v1", "base")
+	for _, args := range [][]string{{"vdi", "create", "-c", "4:2", "no", "8M"}, {"vdi", "alter-copy", "-c", "8:3", "base@v1"}} {
+		if _, errText, code := w.DogAt(w.First(), args...); code == 0 || !strings.Contains(errText, "zones") {
+			t.Errorf("dog %v: exit %d, %s", args, code, errText)
+		}
+	}
+	before := w.used()
+	w.Dog("vdi", "alter-copy", "-c", "2:1", "base@v1")
+	w.coded("the snapshot", before, 8<<20)
+	w.Dog("vdi", "clone", "-s", "v1", "base", "clone")
+	w.readsBack("clone", want)
+	w.readsBack("base", want)
+	w.Kill(w.Sheep[2])
+	w.readsBack("clone", want)
+	w.Run(w.Sheep[2])
+	w.Recovered(60 * time.Second)
+	w.Checked()
+}

@@ -1,0 +1,508 @@
+package vdi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sheepdog"
+	"sheepdog/vdi/directory"
+)
+
+// Coder encodes objects into coded layers (package coded).
+type Coder interface {
+	// Encode writes the strips of one object, which it reads from source. It tells
+	// who got them; nobody if the object has nothing.
+	Encode(ctx context.Context, layer sheepdog.LayerID, index sheepdog.Index,
+		source func(ctx context.Context, start sheepdog.BlockNo, count uint32, buf []byte, states []sheepdog.BlockState) error) (map[sheepdog.NodeID]sheepdog.Incarnation, error)
+	// Flush makes them durable, or fails if one of the holders has ended.
+	Flush(ctx context.Context, layer sheepdog.LayerID, holders map[sheepdog.NodeID]sheepdog.Incarnation) error
+}
+
+// RecodeTiming says when layers are encoded.
+type RecodeTiming struct {
+	Every  time.Duration // between looks for work
+	Idle   time.Duration // a working layer is encoded when nobody wrote it for so long
+	Retire time.Duration // from when all members know of an encoding until the replicas go; longer than a lease
+}
+
+// DefaultRecodeTiming is for real clusters.
+func DefaultRecodeTiming() RecodeTiming {
+	return RecodeTiming{Every: time.Second, Idle: 5 * time.Second, Retire: 3 * time.Second}
+}
+
+// recoder encodes layers in the background (docs/adr/0008): those of which this
+// node coordinates the family, and its share of those that nobody does.
+type recoder struct {
+	m       *Manager
+	applied uint64 // of the directory in which there was no work
+	running atomic.Bool
+	failed  atomic.Int64 // when an encoding failed last, in nanoseconds since 1970
+	wg      sync.WaitGroup
+
+	// The rest is for the loop alone.
+	known map[sheepdog.LayerID]witnessed
+	small map[sheepdog.LayerID]sheepdog.Token // working layers that nobody has written since that token and that are not worth it
+}
+
+// witnessed is when all members of an epoch were seen to know of an encoding.
+type witnessed struct {
+	epoch sheepdog.Epoch
+	at    time.Time
+}
+
+func (m *Manager) recodeLoop() {
+	r := &recoder{m: m, known: make(map[sheepdog.LayerID]witnessed), small: make(map[sheepdog.LayerID]sheepdog.Token)}
+	defer r.wg.Wait()
+	t := time.NewTicker(m.opt.Recode.Every)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-m.ctx.Done():
+			return
+		}
+		r.look()
+	}
+}
+
+// look goes over what there is to do once.
+func (r *recoder) look() {
+	dir, v := r.m.opt.Directory, r.m.opt.Cluster.View()
+	applied := dir.Applied()
+	if v == nil || applied == r.applied {
+		return
+	}
+	work := dir.CodingWork()
+	if len(work) == 0 {
+		r.applied = applied
+		return
+	}
+	for i := range work {
+		l := &work[i]
+		f, ok := dir.Family(l.Family)
+		if !ok || !r.mine(v, f) {
+			continue
+		}
+		if err := r.treat(v, l, f); err != nil && r.m.ctx.Err() == nil {
+			r.m.opt.Logger.Debug("layer is not encoded for now", "layer", l.ID, "err", err)
+		}
+	}
+}
+
+// mine reports whether this node works for the family: its coordinator, else one
+// of those with storage.
+func (r *recoder) mine(v *sheepdog.View, f directory.Family) bool {
+	if holder, ok := r.m.holder(f); ok {
+		return holder.Incarnation == r.m.opt.Incarnation
+	}
+	var storing []sheepdog.Member
+	for _, m := range v.Members {
+		if m.VNodes > 0 {
+			storing = append(storing, m)
+		}
+	}
+	return len(storing) > 0 && storing[uint64(f.ID)%uint64(len(storing))].ID == r.m.opt.Self
+}
+
+func (r *recoder) treat(v *sheepdog.View, l *directory.Layer, f directory.Family) error {
+	ctx := r.m.ctx
+	policy := l.Wanted(&f)
+	switch {
+	case l.Retiring:
+		return r.retire(ctx, v, l)
+	case l.Recoding != 0:
+		return r.abandoned(ctx, v, l)
+	case policy.Parity == 0 || v.StorageZones() < policy.Zones() || r.running.Load() || time.Now().UnixNano()-r.failed.Load() < int64(failurePause):
+		return nil
+	case l.Frozen:
+		if l.Parent != 0 {
+			if p, ok := r.m.opt.Directory.Layer(l.Parent); ok && p.Written {
+				return nil // that one first
+			}
+		}
+		r.start(&directory.Recode{Layer: l.ID, Policy: policy})
+		return nil
+	}
+	if e, err := r.m.opt.Directory.Lookup(f.Name); err != nil || e.Moving {
+		return err
+	}
+	worth, err := r.worth(ctx, l, f, policy)
+	if err == nil && worth {
+		r.start(&directory.Recode{Layer: l.ID, Policy: policy, Freeze: true})
+	}
+	return err
+}
+
+// failurePause is the wait after an encoding that failed.
+const failurePause = 5 * time.Second
+
+// start encodes a layer beside the loop, one at a time.
+func (r *recoder) start(cmd *directory.Recode) {
+	r.running.Store(true)
+	r.wg.Go(func() {
+		defer r.running.Store(false)
+		if err := r.m.recode(r.m.ctx, cmd); err != nil && r.m.ctx.Err() == nil {
+			r.failed.Store(time.Now().UnixNano())
+			r.m.opt.Logger.Warn("layer could not be encoded; it stays replicated for now", "layer", cmd.Layer, "policy", cmd.Policy, "err", err)
+		}
+	})
+}
+
+// abandoned gives up what a process that ended was encoding, and what this one
+// has failed at.
+func (r *recoder) abandoned(ctx context.Context, v *sheepdog.View, l *directory.Layer) error {
+	coded, ok := r.m.opt.Directory.Layer(l.Recoding)
+	if !ok {
+		return nil
+	}
+	m, member := v.Member(coded.Encoder.Node)
+	lives := member && m.Incarnation == coded.Encoder.Incarnation
+	if lives && (coded.Encoder.Incarnation != r.m.opt.Incarnation || r.running.Load()) {
+		return nil
+	}
+	_, err := r.m.propose(ctx, &directory.GiveUp{Time: time.Now(), Layer: l.ID, Coded: l.Recoding})
+	return err
+}
+
+// activeBytes is the least that is encoded while a VDI is written.
+const activeBytes = 256 << 20
+
+// copyPause is how long a layer stays the working one after CopyUp has written to
+// it: whoever copies is to let go of the base in the end, and copied into this.
+const copyPause = 30 * time.Second
+
+// worth decides whether a working layer is frozen and encoded now: when nobody
+// writes it, if it spoils the ratio of the whole by 4 %; else when it is large.
+func (r *recoder) worth(ctx context.Context, l *directory.Layer, f directory.Family, policy sheepdog.Policy) (bool, error) {
+	if t, ok := r.small[l.ID]; ok && t == f.Token && f.Coordinator.IsZero() {
+		return false, nil
+	}
+	c := r.m.local(f.ID)
+	if c == nil {
+		taken, _, _, err := r.m.route(ctx, f.ID)
+		if err != nil || taken == nil {
+			return false, err
+		}
+		c = taken
+		defer r.m.idle(ctx, f.ID)
+	}
+	if time.Since(time.Unix(0, c.lastCopy.Load())) < copyPause {
+		return false, nil
+	}
+	coded := codedBytes(r.m.opt.Directory, l)
+	if !c.quiet(r.m.attached(f.ID), r.m.opt.Recode.Idle) {
+		return c.measure(ctx, l.ID, func(bytes uint64) bool { return bytes >= max(activeBytes, coded/2) })
+	}
+	d, p := uint64(policy.Copies), uint64(policy.Parity)
+	worth, err := c.measure(ctx, l.ID, func(bytes uint64) bool { return bytes > 0 && bytes*25*p*(d-1) >= coded*(d+p) })
+	if err != nil {
+		return false, err
+	}
+	delete(r.small, l.ID)
+	if !worth {
+		r.small[l.ID] = c.scope.Token
+	}
+	return worth, nil
+}
+
+// codedBytes is the size of the coded objects below a layer.
+func codedBytes(dir *directory.Directory, l *directory.Layer) uint64 {
+	f, _ := dir.Family(l.Family)
+	var objects uint64
+	for base := baseOf(dir, l.ID); base != 0; {
+		b, ok := dir.Layer(base)
+		if !ok {
+			break
+		}
+		objects += b.Objects
+		base = b.Base
+	}
+	return objects << f.BlockSizeShift
+}
+
+// grew counts bytes that are written to the working layer.
+func (c *coordinator) grew(n uint64) {
+	if c.scope.Policy.Parity > 0 {
+		c.writtenBytes.Add(n)
+		c.lastWrite.Store(time.Now().UnixNano())
+	}
+}
+
+// measuredObjects is the most objects whose blocks are counted; of larger layers
+// the estimate is taken.
+const measuredObjects = 1024
+
+// measure counts the blocks of the working layer if the estimate says that they
+// are enough: blocks that were written again and again, and objects that a
+// takeover found and took for full, look like much. It puts the count in place of
+// the estimate.
+func (c *coordinator) measure(ctx context.Context, layer sheepdog.LayerID, enough func(bytes uint64) bool) (bool, error) {
+	t, estimate := c.top.Load(), c.writtenBytes.Load()
+	if !enough(min(estimate, uint64(t.own.len())<<c.shift)) || t.layer != layer {
+		return false, nil
+	}
+	if t.own.len() > measuredObjects {
+		return true, nil
+	}
+	var blocks uint64
+	for _, i := range t.own.list() {
+		recs, err := c.m.opt.Objects.Records(ctx, c.scope, sheepdog.ObjectID{Family: c.scope.Family, Index: i}, []sheepdog.LayerID{layer}, 0, 1<<(c.shift-12))
+		if err != nil {
+			return false, err
+		}
+		for _, r := range recs {
+			if r.State != sheepdog.Absent {
+				blocks++
+			}
+		}
+	}
+	c.writtenBytes.CompareAndSwap(estimate, blocks*sheepdog.BlockSize)
+	return enough(blocks * sheepdog.BlockSize), nil
+}
+
+// quiet reports whether nobody writes the working layer.
+func (c *coordinator) quiet(attached bool, idle time.Duration) bool {
+	since := time.Duration(time.Now().UnixNano() - c.lastWrite.Load())
+	return !attached || since >= idle
+}
+
+func (m *Manager) attached(id sheepdog.FamilyID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.families[id]
+	return f != nil && f.attached > 0
+}
+
+// Code has the data of a snapshot encoded in the background.
+func (m *Manager) Code(ctx context.Context, cmd directory.Code) error {
+	cmd.Time = time.Now()
+	_, err := m.propose(ctx, &cmd)
+	return err
+}
+
+// recode encodes one layer from beginning to end.
+func (m *Manager) recode(ctx context.Context, cmd *directory.Recode) error {
+	rec, err := m.beginRecode(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	objects, err := m.encode(ctx, rec)
+	if err == nil {
+		_, err = m.propose(ctx, &directory.Recoded{Time: time.Now(), Layer: rec.Layer, Coded: rec.Coded, Objects: objects})
+	}
+	return err // the loop gives up what is unfinished
+}
+
+func (m *Manager) beginRecode(ctx context.Context, cmd *directory.Recode) (directory.Recoding, error) {
+	cmd.Time, cmd.Encoder = time.Now(), directory.Coordinator{Node: m.opt.Self, Incarnation: m.opt.Incarnation}
+	if !cmd.Freeze {
+		return commit[directory.Recoding](ctx, m, cmd)
+	}
+	l, ok := m.opt.Directory.Layer(cmd.Layer)
+	if !ok {
+		return directory.Recoding{}, sheepdog.ErrNotFound
+	}
+	c, _, _, err := m.route(ctx, l.Family)
+	if err != nil {
+		return directory.Recoding{}, err
+	}
+	if c == nil {
+		return directory.Recoding{}, errMoved
+	}
+	defer m.idle(ctx, l.Family)
+	if err := c.quiesce(ctx); err != nil {
+		return directory.Recoding{}, err
+	}
+	defer c.gate.open()
+	cmd.IfToken = c.scope.Token
+	out, err := commit[directory.Recoding](ctx, m, cmd)
+	c.settle(ctx, err)
+	return out, err
+}
+
+// encodeParallel bounds the objects encoded at once.
+const encodeParallel = 3
+
+// encode writes the coded layer and makes it durable. It returns the number of
+// its objects.
+func (m *Manager) encode(ctx context.Context, rec directory.Recoding) (objects uint64, err error) {
+	src := &codingSource{m: m, layers: append([]sheepdog.LayerID{rec.Layer}, rec.Merged...)}
+	indexes, err := src.load(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var mu sync.Mutex
+	holders := make(map[sheepdog.NodeID]sheepdog.Incarnation)
+	eg, gctx := errgroup.WithContext(ctx)
+	eg.SetLimit(encodeParallel)
+	for _, i := range indexes {
+		eg.Go(func() error {
+			got, err := m.opt.Coder.Encode(gctx, rec.Coded, i, func(ctx context.Context, start sheepdog.BlockNo, count uint32, buf []byte, states []sheepdog.BlockState) error {
+				return src.read(ctx, i, start, count, buf, states)
+			})
+			if err != nil || len(got) == 0 {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			objects++
+			for id, life := range got {
+				if was, ok := holders[id]; ok && was != life {
+					return fmt.Errorf("node %s restarted meanwhile: %w", id, sheepdog.ErrConflict)
+				}
+				holders[id] = life
+			}
+			return nil
+		})
+	}
+	if err := eg.Wait(); err != nil {
+		return 0, err
+	}
+	return objects, m.opt.Coder.Flush(ctx, rec.Coded, holders)
+}
+
+// codingSource reads what a coded layer is made of: a layer and coded ones below
+// it, newest first, without what is below those.
+type codingSource struct {
+	m      *Manager
+	layers []sheepdog.LayerID
+	maps   []*indexSet
+	fams   []directory.Family
+}
+
+// load finds the indexes that there are.
+func (s *codingSource) load(ctx context.Context) ([]sheepdog.Index, error) {
+	all := newIndexSet()
+	for _, layer := range s.layers {
+		fam, ok := familyOf(s.m.opt.Directory, layer)
+		if !ok {
+			return nil, fmt.Errorf("layer %d was deleted: %w", layer, sheepdog.ErrNotFound)
+		}
+		set, err := s.m.frozen.objectMap(ctx, layer)
+		if err != nil {
+			return nil, err
+		}
+		all.union(set)
+		s.maps, s.fams = append(s.maps, set), append(s.fams, fam)
+	}
+	return all.list(), nil
+}
+
+func (s *codingSource) read(ctx context.Context, index sheepdog.Index, start sheepdog.BlockNo, count uint32, buf []byte, states []sheepdog.BlockState) error {
+	clear(buf)
+	clear(states)
+	var below []byte
+	got := make([]sheepdog.BlockState, count)
+	for k, layer := range s.layers {
+		if !s.maps[k].has(index) || !anyAbsent(states) {
+			continue
+		}
+		if below == nil {
+			below = make([]byte, len(buf))
+		}
+		req := sheepdog.ReadRequest{Policy: s.fams[k].Policy, Object: sheepdog.ObjectID{Family: s.fams[k].ID, Index: index},
+			Layer: layer, Start: start, Count: count, Buf: below, States: got}
+		if err := s.m.opt.Objects.Read(ctx, &req); err != nil {
+			return err
+		}
+		for i, state := range got {
+			if states[i] == sheepdog.Absent && state != sheepdog.Absent {
+				states[i] = state
+				copy(buf[i*sheepdog.BlockSize:(i+1)*sheepdog.BlockSize], below[i*sheepdog.BlockSize:])
+			}
+		}
+	}
+	return nil
+}
+
+// methodApplied asks a member to answer when its directory has a Raft index.
+const methodApplied = "vdi.applied"
+
+type appliedCall struct {
+	Applied uint64 `json:"applied"`
+}
+
+// retire empties a layer that was encoded, some time after all members know it:
+// what a node that was removed before still serves under its lease is over then.
+func (r *recoder) retire(ctx context.Context, v *sheepdog.View, l *directory.Layer) error {
+	w, ok := r.known[l.ID]
+	if !ok || w.epoch != v.Epoch {
+		if err := r.witness(ctx, v); err != nil {
+			return err
+		}
+		r.known[l.ID] = witnessed{v.Epoch, time.Now()}
+		return nil
+	}
+	if time.Since(w.at) < r.m.opt.Recode.Retire {
+		return nil
+	}
+	_, err := r.m.propose(ctx, &directory.Retire{Time: time.Now(), Layer: l.ID, Epoch: v.Epoch})
+	if err == nil || errors.Is(err, sheepdog.ErrConflict) {
+		delete(r.known, l.ID)
+	}
+	return err
+}
+
+// witnessTimeout bounds the wait for the slowest member.
+const witnessTimeout = 5 * time.Second
+
+func (r *recoder) witness(ctx context.Context, v *sheepdog.View) error {
+	body, err := json.Marshal(appliedCall{Applied: r.m.opt.Directory.Applied()})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, witnessTimeout)
+	defer cancel()
+	eg, ctx := errgroup.WithContext(ctx)
+	for _, member := range v.Members {
+		if member.ID == r.m.opt.Self {
+			continue
+		}
+		eg.Go(func() error {
+			_, err := r.m.opt.Peers.Call(ctx, member, methodApplied, body)
+			return err
+		})
+	}
+	return eg.Wait()
+}
+
+// controlApplied answers methodApplied.
+func (m *Manager) controlApplied(ctx context.Context, body []byte) error {
+	var call appliedCall
+	if err := json.Unmarshal(body, &call); err != nil {
+		return fmt.Errorf("%s: %v: %w", methodApplied, err, sheepdog.ErrInvalid)
+	}
+	for {
+		changed := m.opt.Directory.Changed()
+		if m.opt.Directory.Applied() >= call.Applied {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// rebase forgets the object map of frozen layers below the working one when they
+// have nothing any more: reads then go to the base at once.
+func (c *coordinator) rebase() {
+	t := c.top.Load()
+	if t == nil || t.below == nil {
+		return
+	}
+	chain := logicalChain(c.m.opt.Directory, t.layer)
+	if len(chain) == 0 || slices.ContainsFunc(chain[1:], func(l directory.Layer) bool { return l.Written }) {
+		return
+	}
+	c.top.CompareAndSwap(t, &top{layer: t.layer, own: t.own})
+}
