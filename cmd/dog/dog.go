@@ -84,7 +84,7 @@ func (d *dog) commands() *cobra.Command {
 	f.BoolVar(&d.yes, "yes", false, "answer yes to all questions")
 	root.Flags().Bool("version", false, "print the version")
 	f.DurationVar(&d.timeout, "timeout", 0, "give up after this time, as 30s (default: never)")
-	root.AddCommand(d.vdiCommands(), d.nodeCommands(), d.clusterCommands(), d.status(), d.df(), d.doctor(), d.man())
+	root.AddCommand(d.vdiCommands(), d.nodeCommands(), d.clusterCommands(), d.benchmarkCommands(), d.upgradeCommands(), d.status(), d.df(), d.doctor(), d.man())
 	root.Long = overview(root)
 	return root
 }
