@@ -141,8 +141,8 @@ func (k *Keeper) layer(ctx context.Context, v *sheepdog.View, l *Layer) (missing
 			heads = append(heads, h...)
 		}
 		for _, s := range p.drop[k.Client.cfg.Self] {
-			if err := k.cfg.Engine.DropObject(o.id, l.strip(s)); err != nil {
-				return missing, fmt.Errorf("drop strip %d of object %s: %w", s, o.id, err)
+			if err := k.drop(ctx, o, s, p.owner[s]); err != nil {
+				return missing, err
 			}
 		}
 	}
@@ -175,9 +175,47 @@ func (k *Keeper) holdings(ctx context.Context, v *sheepdog.View, l *Layer) (map[
 	return out, nil
 }
 
+// drop drops strip s here once the member that owns it is found to have all of
+// it: a list tells that from the last header alone, which a crash may have kept
+// without rows, of a try to encode that failed. cluster check mends such a strip.
+func (k *Keeper) drop(ctx context.Context, o *object, s int, owner sheepdog.NodeID) error {
+	m, ok := o.view.Member(owner)
+	if !ok {
+		return nil
+	}
+	for seg := range o.lay.segments() {
+		if err := o.whole(ctx, m, s, seg); err != nil {
+			k.Client.cfg.Log.Debug("a strip that is not needed here stays", "object", o.id, "strip", s, "err", err)
+			return nil
+		}
+	}
+	if err := k.cfg.Engine.DropObject(o.id, o.layer.strip(s)); err != nil {
+		return fmt.Errorf("drop strip %d of object %s: %w", s, o.id, err)
+	}
+	return nil
+}
+
+// whole is an error unless a member has all blocks of a segment of strip s, good.
+func (o *object) whole(ctx context.Context, m sheepdog.Member, s int, seg uint32) error {
+	h, err := o.header(ctx, seg)
+	if err != nil {
+		return err
+	}
+	reply, err := o.cfg.Peers.Replica(m).Fetch(ctx, &sheepdog.FetchRequest{Fence: sheepdog.Fence{Revision: o.view.Revision}, Policy: o.layer.Policy,
+		Object: o.id, Layer: o.layer.strip(s), Start: o.lay.headerAt(seg), Count: 1 + o.lay.rows(h, s), Verify: true})
+	switch {
+	case err != nil:
+		return err
+	case len(reply.Bad) > 0 || slices.ContainsFunc(reply.Records, func(r sheepdog.Record) bool { return r.State == sheepdog.Absent }):
+		return fmt.Errorf("strip %d on node %s (%s) is not whole: %w", s, m.ID, m.Addr, sheepdog.ErrChecksum)
+	}
+	return nil
+}
+
 // stripPlan is what the nodes should do about one object.
 type stripPlan struct {
-	missing []int // strips that no home owns
+	owner   []sheepdog.NodeID // of every strip the home that keeps it; zero: none
+	missing []int             // strips that no home owns
 	build   map[sheepdog.NodeID]int
 	drop    map[sheepdog.NodeID][]int
 	surplus bool // somebody holds what it need not
@@ -213,6 +251,7 @@ func planStrips(homes []sheepdog.NodeID, strips int, held [][]sheepdog.NodeID) s
 			p.build[id] = p.missing[i]
 		}
 	}
+	p.owner = owner
 	for k := range strips {
 		for _, id := range held[k] {
 			if owned[k] && owner[k] == id {
