@@ -125,6 +125,25 @@ func (n *Node) closeAll() {
 	n.wg.Wait()
 }
 
+// abandonLimit is how long a node whose META failed may take to end. What waits
+// for a disk that does not answer waits until the process ends.
+const abandonLimit = 5 * time.Second
+
+func (n *Node) closeWithin(limit time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		n.closeAll()
+		close(done)
+	}()
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		n.log.Error("not all of the node ended; something waits for its disk", "meta", n.cfg.Meta)
+	}
+}
+
 // spawn runs a loop until the node ends.
 func (n *Node) spawn(loop func()) { n.wg.Go(loop) }
 
@@ -439,6 +458,10 @@ func (n *Node) Close(ctx context.Context) error {
 		if err := n.cluster.Leave(ctx); err != nil {
 			n.log.Warn("could not leave gracefully; the others will notice", "err", err)
 		}
+	}
+	if errors.Is(cause, errStore) {
+		n.closeWithin(abandonLimit)
+		return cause
 	}
 	n.closeAll()
 	if errors.Is(cause, errLeave) || errors.Is(cause, errShutdown) {
