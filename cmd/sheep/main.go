@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 
 	"sheepdog/cmd/sheep/internal/daemon"
 	"sheepdog/cmd/sheep/internal/handover"
@@ -45,5 +46,10 @@ func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()
 	if s.Local && c.LocalFile == "" {
 		c.LocalFile = node.DefaultLocalFile()
 	}
+	bounded, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { boundMemory(bounded) })
+	defer wg.Wait()
+	defer stop()
 	return node.Run(ctx, c, ready)
 }
