@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"sheepdog"
+	"sheepdog/internal/rawio"
 )
 
 // journal is the log: a ring of preallocated segment files. The holder of the
@@ -37,6 +38,7 @@ type journal struct {
 	at     uint32     // next free block of the active segment
 	buf    []byte
 	asked  bool // of ahead, since the last rotation
+	quick  rawio.Writer
 
 	applied atomic.Uint64 // LSN of the last entry that is in the maps
 	durable atomic.Uint64 // LSN up to which entries are known to be durable
@@ -101,7 +103,7 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 		b = append(b, d...)
 	}
 	j.buf = b
-	if _, err := j.active.f.WriteAt(b, int64(j.at)*blockSize); err != nil {
+	if err := j.write(b, int64(j.at)*blockSize); err != nil {
 		return 0, j.fail(diskError("write the log", err))
 	}
 	j.active.dirty.Store(true)
@@ -115,6 +117,25 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 		}
 	}
 	return h.first, nil
+}
+
+// quickFile is a file with a short way for small writes to space that it has.
+type quickFile interface {
+	// tryWriteAt writes what it can of p and tells how much that is.
+	tryWriteAt(w *rawio.Writer, p []byte, off int64) int
+}
+
+// write puts a record into the active segment.
+func (j *journal) write(b []byte, off int64) error {
+	n := 0
+	if f, ok := j.active.f.(quickFile); ok {
+		n = f.tryWriteAt(&j.quick, b, off)
+	}
+	if n == len(b) {
+		return nil
+	}
+	_, err := j.active.f.WriteAt(b[n:], off+int64(n))
+	return err
 }
 
 // fail stops the log for good: after a failed write nobody knows what a replay
@@ -294,10 +315,7 @@ func createSegment(fs fileSystem, dir string, no int, size int64) (file, error) 
 	if err != nil {
 		return nil, diskError("make a log segment", err)
 	}
-	zeros := make([]byte, min(size, 1<<20))
-	for off := int64(0); off < size && err == nil; off += int64(len(zeros)) {
-		_, err = f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off)
-	}
+	err = writeZeros(fs, name, f, size)
 	if err == nil {
 		err = errors.Join(f.Sync(), fs.SyncDir(dir))
 	}
@@ -305,6 +323,29 @@ func createSegment(fs fileSystem, dir string, no int, size int64) (file, error) 
 		return nil, errors.Join(diskError("make a log segment", err), f.Close(), fs.Remove(name))
 	}
 	return f, nil
+}
+
+// zeroFiler is a file system with a cheap way to fill a new file with zeros.
+type zeroFiler interface {
+	// WriteZeros writes n zeros to the beginning of a file; errors.ErrUnsupported
+	// says that it cannot.
+	WriteZeros(name string, n int64) error
+}
+
+// writeZeros fills the file of that name, which is open as f.
+func writeZeros(fs fileSystem, name string, f file, size int64) error {
+	if z, ok := fs.(zeroFiler); ok {
+		if err := z.WriteZeros(name, size); !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	zeros := make([]byte, min(size, 1<<20))
+	for off := int64(0); off < size; off += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sync makes every entry up to upto durable, and what was appended since.
