@@ -10,7 +10,7 @@ import (
 // (docs/protocol.md) are in next and survivors.
 type move struct {
 	fate     map[sheepdog.NodeID]fate
-	replaced map[sheepdog.NodeID]bool // listed under another incarnation than before, or only before, or only now
+	replaced map[sheepdog.NodeID]bool // listed under another incarnation than before, or only before, or only now; or demoted
 	revision sheepdog.Revision
 }
 
@@ -46,6 +46,13 @@ func newMove(before, after []sheepdog.Member, c *Change, revision sheepdog.Revis
 	}
 	m.tell(after, c.Confirmed, confirmed)
 	m.tell(after, c.Demote, demoted)
+	// What was copied to a target before it lost data does not count any more: its
+	// rows begin a new interval, in which it is filled from the start.
+	for _, ref := range c.Demote {
+		if m.fate[ref.ID] == demoted {
+			m.replaced[ref.ID] = true
+		}
+	}
 	return m
 }
 

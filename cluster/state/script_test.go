@@ -191,6 +191,9 @@ func parseChange(t *testing.T, d *datadriven.TestData, now time.Time) *Change {
 	for _, m := range parseNodes(t, d, "confirmed") {
 		c.Confirmed = append(c.Confirmed, MemberRef{m.ID, m.Incarnation})
 	}
+	for _, m := range parseNodes(t, d, "demote") {
+		c.Demote = append(c.Demote, MemberRef{m.ID, m.Incarnation})
+	}
 	for _, text := range argValues(d, "weight") {
 		var w Weight
 		if _, err := fmt.Sscanf(text, "%d:%d", (*uint64)(&w.ID), &w.VNodes); err != nil {
