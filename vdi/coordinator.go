@@ -181,6 +181,9 @@ func (c *coordinator) writeLocked(ctx context.Context, seq uint64, p piece, data
 	if err := c.m.awaitLease(ctx, c); err != nil {
 		return err
 	}
+	if data == nil && c.empty(ctx, p.index) {
+		return nil
+	}
 	if err := c.markWritten(ctx); err != nil {
 		return err
 	}
@@ -201,6 +204,17 @@ func (c *coordinator) writeLocked(ctx context.Context, seq uint64, p piece, data
 		Origin: o, OriginDone: originDone, Flushed: c.flushes.upTo.Load()}
 	c.grew(p.n)
 	return c.m.opt.Objects.Write(c.ctx, &req)
+}
+
+// empty reports that no layer of the family or below it holds anything at the
+// index, so that zeros there need no write, and no space. It is false also when
+// the lease ran out meanwhile: another coordinator may have written then. (rule 6)
+func (c *coordinator) empty(ctx context.Context, index sheepdog.Index) bool {
+	t := c.top.Load()
+	if t.has(index) || c.m.frozen.holds(ctx, baseOf(c.m.opt.Directory, t.layer), index) {
+		return false
+	}
+	return c.m.opt.Cluster.LeaseValid() && c.err() == nil
 }
 
 // mergeEdges builds the whole blocks of a piece that does not begin or end at a

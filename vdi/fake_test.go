@@ -39,6 +39,13 @@ type world struct {
 	listed    func(layer sheepdog.LayerID) error // what replicas say to a list
 }
 
+// written is the number of writes that reached replicas since the last flush.
+func (w *world) written() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.volatile
+}
+
 type blockKey struct {
 	obj   sheepdog.ObjectID
 	layer sheepdog.LayerID

@@ -85,6 +85,17 @@ func (r *frozenReader) read(ctx context.Context, layer sheepdog.LayerID, index s
 	return nil
 }
 
+// holds reports whether the frozen layer, or one below it, may hold anything at
+// the index. Who is told no must see that the lease is still valid, as after a read.
+func (r *frozenReader) holds(ctx context.Context, layer sheepdog.LayerID, index sheepdog.Index) bool {
+	for ; layer != 0; layer = baseOf(r.dir, layer) {
+		if set, err := r.objectMap(ctx, layer); err != nil || set.has(index) {
+			return true
+		}
+	}
+	return false
+}
+
 // below runs read with the base of a layer, again if that was encoded anew and
 // dropped meanwhile.
 func (r *frozenReader) below(ctx context.Context, layer sheepdog.LayerID, read func(base sheepdog.LayerID) error) error {

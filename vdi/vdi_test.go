@@ -503,6 +503,69 @@ func TestStatusShowsHolesAndBase(t *testing.T) {
 	}
 }
 
+// Zeros where nothing was ever written take no write and no space; anywhere else
+// they do, also over a base.
+func TestZerosOverNothingAreNotWritten(t *testing.T) {
+	w := newWorld()
+	m := w.manager(t, 1)
+	create(t, m, "base", 12<<20)
+	v := open(t, m, "base", "")
+	zero := func(v *Volume, off, n uint64, writes int) {
+		t.Helper()
+		before := w.written()
+		if err := v.ZeroAt(t.Context(), off, n); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.written() - before; got != writes {
+			t.Errorf("zeros of %d bytes at %d took %d writes, want %d", n, off, got, writes)
+		}
+	}
+	zero(v, 0, 12<<20, 0)
+	write(t, v, 4<<20+8192, fill(8192, 1))
+	zero(v, 0, 4<<20, 0)
+	zero(v, 4<<20+8192, 4096, 1)
+	zero(v, 4<<20+1, 1, 1) // of an object that exists
+	expect(t, v, 4<<20+8192, append(make([]byte, 4096), fill(4096, 1)...))
+	if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "base", Tag: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	zero(v, 8<<20, 4<<20, 0)
+	zero(v, 4<<20+12288, 4096, 1)
+	if _, err := m.Clone(t.Context(), directory.Clone{Source: "base", Snapshot: "s", Name: "c"}); err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, m, "c", "")
+	zero(c, 0, 4<<20, 0)
+	zero(c, 4<<20+12288, 4096, 1)
+	expect(t, c, 4<<20+8192, make([]byte, 8192))
+}
+
+// A coordinator whose lease is over while it looks does not believe that nothing
+// was written: another may have.
+func TestZerosOverNothingNeedTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		m := w.manager(t, 1)
+		create(t, m, "v", 1<<20)
+		v := open(t, m, "v", "")
+		write(t, v, 0, fill(4096, 1))
+		c := m.local(v.family.Load().id)
+		n := m.opt.Cluster.(*node)
+		if !c.empty(t.Context(), 7) {
+			t.Fatal("with a lease it is not empty")
+		}
+		n.mu.Lock()
+		n.lease = false
+		n.mu.Unlock()
+		if c.empty(t.Context(), 7) {
+			t.Fatal("without a lease it is empty")
+		}
+		n.mu.Lock()
+		n.lease = true
+		n.mu.Unlock()
+	})
+}
+
 // A VDI that was given back is snapshotted without a coordinator; one that is
 // written again at that moment is not frozen under its writer.
 func TestSnapshotOfAnIdleVDINeedsNoCoordinator(t *testing.T) {
