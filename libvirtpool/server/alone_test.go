@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -403,5 +404,56 @@ func TestClusterErrorsReachTheClient(t *testing.T) {
 	w.cluster.Fail(sheepdog.ErrNoSpace)
 	if _, err := c.call(rpc.VolumeCreateXML, "p", noUUID, "<volume><name>x</name><capacity>1</capacity></volume>", 0); err == nil || err.Code != rpc.CodeFailed {
 		t.Errorf("no space: %v", err)
+	}
+}
+
+// A pool was destroyed and another one has its name: who still holds the first
+// does not change the second.
+func TestStaleHandleDoesNotReachTheNextPool(t *testing.T) {
+	w := start(t, nil)
+	c := w.dial("").open()
+	xml := func(id string) string {
+		return "<pool type='sheepdog'><name>p</name><uuid>" + id + "</uuid></pool>"
+	}
+	d := c.must(rpc.PoolCreateXML, xml("11111111-1111-1111-1111-111111111111"), 0)
+	_, old := d.String(), d.UUID()
+	c.must(rpc.PoolDestroy, "p", old)
+	d = c.must(rpc.PoolCreateXML, xml("22222222-1111-1111-1111-111111111111"), 0)
+	_, now := d.String(), d.UUID()
+	for _, p := range []rpc.Procedure{rpc.PoolDestroy, rpc.PoolInfo, rpc.PoolIsActive, rpc.PoolNumVolumes} {
+		if _, err := c.call(p, "p", old); err == nil || err.Code != rpc.CodeNoPool {
+			t.Errorf("procedure %d by the old handle: %v", p, err)
+		}
+	}
+	if _, err := c.call(rpc.VolumeCreateXML, "p", old, "<volume><name>v</name><capacity>1</capacity></volume>", 0); err == nil || err.Code != rpc.CodeNoPool {
+		t.Errorf("a volume by the old handle: %v", err)
+	}
+	if c.must(rpc.PoolIsActive, "p", now).Int32() != 1 || c.must(rpc.PoolNumVolumes, "p", now).Int32() != 0 {
+		t.Error("the new pool was changed")
+	}
+}
+
+// Flags that mean nothing here are refused, not ignored.
+func TestUnknownFlagsAreRefused(t *testing.T) {
+	w := start(t, nil)
+	w.pool("p", "v", 8192)
+	c := w.dial("").open()
+	const odd = 1 << 20
+	for p, args := range map[rpc.Procedure][]any{
+		rpc.PoolRefresh:     {"p", noUUID, odd},
+		rpc.PoolDefineXML:   {"<pool type='sheepdog'><name>q</name></pool>", odd},
+		rpc.VolumeDelete:    {"p", "v", "p/v", odd},
+		rpc.VolumeWipe:      {"p", "v", "p/v", odd},
+		rpc.VolumeUpload:    {"p", "v", "p/v", uint64(0), uint64(0), odd},
+		rpc.VolumeDownload:  {"p", "v", "p/v", uint64(0), uint64(0), odd},
+		rpc.VolumeResize:    {"p", "v", "p/v", uint64(16384), odd},
+		rpc.VolumeInfoFlags: {"p", "v", "p/v", odd},
+	} {
+		if _, err := c.call(p, args...); err == nil || err.Code != rpc.CodeInvalidArg || !strings.Contains(err.Text, "unsupported flags (0x100000)") {
+			t.Errorf("procedure %d: %v", p, err)
+		}
+	}
+	if got := c.must(rpc.PoolNumVolumes, "p", noUUID).Int32(); got != 1 {
+		t.Errorf("%d volumes are left", got)
 	}
 }

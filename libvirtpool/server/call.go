@@ -111,11 +111,28 @@ func (c *session) local(v verb, m *rpc.Message) error {
 
 // run decodes the arguments, all of which must be there, and runs the verb.
 func (c *session) run(ctx context.Context, v verb, m *rpc.Message, out *rpc.Encoder) error {
-	a := v.args(rpc.NewDecoder(m.Payload()))
-	if a.err != nil {
-		return a.err
+	a, err := c.checked(ctx, v, m)
+	if err != nil {
+		return err
 	}
 	return v.run(ctx, c.srv.cfg.Driver, a, out)
+}
+
+// checked is the arguments of a call. What libvirt refuses for all its pools is
+// refused here: bits of flags that mean nothing, and references to a pool that is
+// gone, even if another one has its name now.
+func (c *session) checked(ctx context.Context, v verb, m *rpc.Message) (args, error) {
+	a := v.args(rpc.NewDecoder(m.Payload()))
+	if a.err != nil {
+		return a, a.err
+	}
+	if odd := a.flags &^ v.flags; odd != 0 {
+		return a, rpc.Errorf(rpc.CodeInvalidArg, "unsupported flags (0x%x) in function %s", odd, v.name)
+	}
+	if a.pool == "" || a.uuid == (rpc.UUID{}) {
+		return a, nil
+	}
+	return a, c.srv.cfg.Driver.Is(ctx, a.pool, a.uuid)
 }
 
 func (c *session) permit(v verb) error {

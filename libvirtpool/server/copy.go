@@ -77,7 +77,7 @@ func (c *session) copyIn(ctx context.Context, up *client.Conn, a args, out *rpc.
 		return err
 	}
 	d := c.srv.cfg.Driver
-	v, err := d.CreateVolume(ctx, a.pool, a.text)
+	v, err := d.CreateVolumeOf(ctx, a.pool, a.text, capacity)
 	if err != nil {
 		return err
 	}
@@ -86,11 +86,6 @@ func (c *session) copyIn(ctx context.Context, up *client.Conn, a args, out *rpc.
 			c.undo(ctx, v.Name, func(ctx context.Context) error { return d.DeleteVolume(ctx, a.pool, v.Name, storage.DropSnapshots) })
 		}
 	}()
-	if v.VDI.Size < capacity {
-		if err := d.ResizeVolume(ctx, a.pool, v.Name, capacity, storage.ResizeMode{}); err != nil {
-			return err
-		}
-	}
 	u, err := d.Upload(ctx, a.pool, v.Name, 0, 0)
 	if err != nil {
 		return err

@@ -30,9 +30,9 @@ var errAborted = errors.New("the client aborted the stream")
 
 // beginStream answers the call that starts a stream, and runs it.
 func (c *session) beginStream(ctx context.Context, v verb, m *rpc.Message) error {
-	a := v.args(rpc.NewDecoder(m.Payload()))
-	if a.err != nil {
-		return c.fail(m.Header, a.err)
+	a, err := c.checked(ctx, v, m)
+	if err != nil {
+		return c.fail(m.Header, err)
 	}
 	t, err := v.begin(ctx, c.srv.cfg.Driver, a)
 	if err != nil {

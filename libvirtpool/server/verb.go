@@ -26,7 +26,8 @@ const (
 type verb struct {
 	name    string // libvirt's name of the function
 	route   route
-	changes bool // not for read-only clients
+	changes bool   // not for read-only clients
+	flags   uint32 // the bits of its flags that mean something here
 	args    func(d *rpc.Decoder) args
 	run     func(ctx context.Context, d *storage.Driver, a args, out *rpc.Encoder) error
 	// begin is for verbs that start a stream; they have no run.

@@ -24,7 +24,7 @@ func listVerbs() map[rpc.Procedure]verb {
 		rpc.ConnectListPools:       {name: "virConnectListStoragePools", route: merging, args: names, run: listPools(running)},
 		rpc.ConnectNumDefinedPools: {name: "virConnectNumOfDefinedStoragePools", route: merging, args: noArgs, run: countPools(defined)},
 		rpc.ConnectDefinedPools:    {name: "virConnectListDefinedStoragePools", route: merging, args: names, run: listPools(defined)},
-		rpc.ConnectListAllPools:    {name: "virConnectListAllStoragePools", route: merging, args: listAllArgs, run: listAllPools},
+		rpc.ConnectListAllPools:    {name: "virConnectListAllStoragePools", flags: listAll, route: merging, args: listAllArgs, run: listAllPools},
 		rpc.ConnectFindSources:     {name: "virConnectFindStoragePoolSources", route: byType, changes: true, args: textArgs, run: findSources},
 		rpc.ConnectPoolCaps:        {name: "virConnectGetStoragePoolCapabilities", route: merging, args: flagsArgs, run: capabilities},
 	}
@@ -71,6 +71,7 @@ const (
 	listManual     = 1 << 5
 	listSheepdog   = 1 << 15
 	listTypes      = 0x3fffc0 // all bits that stand for pool types
+	listAll        = listTypes | listInactive | listActive | listPersistent | listTransient | listAutostart | listManual
 )
 
 func listAllPools(ctx context.Context, d *storage.Driver, a args, out *rpc.Encoder) error {
@@ -113,7 +114,7 @@ func poolVerbs() map[rpc.Procedure]verb {
 		rpc.PoolLookupVolume: {name: "virStoragePoolLookupByVolume", route: byPool, args: volumeArgs, run: lookupVolumePool},
 		rpc.PoolLookupTarget: {name: "virStoragePoolLookupByTargetPath", route: byKey, args: textFlags, run: lookupTarget},
 		rpc.PoolInfo:         {name: "virStoragePoolGetInfo", args: poolArgs, run: poolInfo},
-		rpc.PoolXML:          {name: "virStoragePoolGetXMLDesc", args: poolFlags, run: poolXML},
+		rpc.PoolXML:          {name: "virStoragePoolGetXMLDesc", flags: xmlInactive, args: poolFlags, run: poolXML},
 		rpc.PoolGetAutostart: {name: "virStoragePoolGetAutostart", args: poolArgs, run: poolFact(func(p storage.Pool) bool { return p.Persistent && p.Autostart })},
 		rpc.PoolIsActive:     {name: "virStoragePoolIsActive", args: poolArgs, run: poolFact(func(p storage.Pool) bool { return p.Active })},
 		rpc.PoolIsPersistent: {name: "virStoragePoolIsPersistent", args: poolArgs, run: poolFact(func(p storage.Pool) bool { return p.Persistent })},
@@ -182,14 +183,21 @@ func poolFact(is func(storage.Pool) bool) func(context.Context, *storage.Driver,
 	}
 }
 
+// Bits that say how a pool is made ready. There is nothing to make ready.
+const (
+	poolValidate   = 1         // virStoragePoolDefineFlags
+	poolCreateBits = 1 | 2 | 4 // virStoragePoolCreateFlags: with a build that overwrites, or does not
+	poolBuildBits  = 4 | 8     // virStoragePoolBuildFlags: overwriting, or not
+)
+
 func poolChangeVerbs() map[rpc.Procedure]verb {
-	change := func(name string, shape func(*rpc.Decoder) args, f func(*storage.Driver, context.Context, string) error) verb {
-		return verb{name: name, changes: true, args: shape, run: func(ctx context.Context, d *storage.Driver, a args, _ *rpc.Encoder) error {
+	change := func(name string, flags uint32, shape func(*rpc.Decoder) args, f func(*storage.Driver, context.Context, string) error) verb {
+		return verb{name: name, changes: true, flags: flags, args: shape, run: func(ctx context.Context, d *storage.Driver, a args, _ *rpc.Encoder) error {
 			return f(d, ctx, a.pool)
 		}}
 	}
-	create := func(name string, f func(*storage.Driver, context.Context, string) (storage.Pool, error)) verb {
-		return verb{name: name, route: byXML, changes: true, args: textFlags, run: func(ctx context.Context, d *storage.Driver, a args, out *rpc.Encoder) error {
+	create := func(name string, flags uint32, f func(*storage.Driver, context.Context, string) (storage.Pool, error)) verb {
+		return verb{name: name, route: byXML, changes: true, flags: flags, args: textFlags, run: func(ctx context.Context, d *storage.Driver, a args, out *rpc.Encoder) error {
 			p, err := f(d, ctx, a.text)
 			if err == nil {
 				encodePool(out, p)
@@ -198,14 +206,14 @@ func poolChangeVerbs() map[rpc.Procedure]verb {
 		}}
 	}
 	return map[rpc.Procedure]verb{
-		rpc.PoolDefineXML:    create("virStoragePoolDefineXML", (*storage.Driver).Define),
-		rpc.PoolCreateXML:    create("virStoragePoolCreateXML", (*storage.Driver).CreateXML),
-		rpc.PoolCreate:       change("virStoragePoolCreate", poolFlags, (*storage.Driver).Start),
-		rpc.PoolBuild:        change("virStoragePoolBuild", poolFlags, (*storage.Driver).Build),
-		rpc.PoolDestroy:      change("virStoragePoolDestroy", poolArgs, (*storage.Driver).Destroy),
-		rpc.PoolDelete:       change("virStoragePoolDelete", poolFlags, (*storage.Driver).DeletePool),
-		rpc.PoolUndefine:     change("virStoragePoolUndefine", poolArgs, (*storage.Driver).Undefine),
-		rpc.PoolRefresh:      change("virStoragePoolRefresh", poolFlags, (*storage.Driver).Refresh),
+		rpc.PoolDefineXML:    create("virStoragePoolDefineXML", poolValidate, (*storage.Driver).Define),
+		rpc.PoolCreateXML:    create("virStoragePoolCreateXML", poolCreateBits, (*storage.Driver).CreateXML),
+		rpc.PoolCreate:       change("virStoragePoolCreate", poolCreateBits, poolFlags, (*storage.Driver).Start),
+		rpc.PoolBuild:        change("virStoragePoolBuild", poolBuildBits, poolFlags, (*storage.Driver).Build),
+		rpc.PoolDestroy:      change("virStoragePoolDestroy", 0, poolArgs, (*storage.Driver).Destroy),
+		rpc.PoolDelete:       change("virStoragePoolDelete", 0, poolFlags, (*storage.Driver).DeletePool),
+		rpc.PoolUndefine:     change("virStoragePoolUndefine", 0, poolArgs, (*storage.Driver).Undefine),
+		rpc.PoolRefresh:      change("virStoragePoolRefresh", 0, poolFlags, (*storage.Driver).Refresh),
 		rpc.PoolSetAutostart: {name: "virStoragePoolSetAutostart", changes: true, args: poolOn, run: setAutostart},
 	}
 }

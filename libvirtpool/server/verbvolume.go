@@ -22,7 +22,7 @@ func volumeVerbs() map[rpc.Procedure]verb {
 		rpc.VolumeLookupKey:    {name: "virStorageVolLookupByKey", route: byKey, args: textArgs, run: volumeByKey("key")},
 		rpc.VolumeLookupPath:   {name: "virStorageVolLookupByPath", route: byKey, args: textArgs, run: volumeByKey("path")},
 		rpc.VolumeInfo:         {name: "virStorageVolGetInfo", args: volumeArgs, run: volumeInfo},
-		rpc.VolumeInfoFlags:    {name: "virStorageVolGetInfoFlags", args: volumeFlags, run: volumeInfo},
+		rpc.VolumeInfoFlags:    {name: "virStorageVolGetInfoFlags", flags: infoPhysical, args: volumeFlags, run: volumeInfo},
 		rpc.VolumeXML:          {name: "virStorageVolGetXMLDesc", args: volumeFlags, run: volumeXML},
 		rpc.VolumePath:         {name: "virStorageVolGetPath", args: volumeArgs, run: volumePath},
 	}
@@ -103,8 +103,10 @@ func volumeByKey(what string) func(context.Context, *storage.Driver, args, *rpc.
 	}
 }
 
-// volumeNetwork is VIR_STORAGE_VOL_NETWORK.
-const volumeNetwork = 3
+const (
+	volumeNetwork = 3 // VIR_STORAGE_VOL_NETWORK
+	infoPhysical  = 1 // VIR_STORAGE_VOL_GET_PHYSICAL, which is the allocation
+)
 
 func volumeInfo(ctx context.Context, d *storage.Driver, a args, out *rpc.Encoder) error {
 	v, err := d.Volume(ctx, a.pool, a.volume)
@@ -133,14 +135,14 @@ func volumePath(ctx context.Context, d *storage.Driver, a args, out *rpc.Encoder
 
 func volumeChangeVerbs() map[rpc.Procedure]verb {
 	return map[rpc.Procedure]verb{
-		rpc.VolumeCreateXML:     {name: "virStorageVolCreateXML", changes: true, args: poolTextFlags, run: createVolume},
-		rpc.VolumeCreateXMLFrom: {name: "virStorageVolCreateXMLFrom", changes: true, args: cloneArgs, run: cloneVolume},
-		rpc.VolumeDelete:        {name: "virStorageVolDelete", changes: true, args: volumeFlags, run: deleteVolume},
-		rpc.VolumeResize:        {name: "virStorageVolResize", changes: true, args: resizeArgs, run: resizeVolume},
+		rpc.VolumeCreateXML:     {name: "virStorageVolCreateXML", changes: true, flags: createValidate, args: poolTextFlags, run: createVolume},
+		rpc.VolumeCreateXMLFrom: {name: "virStorageVolCreateXMLFrom", changes: true, flags: createValidate | createReflink, args: cloneArgs, run: cloneVolume},
+		rpc.VolumeDelete:        {name: "virStorageVolDelete", changes: true, flags: deleteSnapshots, args: volumeFlags, run: deleteVolume},
+		rpc.VolumeResize:        {name: "virStorageVolResize", changes: true, flags: resizeDelta | resizeShrink, args: resizeArgs, run: resizeVolume},
 		rpc.VolumeWipe:          {name: "virStorageVolWipe", changes: true, args: volumeFlags, run: wipeVolume},
 		rpc.VolumeWipePattern:   {name: "virStorageVolWipePattern", changes: true, args: wipeArgs, run: wipeVolume},
-		rpc.VolumeUpload:        {name: "virStorageVolUpload", changes: true, args: rangeArgs, begin: beginUpload},
-		rpc.VolumeDownload:      {name: "virStorageVolDownload", changes: true, args: rangeArgs, begin: beginDownload},
+		rpc.VolumeUpload:        {name: "virStorageVolUpload", changes: true, flags: streamSparse, args: rangeArgs, begin: beginUpload},
+		rpc.VolumeDownload:      {name: "virStorageVolDownload", changes: true, flags: streamSparse, args: rangeArgs, begin: beginDownload},
 	}
 }
 
@@ -199,6 +201,12 @@ func cloneVolume(ctx context.Context, d *storage.Driver, a args, out *rpc.Encode
 	}
 	return err
 }
+
+// Bits of virStorageVolCreateFlags.
+const (
+	createReflink  = 2 // a clone that shares its data, as all of ours do
+	createValidate = 4
+)
 
 // deleteSnapshots is VIR_STORAGE_VOL_DELETE_WITH_SNAPSHOTS.
 const deleteSnapshots = 2

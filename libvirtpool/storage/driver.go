@@ -208,6 +208,15 @@ func (d *Driver) LookupUUID(ctx context.Context, u rpc.UUID) (Pool, error) {
 	return p, nil
 }
 
+// Is fails unless the pool of that name has that UUID: the pool that was meant may
+// be gone, and another one have its name.
+func (d *Driver) Is(ctx context.Context, name string, u rpc.UUID) error {
+	if _, ok := d.find(ctx, func(p *Pool) bool { return p.Name == name && p.UUID == u }); !ok {
+		return rpc.Errorf(rpc.CodeNoPool, "no storage pool with matching uuid '%s' (%s)", FormatUUID(u), name)
+	}
+	return nil
+}
+
 // activePool finds a pool that must be active.
 func (d *Driver) activePool(ctx context.Context, name string) (Pool, error) {
 	p, err := d.Lookup(ctx, name)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -67,7 +68,7 @@ func PoolIdentity(text string) (name string, id rpc.UUID, hasUUID bool) {
 func parsePool(text string) (Definition, error) {
 	var doc poolDocument
 	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
-		return Definition{}, rpc.Errorf(rpc.CodeXMLDetail, "(storage_pool_definition): %v", err)
+		return Definition{}, malformed("storage_pool_definition", err)
 	}
 	if doc.Type != PoolType {
 		return Definition{}, rpc.Errorf(rpc.CodeXML, "unknown storage pool type %s", doc.Type)
@@ -97,6 +98,16 @@ func parsePool(text string) (Definition, error) {
 	var err error
 	def.UUID, err = ParseUUID(doc.UUID)
 	return def, err
+}
+
+// malformed is the error for XML that cannot be read, or that describes something
+// else.
+func malformed(what string, err error) error {
+	var other xml.UnmarshalError
+	if errors.As(err, &other) {
+		return rpc.Errorf(rpc.CodeXML, "unexpected root element: %v", err)
+	}
+	return rpc.Errorf(rpc.CodeXMLDetail, "(%s): %v", what, err)
 }
 
 // ParseUUID reads a UUID with or without dashes; an empty one is made up.

@@ -1,8 +1,8 @@
 package storage
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"io"
 
 	"sheepdog/libvirtpool/qcow2"
@@ -132,7 +132,7 @@ func newDirect(ctx context.Context, data Data, vdi string, off uint64) *direct {
 	s := &direct{w: w, done: make(chan error, 1)}
 	go func() { // ends when w is closed, and finish and abort wait for it
 		err := data.Write(ctx, vdi, off, r)
-		r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
+		r.CloseWithError(cmp.Or(err, io.ErrClosedPipe))
 		s.done <- err
 	}()
 	return s

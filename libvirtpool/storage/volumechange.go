@@ -26,8 +26,26 @@ func (d *Driver) CreateVolume(ctx context.Context, pool, text string) (Volume, e
 		}
 		return d.clone(ctx, p, spec, base.VDI.Name)
 	}
+	if !spec.sized {
+		return Volume{}, rpc.Errorf(rpc.CodeXML, "missing capacity element")
+	}
+	return d.create(ctx, p, spec)
+}
+
+// CreateVolumeOf makes an empty volume from XML that is to hold what a volume of
+// size bytes holds: it is at least as large.
+func (d *Driver) CreateVolumeOf(ctx context.Context, pool, text string, size uint64) (Volume, error) {
+	p, spec, err := d.newVolume(ctx, pool, text)
+	if err != nil {
+		return Volume{}, err
+	}
+	spec.capacity = max(spec.capacity, size)
+	return d.create(ctx, p, spec)
+}
+
+func (d *Driver) create(ctx context.Context, p Pool, spec volumeSpec) (Volume, error) {
 	size := max(spec.capacity, minSize)
-	err = d.store.Create(ctx, vdiName(p.Namespace, spec.name), size)
+	err := d.store.Create(ctx, vdiName(p.Namespace, spec.name), size)
 	return made(p, spec, size, err)
 }
 
@@ -149,11 +167,16 @@ type WipeAlgorithm uint32
 const (
 	WipeZero WipeAlgorithm = 0
 	WipeTrim WipeAlgorithm = 9
+
+	wipeLast WipeAlgorithm = 9 // that libvirt knows
 )
 
 // WipeVolume overwrites a volume with zeros. Snapshots and clones keep what they
 // have.
 func (d *Driver) WipeVolume(ctx context.Context, pool, name string, a WipeAlgorithm) error {
+	if a > wipeLast {
+		return rpc.Errorf(rpc.CodeInvalidArg, "wiping algorithm %d not supported", a)
+	}
 	if a != WipeZero && a != WipeTrim {
 		return rpc.Errorf(rpc.CodeUnsupported, "storage pool '%s' wipes volumes with zeros only (algorithm zero or trim)", pool)
 	}

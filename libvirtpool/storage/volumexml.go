@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,6 +31,9 @@ type volumeDocument struct {
 	} `xml:"backingStore"`
 }
 
+// formats is what libvirt knows as formats of volumes. Here all mean raw.
+var formats = []string{"none", "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow", "qcow2", "qed", "vmdk"}
+
 // VolumeSummary is what a volume's XML, of any pool, says of it.
 type VolumeSummary struct {
 	Name     string
@@ -46,7 +50,8 @@ func ParseVolume(text string) (VolumeSummary, error) {
 // volumeSpec is a volume to make.
 type volumeSpec struct {
 	name     string
-	capacity uint64 // 0: not given
+	capacity uint64 // bytes
+	sized    bool   // capacity was given
 	format   string
 	backing  string // path of the volume to clone
 }
@@ -54,10 +59,13 @@ type volumeSpec struct {
 func parseVolume(text string) (volumeSpec, error) {
 	var doc volumeDocument
 	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
-		return volumeSpec{}, rpc.Errorf(rpc.CodeXMLDetail, "(storage_volume_definition): %v", err)
+		return volumeSpec{}, malformed("storage_volume_definition", err)
 	}
 	if doc.Target.Encryption != nil {
 		return volumeSpec{}, rpc.Errorf(rpc.CodeConfig, "storage pool does not support encrypted volumes")
+	}
+	if f := doc.Target.Format.Type; f != "" && !slices.Contains(formats, f) {
+		return volumeSpec{}, rpc.Errorf(rpc.CodeConfig, "unknown volume format type %s", f)
 	}
 	spec := volumeSpec{name: strings.TrimSpace(doc.Name), format: doc.Target.Format.Type, backing: strings.TrimSpace(doc.Backing.Path)}
 	if doc.Capacity == nil {
@@ -67,6 +75,7 @@ func parseVolume(text string) (volumeSpec, error) {
 	if err != nil {
 		return volumeSpec{}, rpc.Errorf(rpc.CodeXML, "malformed capacity element")
 	}
+	spec.sized = true
 	spec.capacity, err = scale(n, doc.Capacity.Unit)
 	return spec, err
 }

@@ -315,9 +315,75 @@ def events():
     print(seen)
 
 
+def stale():
+    """a handle of a pool that is gone does not reach the next one of its name"""
+    old = conn.storagePoolCreateXML(pool_xml(uuid=U1), 0)
+    old.destroy()
+    new = conn.storagePoolCreateXML(pool_xml(uuid=U2), 0)
+    new.createXML(vol_xml("one"), 0)
+    for what, f, args in (("info", old.info, ()), ("XML", old.XMLDesc, (0,)), ("refresh", old.refresh, (0,)), ("volumes", old.listVolumes, ()),
+                          ("all volumes", old.listAllVolumes, ()), ("number", old.numOfVolumes, ()), ("lookup", old.storageVolLookupByName, ("one",)),
+                          ("create a volume", old.createXML, (vol_xml("two"), 0)), ("is active", old.isActive, ()), ("autostart", old.autostart, ()),
+                          ("destroy", old.destroy, ()), ("undefine", old.undefine, ()), ("delete", old.delete, (0,)), ("start", old.create, (0,))):
+        step(what, f, *args)
+    print(new.isActive(), [v.name() for v in new.listAllVolumes()])
+    new.storageVolLookupByName("one").delete(0)
+    new.destroy()
+
+
+def flags():
+    """flags that nobody knows are refused"""
+    odd = 1 << 20
+    p = conn.storagePoolDefineXML(pool_xml(uuid=U1), 0)
+    for what, f, args in (("define", conn.storagePoolDefineXML, (pool_xml(uuid=U1), odd)), ("create", conn.storagePoolCreateXML, (pool_xml("tck2"), odd)),
+                          ("start", p.create, (odd,)), ("build", p.build, (odd,)), ("delete", p.delete, (odd,)), ("XML", p.XMLDesc, (odd,)),
+                          ("list", conn.listAllStoragePools, (1 << 30,))):
+        step(what, f, *args)
+    p.create(0)
+    v = p.createXML(vol_xml("one"), 0)
+    for what, f, args in (("refresh", p.refresh, (odd,)), ("all volumes", p.listAllVolumes, (odd,)), ("create a volume", p.createXML, (vol_xml("two"), odd)),
+                          ("clone", p.createXMLFrom, (vol_xml("two"), v, odd)), ("volume XML", v.XMLDesc, (odd,)), ("volume info", v.infoFlags, (odd,)),
+                          ("resize", v.resize, (2 << 20, odd)), ("wipe", v.wipe, (odd,)), ("wipe with a pattern", v.wipePattern, (0, odd)),
+                          ("a pattern that nobody knows", v.wipePattern, (99, 0)),
+                          ("upload", lambda: v.upload(conn.newStream(0), 0, 0, odd), ()), ("download", lambda: v.download(conn.newStream(0), 0, 0, odd), ()),
+                          ("delete a volume", v.delete, (odd,)), ("physical size", lambda: len(v.infoFlags(1)), ())):
+        step(what, f, *args)
+    print(sorted(p.listVolumes()), v.info()[1])
+    v.delete(0)
+    p.destroy()
+    p.undefine()
+
+
+def documents():
+    """XML of pools and volumes that is wrong in one way"""
+    good = pool_xml(uuid=U1)
+    for what, xml in (("no name", good.replace("<name>tck1</name>", "", 1)), ("an empty name", good.replace("<name>tck1</name>", "<name></name>", 1)),
+                      ("a slash", good.replace("<name>tck1</name>", "<name>a/b</name>", 1)), ("a UUID that is none", good.replace(U1, "1234")),
+                      ("no type", good.replace(f"type='{kind}'", "", 1)), ("a type that nobody knows", good.replace(f"type='{kind}'", "type='quobyte'", 1)),
+                      ("another document", "<volume/>"), ("no document", "pool"), ("nothing", "")):
+        step(what, conn.storagePoolDefineXML, xml, 0)
+        step(what + ", transient", conn.storagePoolCreateXML, xml, 0)
+    p = conn.storagePoolCreateXML(good, 0)
+    for what, xml in (("no capacity", "<volume><name>x</name></volume>"), ("a negative capacity", vol_xml("x", -1)), ("an empty name", vol_xml("")),
+                      ("a capacity with a unit that nobody knows", vol_xml("x").replace("<capacity>", "<capacity unit='parsec'>")),
+                      ("a capacity that overflows", vol_xml("x", 1 << 60).replace("<capacity>", "<capacity unit='EiB'>")),
+                      ("a format that nobody knows", vol_xml("x").replace("'raw'", "'wood'")),
+                      ("a backing volume that is not there", vol_xml("x").replace("<target>", "<backingStore><path>/none/there</path></backingStore><target>")),
+                      ("another document", "<pool/>"), ("nothing", "")):
+        step(what, p.createXML, xml, 0)
+        for v in p.listAllVolumes():
+            v.delete(0)
+    v = p.createXML(vol_xml("one", 0), 0)
+    step("resize beyond everything", v.resize, 1 << 62, 0)
+    step("resize by more than there is", v.resize, 1 << 62, libvirt.VIR_STORAGE_VOL_RESIZE_DELTA | libvirt.VIR_STORAGE_VOL_RESIZE_SHRINK)
+    step("clone onto itself", p.createXMLFrom, vol_xml("one"), v, 0)
+    v.delete(0)
+    p.destroy()
+
+
 if __name__ == "__main__":
     # A timer, so that the loop of events comes back.
     libvirt.virEventAddTimeout(100, lambda _t, _o: None, None)
-    for c in (transient, persistent, autostart, redefine, made_persistent, unique_define, unique_create, new_uuid, inactive, lists, volumes, streams, events):
+    for c in (transient, persistent, autostart, redefine, made_persistent, unique_define, unique_create, new_uuid, inactive, lists, volumes, streams, events, stale, flags, documents):
         case(c)
     print("LIFECYCLE-OK")

@@ -61,7 +61,22 @@ func TestLifecycleIsLibvirts(t *testing.T) {
 		// A code of its own tells what is wrong better than an internal error.
 		"clone again: error 1 of domain 18": "clone again: error 90 of domain 18",
 		// Beyond the end there is nothing to read, which is said.
-		"download behind the end: b''": "download behind the end: error 8 of domain 18",
+		"download behind the end: b''":            "download behind the end: error 8 of domain 18",
+		"clone onto itself: error 1 of domain 18": "clone onto itself: error 90 of domain 18",
+		// The limit is that of VDIs, not one of the file system.
+		"a capacity that overflows: error 82 of domain 0": "a capacity that overflows: error 8 of domain 18",
+		"resize beyond everything: error 38 of domain 0":  "resize beyond everything: error 8 of domain 18",
+		// libvirt counts below nothing and finds a large number.
+		"resize by more than there is: 0": "resize by more than there is: error 8 of domain 18",
+		// A raw file has no backing file; a volume of ours may be a clone.
+		"a backing volume that is not there: error 3 of domain 18": "a backing volume that is not there: error 50 of domain 18",
+		// The same errors from another file of libvirt's.
+		"a capacity with a unit that nobody knows: error 8 of domain 0": "a capacity with a unit that nobody knows: error 8 of domain 18",
+	}
+	for _, what := range []string{"no type", "a type that nobody knows", "another document"} {
+		for _, how := range []string{"", ", transient"} {
+			except[what+how+": error 27 of domain 5"] = what + how + ": error 27 of domain 18"
+		}
 	}
 	alike(t, "our pool beside libvirtd", want, trace(t, proxy, "sheepdog", "-"), except)
 	alike(t, "our pool alone", want, trace(t, alone, "sheepdog", "-"), except)
