@@ -102,6 +102,7 @@ const (
 	DomainMigrateBegin3      Procedure = 213
 	DomainMigratePrepare3    Procedure = 214
 	DomainMigratePerform3    Procedure = 216
+	DomainMigrateFinish3     Procedure = 217
 	DomainSaveFlags          Procedure = 232
 	DomainRestoreFlags       Procedure = 233
 	DomainSaveImageXML       Procedure = 235
@@ -111,6 +112,7 @@ const (
 	DomainMigratePrepareTun3 Procedure = 215
 	DomainMigratePrepTun3P   Procedure = 304
 	DomainMigratePerform3P   Procedure = 305
+	DomainMigrateFinish3P    Procedure = 306
 	DomainCreateFlags        Procedure = 196
 	DomainCreateXMLWithFiles Procedure = 309
 	DomainMigratePrepareTun  Procedure = 148

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strings"
 
 	"sheepdog/libvirtpool/rpc"
 )
@@ -10,6 +11,7 @@ import (
 //
 //	d domain   s string   o optional string   q opaque   u unsigned int
 //	h hyper    X XML      O optional XML      P typed parameters with XML in one
+//	Q opaque that is XML and a zero byte, or nothing: a cookie of migrations
 //
 // What follows the XML is left alone.
 func callLayout(p rpc.Procedure) string {
@@ -43,6 +45,10 @@ func callLayout(p rpc.Procedure) string {
 		return "P"
 	case rpc.DomainMigratePerform3P:
 		return "doP"
+	case rpc.DomainMigrateFinish3:
+		return "sQ"
+	case rpc.DomainMigrateFinish3P:
+		return "PQ"
 	}
 	return ""
 }
@@ -54,6 +60,8 @@ func replyLayout(p rpc.Procedure) string {
 		return "X"
 	case rpc.DomainMigrateBegin3, rpc.DomainMigrateBegin3P:
 		return "qX"
+	case rpc.DomainMigratePerform3, rpc.DomainMigratePerform3P:
+		return "Q" // with the configuration that is to be persistent at the destination
 	}
 	return ""
 }
@@ -125,50 +133,65 @@ func (c *session) pass(m *rpc.Message) error {
 // change.
 func rewrite(payload []byte, layout string, f func(string) string) (out []byte, changed bool, err error) {
 	d := rpc.NewDecoder(payload)
+	var e rpc.Encoder
 	for _, kind := range layout {
-		before := len(payload) - len(d.Rest())
-		var e rpc.Encoder
-		e.Raw(payload[:before])
-		switch kind {
-		case 'd':
-			skipDomain(d)
-		case 's':
-			_ = d.String()
-		case 'o':
-			d.OptString()
-		case 'q':
-			d.Opaque()
-		case 'u':
-			d.Uint32()
-		case 'h':
-			d.Uint64()
-		case 'X':
-			text := d.String()
-			now := f(text)
-			changed = now != text
-			e.String(now)
-		case 'O':
-			text := d.OptString()
-			if text != nil {
-				now := f(*text)
-				changed = now != *text
-				text = &now
-			}
-			e.OptString(text)
-		case 'P':
-			params := d.Params()
-			changed = rewriteParams(params, f)
-			e.Params(params)
+		from := len(payload) - len(d.Rest())
+		var now rpc.Encoder
+		if rewriteOne(d, kind, f, &now) {
+			changed = true
+			e.Raw(now.Bytes())
+		} else {
+			e.Raw(payload[from : len(payload)-len(d.Rest())])
 		}
 		if d.Err() != nil {
 			return nil, false, d.Err()
 		}
-		if changed {
-			e.Raw(d.Rest())
-			return e.Bytes(), true, nil
-		}
 	}
-	return payload, false, nil
+	if !changed {
+		return payload, false, nil
+	}
+	e.Raw(d.Rest())
+	return e.Bytes(), true, nil
+}
+
+// rewriteOne takes one argument. If f changes the XML in it, it is true and the
+// argument encoded to out.
+func rewriteOne(d *rpc.Decoder, kind rune, f func(string) string, out *rpc.Encoder) (changed bool) {
+	apply := func(text string) string {
+		now := f(text)
+		changed = now != text
+		return now
+	}
+	switch kind {
+	case 'd':
+		skipDomain(d)
+	case 's':
+		_ = d.String()
+	case 'o':
+		d.OptString()
+	case 'q':
+		d.Opaque()
+	case 'u':
+		d.Uint32()
+	case 'h':
+		d.Uint64()
+	case 'X':
+		out.String(apply(d.String()))
+	case 'O':
+		if text := d.OptString(); text != nil {
+			now := apply(*text)
+			out.OptString(&now)
+		}
+	case 'Q':
+		if text, ok := strings.CutSuffix(string(d.Opaque()), "\x00"); ok {
+			out.Opaque([]byte(apply(text) + "\x00"))
+		}
+	case 'P':
+		params := d.Params()
+		changed = rewriteParams(params, f)
+		out.Params(params)
+	}
+	return changed
 }
 
 func rewriteParams(params []rpc.Param, f func(string) string) (changed bool) {
