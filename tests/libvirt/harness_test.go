@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sheepdog/tests/internal/lab"
 )
 
 // world is a cluster, a libvirtd and what the tests start beside them.
@@ -64,11 +66,15 @@ func prepare(t *testing.T) *world {
 
 func (w *world) sheepArgs(i int) []string {
 	args := []string{"-f", "-c", "local:" + filepath.Join(w.dir, "local"), "-p", strconv.Itoa(w.ports[i]), "-z", strconv.Itoa(i), "--nbd", "none"}
-	if i == 0 && qemuUser() != "root" {
-		args = append(args, "--nbd-socket", filepath.Join(w.dir, "nbd.sock"), "--nbd-group", "kvm")
+	args = append(args, "--nbd-socket", filepath.Join(w.nbd(i), "nbd.sock"))
+	if qemuUser() != "root" {
+		args = append(args, "--nbd-group", "kvm")
 	}
 	return append(args, filepath.Join(w.dir, "s"+strconv.Itoa(i)))
 }
+
+// nbd is the directory of the NBD socket of a sheep.
+func (w *world) nbd(i int) string { return w.mkdir("nbd" + strconv.Itoa(i)) }
 
 // qemuUser is who QEMU runs as: as Debian's libvirt has it where that is possible.
 func qemuUser() string {
@@ -82,7 +88,7 @@ func qemuUser() string {
 
 func (w *world) format() {
 	w.t.Helper()
-	w.eventually(30*time.Second, "three sheep see each other", func() error {
+	lab.Eventually(w.t, 30*time.Second, "three sheep see each other", func() error {
 		out, err := w.dogTry("node", "list", "-r")
 		if n := len(strings.Fields(out)); err != nil || strings.Count(strings.TrimSpace(out), "\n") != 2 {
 			return fmt.Errorf("%d words: %v", n, err)
@@ -146,6 +152,13 @@ func (w *world) serve(name string, args ...string) (socket string) {
 // libvirtd starts a libvirtd of its own and returns its process and directory.
 func (w *world) libvirtd() (cmd *exec.Cmd, dir string) {
 	w.t.Helper()
+	return w.libvirtdAt("lv")
+}
+
+// libvirtdAt starts one in a directory of that name; host are more arguments of
+// libvirtd.sh.
+func (w *world) libvirtdAt(name string, host ...string) (cmd *exec.Cmd, dir string) {
+	w.t.Helper()
 	if os.Getuid() != 0 {
 		w.t.Skip("SKIPPED: a libvirtd of our own needs root")
 	}
@@ -153,14 +166,14 @@ func (w *world) libvirtd() (cmd *exec.Cmd, dir string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	dir = filepath.Join(w.dir, "lv")
+	dir = w.mkdir(name)
 	w.t.Cleanup(func() {
 		killMachines(dir) // machines outlive libvirtd
 		if w.t.Failed() {
 			w.showLogs(filepath.Join(dir, "log/qemu/*.log"), filepath.Join(dir, "log/libvirtd.log"))
 		}
 	})
-	cmd = w.run("libvirtd", script, w.mkdir("lv"), qemuUser())
+	cmd = w.run("libvirtd-"+name, script, append([]string{dir, qemuUser()}, host...)...)
 	w.answers(filepath.Join(dir, "run/libvirt-sock"))
 	return cmd, dir
 }
@@ -198,7 +211,7 @@ func (w *world) mkdir(name string) string {
 
 func (w *world) answers(socket string) {
 	w.t.Helper()
-	w.eventually(30*time.Second, socket+" answers", func() error {
+	lab.Eventually(w.t, 30*time.Second, socket+" answers", func() error {
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
 			conn.Close()
@@ -249,23 +262,6 @@ func (c virsh) refused(words string, args ...string) {
 	c.t.Helper()
 	if out, err := c.try(args...); err == nil || !strings.Contains(out, words) {
 		c.t.Errorf("virsh %s: want an error with %q, got %v\n%s", strings.Join(args, " "), words, err, out)
-	}
-}
-
-// eventually polls until check returns nil. It is for conditions that have no
-// event to wait for from outside.
-func (w *world) eventually(limit time.Duration, what string, check func() error) {
-	w.t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("not within %v: %s: %v", limit, what, err)
-		}
-		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sheepdog/tests/internal/lab"
 )
 
 // file makes a file of n bytes with something in every block but some holes.
@@ -43,7 +45,7 @@ func TestStorageAlone(t *testing.T) {
 	first.do("pool-start", "images")
 	first.do("pool-autostart", "images")
 	first.refused("already active", "pool-start", "images")
-	w.eventually(5*time.Second, "another host sees the pool", func() error {
+	lab.Eventually(w.t, 5*time.Second, "another host sees the pool", func() error {
 		if out := second.do("pool-list", "--all"); !strings.Contains(out, "images") {
 			return fmt.Errorf("only %q", out)
 		}
@@ -87,7 +89,7 @@ func TestStorageAlone(t *testing.T) {
 	reader.refused("read only", "vol-delete", "--pool", "images", "copy")
 	first.do("pool-destroy", "images")
 	first.do("pool-undefine", "images")
-	w.eventually(5*time.Second, "another host sees that the pool is gone", func() error {
+	lab.Eventually(w.t, 5*time.Second, "another host sees that the pool is gone", func() error {
 		if out := second.do("pool-list", "--all"); strings.Contains(out, "images") {
 			return fmt.Errorf("still %q", out)
 		}
@@ -146,13 +148,13 @@ func TestInFrontOfLibvirtd(t *testing.T) {
 		t.Errorf("without libvirtd there is\n%s", out)
 	}
 	w.run("libvirtd-again", "./libvirtd.sh", lv, qemuUser())
-	w.eventually(30*time.Second, "libvirtd is back", func() error { _, err := c.try("list"); return err })
+	lab.Eventually(w.t, 30*time.Second, "libvirtd is back", func() error { _, err := c.try("list"); return err })
 	if out := c.do("list", "--all"); !strings.Contains(out, "by-pool") {
 		t.Errorf("after libvirtd's restart there is\n%s", out)
 	}
 	// libvirtd 9.0 now and then ends a running domain when it is back, without a
 	// word in its log; both ways to it must come to tell the same.
-	w.eventually(20*time.Second, "the proxy tells what libvirtd tells", func() error {
+	lab.Eventually(w.t, 20*time.Second, "the proxy tells what libvirtd tells", func() error {
 		through, err := c.try("domstate", "--reason", "by-pool")
 		if err != nil {
 			return err
@@ -163,7 +165,7 @@ func TestInFrontOfLibvirtd(t *testing.T) {
 		}
 		return nil
 	})
-	w.eventually(20*time.Second, "by-pool is off", func() error {
+	lab.Eventually(w.t, 20*time.Second, "by-pool is off", func() error {
 		if out, err := c.try("destroy", "by-pool"); err != nil && !strings.Contains(out, "not running") {
 			return fmt.Errorf("%w: %s", err, out)
 		}
@@ -218,8 +220,43 @@ func (w *world) domains(c, direct virsh) {
 	c.do("snapshot-delete", "by-pool", "snap")
 	w.doors(c, direct)
 	c.do("destroy", "by-protocol")
+	w.reverts(c)
 	c.do("undefine", "by-protocol", "--remove-all-storage")
 	c.refused("Storage volume not found", "vol-info", "--pool", "images", "by-protocol")
+}
+
+// reverts puts a domain that is off back to a snapshot: its disk, and its
+// configuration.
+func (w *world) reverts(c virsh) {
+	const n = 1_000_001
+	then, later, back := w.file("then", n), w.file("later", n), filepath.Join(w.dir, "reverted")
+	c.do("vol-upload", "--pool", "images", "by-protocol", then)
+	c.do("snapshot-create-as", "by-protocol", "then", "--disk-only")
+	c.do("vol-upload", "--pool", "images", "by-protocol", later)
+	c.do("setmaxmem", "by-protocol", "96M", "--config")
+	c.do("snapshot-revert", "by-protocol", "then")
+	c.do("vol-download", "--pool", "images", "by-protocol", back)
+	w.same(then, back, n)
+	if out := c.do("dumpxml", "by-protocol"); !strings.Contains(out, ">65536</memory>") || !strings.Contains(out, "volume='by-protocol'") {
+		w.t.Errorf("after the revert there is\n%s", out)
+	}
+	if out := c.do("domstate", "by-protocol"); out != "shut off" {
+		w.t.Errorf("after the revert it is %s", out)
+	}
+	c.do("vol-upload", "--pool", "images", "by-protocol", later)
+	c.do("snapshot-revert", "by-protocol", "then", "--running")
+	if out := c.do("domstate", "by-protocol"); out != "running" {
+		w.t.Errorf("reverted to run it is %s", out)
+	}
+	c.refused("shut it off", "snapshot-revert", "by-protocol", "then")
+	c.do("destroy", "by-protocol")
+	c.do("vol-download", "--pool", "images", "by-protocol", back)
+	w.same(then, back, n)
+	c.refused("Domain snapshot not found", "snapshot-revert", "by-protocol", "none")
+	c.do("snapshot-delete", "by-protocol", "then")
+	if out := w.dog("vdi", "list", "images/by-protocol"); strings.Contains(out, "then") {
+		w.t.Errorf("left of the snapshot:\n%s", out)
+	}
 }
 
 // doors are the other ways in which XML of domains goes in and comes out.

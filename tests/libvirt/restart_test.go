@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sheepdog/internal/systemdtest"
+	"sheepdog/tests/internal/lab"
 )
 
 // counting is a guest in a boot sector: it adds one to a number in memory, writes
@@ -67,7 +68,7 @@ func (w *world) count() int {
 func (w *world) counts(c virsh) {
 	w.t.Helper()
 	before := w.count()
-	w.eventually(time.Minute, "the guest writes", func() error {
+	lab.Eventually(w.t, time.Minute, "the guest writes", func() error {
 		if now := w.count(); now <= before {
 			return fmt.Errorf("the guest, %s, has written %d, as before", c.do("domstate", "--reason", "counting"), now)
 		}
@@ -119,7 +120,7 @@ func TestRestartUnderAGuest(t *testing.T) {
 	before := w.count()
 	began := time.Now()
 	gateway = w.service(systemd, "sheep0-again")
-	w.eventually(time.Minute, "the guest goes on by itself", func() error {
+	lab.Eventually(w.t, time.Minute, "the guest goes on by itself", func() error {
 		if w.count() == before {
 			return fmt.Errorf("it is %s", c.do("domstate", "--reason", "counting"))
 		}
@@ -136,7 +137,7 @@ func TestRestartUnderAGuest(t *testing.T) {
 	began = time.Now()
 	_ = gateway.Process.Signal(syscall.SIGKILL)
 	_ = gateway.Wait()
-	w.eventually(time.Minute, "the guest is paused", func() error {
+	lab.Eventually(w.t, time.Minute, "the guest is paused", func() error {
 		if out := c.do("domstate", "--reason", "counting"); !strings.Contains(out, "paused (I/O error)") {
 			return fmt.Errorf("it is %s", out)
 		}
@@ -145,7 +146,7 @@ func TestRestartUnderAGuest(t *testing.T) {
 	t.Logf("the guest was paused %v after the death of the sheep", time.Since(began).Round(time.Millisecond))
 	began = time.Now()
 	w.service(systemd, "sheep0-third")
-	w.eventually(time.Minute, "the guest can be resumed", func() error {
+	lab.Eventually(w.t, time.Minute, "the guest can be resumed", func() error {
 		if out, err := c.try("resume", "counting"); err != nil {
 			return fmt.Errorf("%s", out)
 		}
@@ -159,8 +160,14 @@ func TestRestartUnderAGuest(t *testing.T) {
 	})
 	t.Logf("and went on %v after the start of the next", time.Since(began).Round(time.Millisecond))
 	w.counts(c)
+	w.quiet(serial)
+}
+
+// quiet wants the counting guest to have seen no error.
+func (w *world) quiet(serial string) {
+	w.t.Helper()
 	if b, err := os.ReadFile(serial); err != nil || len(b) != 0 {
-		t.Errorf("the guest saw errors: %q %v", b, err)
+		w.t.Errorf("the guest saw errors: %q %v", b, err)
 	}
 }
 
@@ -180,7 +187,7 @@ func (w *world) startCounting(c virsh) (serial string) {
 	c.do("vol-upload", "--pool", "images", "counting", disk)
 	c.do("define", xml)
 	c.do("start", "counting")
-	w.eventually(time.Minute, "the guest counts", func() error {
+	lab.Eventually(w.t, time.Minute, "the guest counts", func() error {
 		if n := w.count(); n < 5 {
 			return fmt.Errorf("it has written %d", n)
 		}

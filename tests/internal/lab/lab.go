@@ -273,10 +273,16 @@ func (l *Lab) Checked() {
 	}
 }
 
-// Eventually polls until check returns nil. It is for conditions that have no
-// event to wait for from outside.
+// Eventually is the function of that name, for this lab's test.
 func (l *Lab) Eventually(limit time.Duration, what string, check func() error) {
 	l.TB.Helper()
+	Eventually(l.TB, limit, what, check)
+}
+
+// Eventually polls until check returns nil, and ends the test when limit is over.
+// It is for conditions that have no event to wait for from outside.
+func Eventually(tb testing.TB, limit time.Duration, what string, check func() error) {
+	tb.Helper()
 	deadline := time.Now().Add(limit)
 	for {
 		err := check()
@@ -284,7 +290,7 @@ func (l *Lab) Eventually(limit time.Duration, what string, check func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			l.TB.Fatalf("not within %v: %s: %v", limit, what, err)
+			tb.Fatalf("not within %v: %s: %v", limit, what, err)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
