@@ -25,7 +25,7 @@ func TestBufferClasses(t *testing.T) {
 }
 
 func testWindow(reserve, shared int64) *window {
-	return newWindow(&Config{MaxRequests: 3, MaxConnectionBytes: 100, ReservedBytes: reserve}, newBudget(shared))
+	return newWindow(&Config{MaxRequests: 3, MaxConnectionBytes: 100, ReservedBytes: reserve}, newBudget(shared), nil)
 }
 
 func TestWindowLimits(t *testing.T) {

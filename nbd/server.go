@@ -35,7 +35,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		cfg:       cfg,
-		memory:    memory{shared: newBudget(cfg.SharedBytes)},
+		memory:    memory{shared: newBudget(cfg.SharedBytes), fair: newFair(time.Now)},
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
 		emptied:   make(chan struct{}),

@@ -48,10 +48,11 @@ type memory struct {
 	requests sync.Pool
 	readers  sync.Pool
 	shared   *budget
+	fair     *fair
 }
 
 func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *bufio.Reader, a agreement) *session {
-	s := &session{agreement: a, cfg: cfg, nc: nc, r: r, memory: m, window: newWindow(cfg, m.shared)}
+	s := &session{agreement: a, cfg: cfg, nc: nc, r: r, memory: m, window: newWindow(cfg, m.shared, m.fair.join(a.name))}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.prompt, _ = a.dev.(Prompt)
 	s.starter, _ = a.dev.(Starter)
@@ -65,6 +66,7 @@ func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *buf
 // run serves until the client leaves, the connection breaks, or the server
 // stops, and returns after the last request has ended. The device stays open.
 func (s *session) run() error {
+	defer s.window.share.leave()
 	unhook := context.AfterFunc(s.ctx, func() { s.nc.Close() })
 	watched := make(chan struct{})
 	go func() {

@@ -18,6 +18,7 @@ type window struct {
 	maxRequests int
 	maxBytes    int64
 	shared      *budget
+	share       *share        // of what all exports have; nil: no bound
 	freed       chan struct{} // holds a token when something left
 
 	holding atomic.Int64 // bytes of the shared budget
@@ -28,10 +29,10 @@ type window struct {
 	reserve  int64 // what is left of the connection's own bytes
 }
 
-func newWindow(c *Config, shared *budget) *window {
+func newWindow(c *Config, shared *budget, share *share) *window {
 	return &window{
 		maxRequests: c.MaxRequests, maxBytes: c.MaxConnectionBytes, reserve: c.ReservedBytes,
-		shared: shared, freed: make(chan struct{}, 1),
+		shared: shared, share: share, freed: make(chan struct{}, 1),
 	}
 }
 
@@ -88,6 +89,9 @@ func (w *window) book(bytes int64) (charge, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.requests >= w.maxRequests || (w.bytes > 0 && w.bytes+bytes > w.maxBytes) {
+		return charge{}, false
+	}
+	if w.share != nil && w.share.full(w.requests, w.bytes) {
 		return charge{}, false
 	}
 	w.requests++
