@@ -7,10 +7,12 @@ import (
 	"slices"
 )
 
-// Bounds of one round of a destage, in chunks and blocks of the log.
+// Bounds of one round of a destage, in chunks and blocks of the log. What a round
+// writes is synced at once, and the syncs of flushes get their turn at the disk
+// after it: so a round is short.
 const (
 	roundChunks = 4096
-	roundBlocks = 8192
+	roundBlocks = 2048
 	// tightChunks is the bound while the metadata store has little room.
 	tightChunks = 128
 	// copyBlocks is how much is read from the log and written at once, in blocks.
@@ -85,6 +87,7 @@ func (d *Disk) destageAll(all bool) error {
 		}
 		failures = append(failures, err)
 		piles = piles[n:]
+		d.journal.look()
 		if errors.Is(err, errMetaFull) {
 			break
 		}

@@ -80,9 +80,9 @@ func (d *Disk) kickAll() {
 }
 
 // crowded reports whether more blocks wait to be freed than part (0 to 1) of the
-// bound: 64 MiB or an eighth of what is in use.
+// bound: 128 MiB or an eighth of what is in use.
 func (d *Disk) crowded(part float64) bool {
-	const enough = 64 << 20 / blockSize
+	const enough = 128 << 20 / blockSize
 	freed := float64(d.freedBlocks.Load())
 	return freed > part*enough && freed > part*float64(d.volumes.usedBlocks()/8)
 }

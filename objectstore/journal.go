@@ -422,6 +422,13 @@ func (j *journal) retire(upto generation) {
 	j.cond.Broadcast()
 }
 
+// look has writers that wait for room look again: some may have been made.
+func (j *journal) look() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.cond.Broadcast()
+}
+
 // ended tells writers that wait for room that a destage is over.
 func (j *journal) ended(err error) {
 	j.mu.Lock()

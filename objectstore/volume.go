@@ -35,7 +35,10 @@ type volume struct {
 	leaving, retired atomic.Bool
 	told             atomic.Bool
 	onFailed         func(*volume, error) // told at every failure; must not block
-	lost             error                // of a sync that failed; guarded by volumes.syncMu
+	// Writes of large data, and up to which of them a sync was complete. What a
+	// destage writes is not counted: until it has synced that, the log has it too.
+	written, synced atomic.Uint64
+	lost            atomic.Pointer[error] // of a sync that failed
 
 	mu    sync.RWMutex
 	files []*extentFile
@@ -263,14 +266,21 @@ func (v *volume) note(what string, err error) error {
 	return err
 }
 
+// needsSync reports whether a flush has anything to do here: large data that were
+// written since the last sync, or the error of one that failed.
+func (v *volume) needsSync() bool {
+	return v.lost.Load() != nil || v.synced.Load() < v.written.Load()
+}
+
 // sync makes every write that returned before it durable. Calls do not overlap,
 // so that none returns while another still syncs what it needs. After one failed
 // all do: the host forgets what it could not write, and a later sync would
 // claim it.
 func (v *volume) sync(noSync bool) error {
-	if v.lost != nil {
-		return v.lost
+	if lost := v.lost.Load(); lost != nil {
+		return *lost
 	}
+	upTo := v.written.Load()
 	v.mu.RLock()
 	files := v.files
 	v.mu.RUnlock()
@@ -279,11 +289,13 @@ func (v *volume) sync(noSync bool) error {
 			continue
 		}
 		if err := f.f.Sync(); err != nil {
-			v.lost = diskError(fmt.Sprintf("sync disk %s", v.dir), err)
-			v.fail(v.lost)
-			return v.lost
+			lost := diskError(fmt.Sprintf("sync disk %s", v.dir), err)
+			v.lost.Store(&lost)
+			v.fail(lost)
+			return lost
 		}
 	}
+	v.synced.Store(upTo)
 	return nil
 }
 
@@ -341,4 +353,5 @@ func (v *volume) markDirty() {
 	for _, f := range v.files {
 		f.dirty.Store(true)
 	}
+	v.written.Add(1)
 }

@@ -141,7 +141,9 @@ func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) (runs []
 		if err := v.admit(uint64(len(data)), held); err != nil {
 			return err
 		}
-		runs, err = v.put(data)
+		if runs, err = v.put(data); err == nil {
+			v.written.Add(1)
+		}
 		return err
 	})
 	return runs, err
@@ -180,8 +182,12 @@ func writeRuns(v *volume, runs []run, data []byte) error {
 	return nil
 }
 
-// sync makes the extents that were written before it durable.
+// sync makes the large data that were written before it durable. It does not wait
+// for a destage to sync what it moved, unless both have to.
 func (s *volumes) sync() error {
+	if !slices.ContainsFunc(s.all(), func(v *volume) bool { return !v.retired.Load() && v.needsSync() }) {
+		return nil
+	}
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
 	var errs []error
@@ -202,8 +208,8 @@ func (s *volumes) syncHealthy() error {
 	healthy := 0
 	var lost error
 	for _, v := range s.all() {
-		if v.lost != nil {
-			lost = v.lost
+		if e := v.lost.Load(); e != nil {
+			lost = *e
 			continue
 		}
 		if err := v.sync(s.noSync); err != nil {

@@ -40,6 +40,9 @@ func (d *dirtyObject) mark(x span, stamp sheepdog.Stamp) {
 		}
 		return 1
 	})
+	if d.markAlone(i, stampedRun{x, stamp}) {
+		return
+	}
 	j := i
 	var repl []stampedRun
 	for ; j < len(d.runs) && d.runs[j].from < x.to; j++ {
@@ -56,6 +59,33 @@ func (d *dirtyObject) mark(x span, stamp sheepdog.Stamp) {
 	if len(d.runs) > maxObjectRuns {
 		d.coarsen()
 	}
+}
+
+// markAlone adds a run that is to go before the i-th, or replaces that one, if
+// nothing else is touched. So it mostly is: this is done for every write.
+func (d *dirtyObject) markAlone(i int, r stampedRun) bool {
+	if i > 0 && d.runs[i-1].to == r.from && d.runs[i-1].stamp == r.stamp {
+		return false
+	}
+	next := i
+	if i < len(d.runs) && d.runs[i].span == r.span {
+		if !d.runs[i].stamp.Less(r.stamp) {
+			return true
+		}
+		next++
+	}
+	if next < len(d.runs) && (d.runs[next].from < r.to || d.runs[next].from == r.to && d.runs[next].stamp == r.stamp) {
+		return false
+	}
+	if next > i {
+		d.runs[i] = r
+		return true
+	}
+	if len(d.runs) == maxObjectRuns {
+		return false
+	}
+	d.runs = slices.Insert(d.runs, i, r)
+	return true
 }
 
 // appendMerged appends old and what of x lies before its end, in order.
