@@ -85,22 +85,18 @@ func (r *run) fill(ctx context.Context, o *ours, name func(int) string) error {
 // longest time that a write took meanwhile.
 func (r *run) snapshots(ctx context.Context, o *ours) error {
 	load := job{name: "load", rw: "randwrite", block: 4 * kib, depth: 4}
-	var got sample
-	var failed error
-	var wg sync.WaitGroup
 	const pause = 200 * time.Millisecond
-	wg.Go(func() {
-		got, failed = runFio(ctx, r.dir, load, o.disk(), r.plan.size, time.Duration(r.repeats()+5)*pause, o.pids())
-	})
-	time.Sleep(2 * pause) // fio is at work by then; if not, a snapshot is of an idle disk
-	var err error
+	fio, err := r.behind(ctx, load, o.disk(), time.Duration(r.repeats()+2)*pause, o.pids())
+	if err != nil {
+		return err
+	}
 	for i := 0; i < r.repeats() && err == nil; i++ {
+		time.Sleep(pause) // so much load between two snapshots
 		began := time.Now()
 		_, err = o.client.SnapshotVDI(ctx, &api.SnapshotRequest{Name: diskName, Tag: "in-use-" + strconv.Itoa(i)})
 		r.took("snapshot-api", "sheep", i, time.Since(began))
-		time.Sleep(pause)
 	}
-	wg.Wait()
+	got, failed := fio.wait()
 	if err := errors.Join(err, failed); err != nil {
 		return err
 	}
@@ -142,16 +138,13 @@ func (r *run) fairness(ctx context.Context, o *ours) error {
 		if err != nil {
 			return err
 		}
-		var failed error
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			_, failed = runFio(ctx, r.dir, greedy, o.disk(), r.plan.size, 2*length, o.pids())
-		})
-		time.Sleep(length / 2) // the greedy one is at work by then
-		beside, err := runFio(ctx, r.dir, modest, o.uri(name), 64*mib, length, o.pids())
-		wg.Wait()
-		if err := errors.Join(err, failed); err != nil {
+		fio, err := r.behind(ctx, greedy, o.disk(), 2*length, o.pids())
+		if err != nil {
 			return err
+		}
+		beside, err := runFio(ctx, r.dir, modest, o.uri(name), 64*mib, length, o.pids())
+		if _, failed := fio.wait(); err != nil || failed != nil {
+			return errors.Join(err, failed)
 		}
 		r.result.add("fair-alone", "sheep", sample{Round: round, Mean: alone.Mean, Count: 1})
 		r.result.add("fair-beside", "sheep", sample{Round: round, Mean: beside.Mean, Count: 1})

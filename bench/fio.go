@@ -120,4 +120,45 @@ func runFio(ctx context.Context, dir string, j job, uri string, size int64, runt
 	return s, nil
 }
 
+// background is a job that runs beside what is measured.
+type background struct {
+	done   chan struct{}
+	sample sample
+	err    error
+}
+
+// wait ends when the job has, and returns what it found.
+func (b *background) wait() (sample, error) {
+	<-b.done
+	return b.sample, b.err
+}
+
+// behind starts a job and returns when it is at work: not before it has connected,
+// and not after it has failed. The caller waits for it.
+func (r *run) behind(ctx context.Context, j job, uri string, runtime time.Duration, pids []int) (*background, error) {
+	j.mark = filepath.Join(r.dir, j.name+".at-work")
+	if err := os.Remove(j.mark); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	b := &background{done: make(chan struct{})}
+	go func() { // ends with fio, which wait waits for
+		defer close(b.done)
+		b.sample, b.err = runFio(ctx, r.dir, j, uri, r.plan.size, runtime, pids)
+	}()
+	err := eventually(ctx, 30*time.Second, "fio is at work", func() error {
+		select {
+		case <-b.done:
+			return final{errors.Join(errors.New("it ended"), b.err)}
+		default:
+		}
+		_, err := os.Stat(j.mark)
+		return err
+	})
+	if err != nil {
+		<-b.done
+		return nil, err
+	}
+	return b, nil
+}
+
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

@@ -21,6 +21,9 @@ type job struct {
 	clone, fresh bool
 	// seconds a job needs to show what it is for, whatever the runtime is.
 	seconds int
+	// mark is a file that appears when the job is connected and about to send its
+	// first request; empty: none.
+	mark string
 }
 
 const (
@@ -119,6 +122,9 @@ func (j job) file(uri string, size int64, millis int64) string {
 	line("rw", rw)
 	if j.flush > 0 {
 		line("fsync", j.flush)
+	}
+	if j.mark != "" {
+		line("exec_prerun", "touch "+j.mark)
 	}
 	if !j.once && !j.stride {
 		line("time_based", 1)

@@ -43,12 +43,12 @@ func profile(ctx context.Context, args []string, out io.Writer) (err error) {
 		return errors.Join(err, r.logs())
 	}
 	o := r.systems["sheep"].(*ours)
-	var failed error
-	var wg sync.WaitGroup
-	wg.Go(func() { failed = r.one(ctx, "sheep", p.jobs[0], 0) })
-	time.Sleep(time.Second) // fio is at work by then
+	fio, err := r.behind(ctx, p.jobs[0], o.disk(), p.runtime, o.pids())
+	if err != nil {
+		return errors.Join(err, r.logs())
+	}
 	err = o.profiles(ctx, *into, *seconds, out)
-	wg.Wait()
+	_, failed := fio.wait()
 	return errors.Join(err, failed)
 }
 
