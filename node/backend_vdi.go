@@ -38,9 +38,14 @@ func (b backend) VDIs(ctx context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 			return nil, err
 		}
 	}
-	out := make([]api.VDI, len(entries))
+	out, owners := make([]api.VDI, len(entries)), b.n.owners()
 	for i := range entries {
-		out[i] = b.describe(&entries[i], counts)
+		v := b.describe(&entries[i], counts)
+		if api.VID(owners[entries[i].Layer]) != v.ID {
+			// An older snapshot of the same bytes has written them.
+			v.OwnObjects, v.SharedObjects = 0, v.OwnObjects+v.SharedObjects
+		}
+		out[i] = v
 	}
 	if q.Physical {
 		err = b.n.fillSpace(ctx, entries, out)

@@ -153,9 +153,9 @@ func (n *Node) objects(e *directory.Entry, counts map[sheepdog.LayerID]layerCoun
 			layer = l.Base
 		}
 	}
-	if limit := (e.Size + 1<<e.BlockSizeShift - 1) >> e.BlockSizeShift; shared.Objects > limit {
-		shared.Objects = limit
-	}
+	// Of an object there may be parts in several layers.
+	limit := (e.Size + 1<<e.BlockSizeShift - 1) >> e.BlockSizeShift
+	own.Objects, shared.Objects = min(own.Objects, limit), min(shared.Objects, limit)
 	return own, shared
 }
 
