@@ -28,20 +28,35 @@ type Finding struct {
 	Lost   bool // too few strips are left to make it anew
 }
 
-// Check reads all strips of a complete coded layer, verifies them, and has bad
+// CheckRequest says what of a layer is checked, and how.
+type CheckRequest struct {
+	DryRun bool // heal nothing
+	// Want chooses partitions; nil: all.
+	Want func(sheepdog.Partition) bool
+	// Mine leaves out objects whose first strip belongs on another node, so that
+	// all nodes together check each once.
+	Mine bool
+	// Pace returns when so many bytes may be read; nil: at once.
+	Pace func(ctx context.Context, bytes uint64) error
+}
+
+// Check reads the strips of a complete coded layer, verifies them, and has bad
 // blocks written anew unless it is a dry run. Missing strips are left to the
 // keepers, which make them anew when recovery is on. It returns the number of
 // strips that it met.
-func (c *Client) Check(ctx context.Context, id sheepdog.LayerID, dryRun bool, report func(Finding)) (strips uint64, err error) {
+func (c *Client) Check(ctx context.Context, id sheepdog.LayerID, req CheckRequest, report func(Finding)) (strips uint64, err error) {
 	v := c.cfg.Views.View()
 	l, ok := c.cfg.Layers.Coded(id)
 	if !ok || v == nil {
 		return 0, gone(id)
 	}
-	k := &checker{Client: c, view: v, layer: &l, dryRun: dryRun, report: report, held: make(map[stripKey][]sheepdog.Member)}
+	k := &checker{Client: c, view: v, layer: &l, req: req, report: report, held: make(map[stripKey][]sheepdog.Member)}
 	var indexes []sheepdog.Index
 	for _, m := range storing(v) {
 		err := c.list(ctx, v, m, &l, func(e sheepdog.ListEntry) {
+			if !k.wants(e.Object) {
+				return
+			}
 			key := stripKey{e.Layer, e.Object.Index}
 			k.held[key] = append(k.held[key], m)
 			indexes = append(indexes, e.Object.Index)
@@ -67,9 +82,20 @@ type checker struct {
 	*Client
 	view   *sheepdog.View
 	layer  *Layer
-	dryRun bool
+	req    CheckRequest
 	report func(Finding)
 	held   map[stripKey][]sheepdog.Member
+}
+
+func (k *checker) wants(obj sheepdog.ObjectID) bool {
+	if k.req.Want != nil && !k.req.Want(obj.Partition()) {
+		return false
+	}
+	if !k.req.Mine {
+		return true
+	}
+	at := homes(k.cfg.Ring, k.view, k.layer, obj)
+	return len(at) > 0 && at[0].ID == k.cfg.Self
 }
 
 func (k *checker) object(ctx context.Context, index sheepdog.Index) error {
@@ -126,6 +152,11 @@ func (k *checker) segment(ctx context.Context, o *object, seg uint32) error {
 // returns nil if something stayed bad.
 func (k *checker) strip(ctx context.Context, o *object, h *header, m sheepdog.Member, s int, count uint32) ([]byte, error) {
 	at := o.lay.headerAt(h.segment)
+	if k.req.Pace != nil {
+		if err := k.req.Pace(ctx, uint64(count)*sheepdog.BlockSize); err != nil {
+			return nil, err
+		}
+	}
 	reply, err := k.cfg.Peers.Replica(m).Fetch(ctx, &sheepdog.FetchRequest{Fence: sheepdog.Fence{Revision: k.view.Revision}, Policy: k.layer.Policy,
 		Object: o.id, Layer: k.layer.strip(s), Start: at, Count: count, WithData: true})
 	if err != nil {
@@ -147,7 +178,7 @@ func (k *checker) strip(ctx context.Context, o *object, h *header, m sheepdog.Me
 		return nil, context.Cause(ctx)
 	case err != nil:
 		f.Lost = true
-	case !k.dryRun:
+	case !k.req.DryRun:
 		f.Healed = k.heal(ctx, o, m, s, at, whole, bad) == nil
 	}
 	k.report(f)

@@ -141,7 +141,7 @@ func TestStripStaysUntilItsNewHomeHasAllOfIt(t *testing.T) {
 		t.Fatal("the last whole strip was dropped")
 	}
 	w.reads(data)
-	if _, err := w.client(2).Check(t.Context(), w.layer.ID, false, func(Finding) {}); err != nil || errs[0] != nil {
+	if _, err := w.client(2).Check(t.Context(), w.layer.ID, CheckRequest{}, func(Finding) {}); err != nil || errs[0] != nil {
 		t.Fatal(err, errs)
 	}
 	w.round(1)
@@ -169,5 +169,44 @@ func TestLostStripIsMadeAnew(t *testing.T) {
 			t.Errorf("strip %d is not made anew", lost)
 		}
 		w.reads(data)
+	}
+}
+
+// The nodes of a scrub check each object once, and only in the partitions of its
+// turn; what is rotten is healed.
+func TestScrubChecksItsShare(t *testing.T) {
+	w := newWard(t, 4)
+	data := make([]byte, 4<<20)
+	rand.NewChaCha8([32]byte{3}).Read(data)
+	w.encode(data)
+	w.engines[2].Rot(w.layer.object(0), w.layer.strip(1), 5)
+	turn := w.layer.object(0).Partition()
+	check := func(id sheepdog.NodeID, want sheepdog.Partition) (found, healed int) {
+		t.Helper()
+		req := CheckRequest{Mine: true, Want: func(p sheepdog.Partition) bool { return p == want }}
+		_, err := w.client(id).Check(t.Context(), w.layer.ID, req, func(f Finding) {
+			found++
+			if f.Healed {
+				healed++
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found, healed
+	}
+	for _, id := range []sheepdog.NodeID{2, 3, 4} {
+		if found, _ := check(id, turn); found != 0 {
+			t.Errorf("node %d checks what is another's", id)
+		}
+	}
+	if found, _ := check(1, turn+1); found != 0 {
+		t.Error("an object is checked out of its turn")
+	}
+	if found, healed := check(1, turn); found != 1 || healed != 1 {
+		t.Errorf("%d strips found, %d healed, want one", found, healed)
+	}
+	if found, _ := check(1, turn); found != 0 {
+		t.Error("it is still rotten")
 	}
 }

@@ -164,7 +164,7 @@ func (c *check) strips(ctx context.Context, l coded.Layer, dryRun bool) error {
 	if !l.Complete {
 		return nil
 	}
-	n, err := c.n.coded.Check(ctx, l.ID, dryRun, c.noteStrip)
+	n, err := c.n.coded.Check(ctx, l.ID, coded.CheckRequest{DryRun: dryRun}, c.noteStrip)
 	c.total.Objects += n
 	if errors.Is(err, sheepdog.ErrNotFound) {
 		return nil // deleted meanwhile

@@ -14,7 +14,7 @@ import (
 // asks for.
 func (n *Node) startRecovery() error {
 	n.recovery = recovery.New(recovery.Config{Self: n.self.ID, Incarnation: n.self.Incarnation, Store: n.engine, Local: n.replica,
-		Peers: members{n}, Views: n.cluster, Layers: n.layers(), Committer: committer{n}, Delay: n.cfg.RecoveryDelay, ScrubEvery: n.cfg.ScrubEvery,
+		Peers: members{n}, Views: n.cluster, Layers: n.layers(), Committer: committer{n}, Delay: n.cfg.RecoveryDelay, ScrubEvery: n.cfg.ScrubEvery, ScrubMore: n.scrubStrips,
 		Hooks: recovery.Hooks{Suspect: n.suspectID, Settle: n.settle, Merged: n.merged, Load: n.stats.load}, Log: n.log.With("part", "recovery")})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

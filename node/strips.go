@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -149,4 +150,45 @@ func (n *Node) keepStrips() {
 		defer close(done)
 		n.keeper.Run(ctx)
 	})
+}
+
+// scrubStrips checks the strips of some partitions that are this node's to check.
+func (n *Node) scrubStrips(ctx context.Context, want func(sheepdog.Partition) bool, pace func(context.Context, uint64) error) (recovery.Summary, error) {
+	var sum recovery.Summary
+	req := coded.CheckRequest{Want: want, Mine: true, Pace: pace}
+	for _, l := range n.layers().AllCoded() {
+		if !l.Complete {
+			continue
+		}
+		strips, err := n.coded.Check(ctx, l.ID, req, func(f coded.Finding) { addStrip(&sum, f) })
+		sum.Objects += strips
+		if err != nil && !errors.Is(err, sheepdog.ErrNotFound) { // not deleted meanwhile
+			return sum, err
+		}
+	}
+	return sum, nil
+}
+
+// addStrip counts a finding as blocks of replicas are counted. A strip that is
+// missing is made anew by a keeper.
+func addStrip(sum *recovery.Summary, f coded.Finding) {
+	blocks := uint64(max(f.Blocks, 1))
+	switch {
+	case f.Fault == coded.Missing:
+		sum.Missing += blocks
+		return
+	case f.Fault == coded.Differing:
+		sum.Differing += blocks
+	default:
+		sum.Bad += blocks
+	}
+	switch {
+	case f.Healed:
+		sum.Healed += blocks
+	case f.Lost:
+		sum.Lost += blocks
+		sum.Unrepaired += blocks
+	default:
+		sum.Unrepaired += blocks
+	}
 }

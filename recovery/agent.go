@@ -118,6 +118,10 @@ type Config struct {
 	// ScrubEvery is the time in which the scrub checks every object once; negative:
 	// it does not, 0: DefaultScrubEvery.
 	ScrubEvery time.Duration
+	// ScrubMore checks and heals what else belongs to a slice of the scrub, which
+	// has the partitions that want chooses; pace returns when so many bytes may be
+	// read. nil: there is nothing else.
+	ScrubMore func(ctx context.Context, want func(sheepdog.Partition) bool, pace func(context.Context, uint64) error) (Summary, error)
 	// Retry is the wait after a failure; 0: DefaultRetry.
 	Retry time.Duration
 	Log   *slog.Logger

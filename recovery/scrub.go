@@ -194,7 +194,13 @@ func (s *scrubber) slice(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	return nil
+	if s.cfg.ScrubMore == nil {
+		return nil
+	}
+	rate := &limiter{rate: scrubRate}
+	sum, err := s.cfg.ScrubMore(ctx, func(p sheepdog.Partition) bool { return int(p)/size == n }, rate.wait)
+	s.count(sum)
+	return err
 }
 
 // count adds what a slice found, and tells of what is not as it should be.
