@@ -211,7 +211,7 @@ func (b backend) PurgeTrash(ctx context.Context, id api.VID) error {
 
 // expireEvery is how often the leader looks for snapshots, and for VDIs in the
 // trash, whose time is over.
-const expireEvery = 30 * time.Second
+const expireEvery = 5 * time.Second
 
 // expireOften deletes them until the node stops.
 func (n *Node) expireOften() {

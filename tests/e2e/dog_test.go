@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -77,6 +78,34 @@ func TestCoreCluster(t *testing.T) {
 	if _, _, code := w.DogAt(w.First(), "vdi", "delete", "nosuch"); code == 0 {
 		t.Error("deleting nothing succeeds")
 	}
+	w.Checked()
+}
+
+// TestSnapshotsExpire: a snapshot goes when its time is over, though the node that
+// led the cluster when it was taken has died, and takes nothing of others along.
+func TestSnapshotsExpire(t *testing.T) {
+	w := start(t, 3)
+	w.Format(3)
+	w.Dog("vdi", "create", "v", "8M")
+	one, two := noise(31, 8<<20), noise(32, 8<<20)
+	w.dogWith(one, "vdi", "write", "v")
+	w.Dog("vdi", "snapshot", "-s", "soon", "--expires", "3s", "v")
+	w.dogWith(two, "vdi", "write", "v")
+	w.Dog("vdi", "snapshot", "-s", "later", "--expires", "7d", "v")
+	w.Dog("vdi", "clone", "-s", "soon", "v", "clone")
+	w.Kill(w.Leader())
+	w.Eventually(30*time.Second, "the snapshot has expired", func() error {
+		if _, _, code := w.DogAt(w.First(), "vdi", "read", "-s", "soon", "v", "0", "1"); code == 0 {
+			return errors.New("it can be read")
+		}
+		return nil
+	})
+	for name, want := range map[string][]byte{"v": two, "v@later": two, "clone": one} {
+		if w.Dog("vdi", "read", name) != string(want) {
+			t.Errorf("%s has other bytes", name)
+		}
+	}
+	w.Recovered(30 * time.Second)
 	w.Checked()
 }
 
