@@ -15,9 +15,9 @@ func TestEveryLossSetOf42(t *testing.T) {
 	w := start(t, 6, "--recovery-delay", "300ms")
 	w.Meet()
 	w.Dog("cluster", "format", "-c", "4:2")
-	w.Dog("vdi", "create", "vm", "32M")
+	w.Dog("vdi", "create", "vm", "12M")
 	rng := rand.New(rand.NewPCG(4, 2))
-	want := make([]byte, 32<<20)
+	want := make([]byte, 12<<20)
 	for i := range want {
 		want[i] = byte(rng.Uint32())
 	}
