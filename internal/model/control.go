@@ -59,8 +59,49 @@ func (s *state) kill(r int) {
 func (s *state) cutPower(r int) {
 	s.kill(r)
 	s.replicas[r].mem = s.replicas[r].disk
+	s.drop(r)
+}
+
+// drop forgets replica r as a holder.
+func (s *state) drop(r int) {
 	for w := range s.facts.holders {
 		s.facts.holders[w] &^= only(r)
+	}
+}
+
+// diskSteps let the disk under replica r fail while its process lives, if that is
+// not the last copy, and commit the demotion that it asks for.
+func (s *search) diskSteps(at *state, r int, out emit) {
+	p := &at.replicas[r]
+	if p.life != up || !at.current().members.has(r) || at.current().acting.has(r) && at.alive(r) == 0 {
+		return
+	}
+	if int(at.spent.disks) < s.bounds.DiskLosses {
+		to := *at
+		to.spent.disks++
+		q := &to.replicas[r]
+		if q.lost = s.has(Demote); !q.lost {
+			q.mem, q.disk = content{origins: q.mem.origins}, content{}
+		}
+		to.drop(r)
+		to.excuse()
+		out(&to, say("R%d loses its disk, and W%d with it", r+1, p.mem.write), "")
+	}
+	if p.lost {
+		s.demotion(at, r, out)
+	}
+}
+
+// demotion commits that r does not act, and begins its filling anew.
+func (s *search) demotion(at *state, r int, out emit) {
+	to := *at
+	next := *at.current()
+	next.acting &^= only(r)
+	if s.commit(&to, next) {
+		q := &to.replicas[r]
+		q.lost, q.mem, q.disk = false, content{}, content{}
+		s.adopt(&to, r, to.now)
+		out(&to, say("commit view %d: R%d is demoted, acting %s", to.now, r+1, names(next.acting)), "")
 	}
 }
 

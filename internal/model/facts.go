@@ -102,7 +102,7 @@ func (s *state) lost() string {
 		}
 		found := false
 		for r := range s.replicas {
-			if held := s.replicas[r].mem.write; s.current().acting.has(r) && !s.facts.after[held].has(w) {
+			if held := s.replicas[r].mem.write; s.current().acting.has(r) && !s.replicas[r].lost && !s.facts.after[held].has(w) {
 				found = true
 			}
 		}
@@ -128,6 +128,9 @@ func (s *state) unequal() string {
 		p := &s.replicas[r]
 		if p.life != up || p.view != s.now {
 			return ""
+		}
+		if p.lost {
+			continue
 		}
 		if first >= 0 && p.mem.write != s.replicas[first].mem.write {
 			return fmt.Sprintf("at rest R%d holds W%d and R%d holds W%d", first+1, s.replicas[first].mem.write, r+1, p.mem.write)

@@ -70,7 +70,7 @@ func (s *search) takeoverSteps(at *state, g int, out emit) {
 	case sealing:
 		for r := range s.bounds.Replicas {
 			p := &at.replicas[r]
-			if v.acting.has(r) && !w.sealed.has(r) && p.life == up && p.view <= w.view {
+			if v.acting.has(r) && !w.sealed.has(r) && p.life == up && !p.lost && p.view <= w.view {
 				s.seal(at, g, r, out)
 			}
 		}
@@ -223,7 +223,7 @@ func (s *search) readSteps(at *state, g int, out emit) {
 	}
 	for r := range s.bounds.Replicas {
 		p := &at.replicas[r]
-		if !v.acting.has(r) || p.life != up || s.has(ReadView) && p.view != w.view {
+		if !v.acting.has(r) || p.life != up || p.lost || s.has(ReadView) && p.view != w.view {
 			continue
 		}
 		to := *at
@@ -266,7 +266,7 @@ func (s *search) flushSteps(at *state, g int, out emit) {
 		need = v.writers()
 	}
 	for r := range s.bounds.Replicas {
-		if need.has(r) && !w.flush.acks.has(r) && s.accepts(at, r, w.view) {
+		if need.has(r) && !w.flush.acks.has(r) && !at.replicas[r].lost && s.accepts(at, r, w.view) {
 			to := *at
 			s.adopt(&to, r, w.view)
 			to.replicas[r].disk = to.replicas[r].mem

@@ -6,7 +6,7 @@
 // What it has: one block on up to four replicas; two gateways, one of them the
 // coordinator; writes, reads and flushes of clients at both; views committed in
 // order that nodes learn late; messages delivered late, again or never; killed
-// processes, power losses of one node and of all; removals (right or wrong),
+// processes, power losses of one node and of all, disks that fail; removals (right or wrong),
 // registrations, backfill, promotions, appointments of another coordinator.
 // There are no sessions between coordinator and target: the coordinator sends
 // every write to acting and target replicas of its view and wants all their
@@ -67,6 +67,10 @@ const (
 	Origin
 	// FlushAll (11): a flush is complete when all writers are durable.
 	FlushAll
+	// Demote (12): a replica that lost its disk knows it, and stops acting where
+	// another acting one lives. Until then it does not flush, and as a takeover ends
+	// with a flush, none ends that asked it.
+	Demote
 	ruleEnd
 )
 
@@ -75,7 +79,7 @@ const AllRules = ruleEnd - 1
 
 var ruleNames = [...]string{
 	"Fence", "Incarnation", "AckView", "TargetAcks", "LastCopy", "Stamp", "ReadView", "HoldReads", "Lease",
-	"Promise", "Reconcile", "Overwrite", "BackfillView", "DurableBackfill", "PromoteGuard", "Origin", "FlushAll",
+	"Promise", "Reconcile", "Overwrite", "BackfillView", "DurableBackfill", "PromoteGuard", "Origin", "FlushAll", "Demote",
 }
 
 func (r Rule) String() string {
@@ -107,6 +111,7 @@ type Bounds struct {
 	Kills        int // processes that die; what they accepted survives
 	PowerLosses  int // of one node; what it did not flush is gone
 	Blackouts    int // power losses of all nodes at once
+	DiskLosses   int // of one node that goes on; what it held is gone
 	Appointments int // of another coordinator
 	Removals     int // of a replica, dead or alive
 	Promotions   int

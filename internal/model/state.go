@@ -47,6 +47,7 @@ type replica struct {
 	settled bool    // as a target of this view it has been written or filled
 	fill    fill
 	source  content // what it fetched
+	lost    bool    // its disk failed: nobody can read mem, and it was not demoted yet
 }
 
 type phase uint8
@@ -113,7 +114,7 @@ type state struct {
 
 // spent counts events against the bounds.
 type spent struct {
-	reads, flushes, kills, power, blackouts, appointments, removals, promotions uint8
+	reads, flushes, kills, power, blackouts, disks, appointments, removals, promotions uint8
 }
 
 func (s *state) current() *view { return &s.views[s.now] }
@@ -133,7 +134,7 @@ func initial(b Bounds) *state {
 		s.gateways[g].view = 1
 	}
 	s.gateways[0].phase = serving
-	s.facts.volatile = b.PowerLosses+b.Blackouts > 0
+	s.facts.volatile = b.PowerLosses+b.Blackouts+b.DiskLosses > 0
 	s.facts.known = only(0)
 	s.facts.flushed = only(0)
 	return s

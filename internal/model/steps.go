@@ -21,6 +21,7 @@ func (s *search) steps(at *state, out emit) {
 		s.deliverySteps(at, r, out)
 		s.fillSteps(at, r, out)
 		s.failureSteps(at, r, out)
+		s.diskSteps(at, r, out)
 		s.membershipSteps(at, r, out)
 	}
 	s.registerAll(at, out)
@@ -119,7 +120,7 @@ func (s *search) fillSteps(at *state, r int, out emit) {
 	case unfilled:
 		for x := range s.bounds.Replicas {
 			source := &at.replicas[x]
-			if !v.acting.has(x) || source.life != up || s.has(BackfillView) && source.view != p.view {
+			if !v.acting.has(x) || source.life != up || source.lost || s.has(BackfillView) && source.view != p.view {
 				continue
 			}
 			to := *at
