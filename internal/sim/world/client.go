@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -165,42 +166,73 @@ func (c *client) limited() (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(c.host.life(), callLimit, errStalled)
 }
 
-// step does one call.
+// step does one call, or now and then several at once.
 func (c *client) step() {
 	ctx, cancel := c.limited()
 	defer cancel()
+	if c.rng.IntN(8) == 0 {
+		c.burst(ctx)
+		return
+	}
+	a := c.draw()
+	c.judge(a.what, c.node, c.host, c.do(ctx, a))
+}
+
+// asked is a call that a guest makes.
+type asked struct {
+	what   string // write, zero, read or flush
+	off, n uint64
+}
+
+func (c *client) draw() asked {
 	off, n := c.span()
 	switch d := c.rng.IntN(100); {
 	case d < 46:
-		p := make([]byte, n)
-		call := c.l.Write(c.id, c.name, p, off)
-		err := c.write(ctx, p, off)
-		call.Done(err)
-		c.judge("write", c.node, c.host, err)
+		return asked{"write", off, n}
 	case d < 50:
-		call := c.l.Zero(c.id, c.name, off, n)
-		err := c.vol.ZeroAt(ctx, off, n)
-		call.Done(err)
-		c.judge("zero", c.node, c.host, err)
+		return asked{"zero", off, n}
 	case d < 92:
-		p := make([]byte, n)
-		call := c.l.Read(c.id, c.name, int(n), off)
-		var err error
-		if !c.vol.TryReadAt(p, off) { // as NBD does
-			err = c.vol.ReadAt(ctx, p, off)
-		}
-		if err == nil {
-			_ = call.Saw(p) // the ledger keeps what is wrong
-		}
-		c.judge("read", c.node, c.host, err)
+		return asked{"read", off, n}
+	default:
+		return asked{"flush", 0, 0}
+	}
+}
+
+func (c *client) do(ctx context.Context, a asked) error {
+	switch a.what {
+	case "write":
+		p := make([]byte, a.n)
+		call := c.l.Write(c.id, c.name, p, a.off)
+		err := c.write(ctx, p, a.off)
+		call.Done(err)
+		return err
+	case "zero":
+		call := c.l.Zero(c.id, c.name, a.off, a.n)
+		err := c.vol.ZeroAt(ctx, a.off, a.n)
+		call.Done(err)
+		return err
+	case "read":
+		return c.read(ctx, a)
 	default:
 		complete := c.l.Flush(c.name)
 		err := c.vol.Flush(ctx)
 		if err == nil {
 			complete()
 		}
-		c.judge("flush", c.node, c.host, err)
+		return err
 	}
+}
+
+func (c *client) read(ctx context.Context, a asked) error {
+	p := make([]byte, a.n)
+	call := c.l.Read(c.id, c.name, len(p), a.off)
+	if !c.vol.TryReadAt(p, a.off) { // as NBD does
+		if err := c.vol.ReadAt(ctx, p, a.off); err != nil {
+			return err
+		}
+	}
+	_ = call.Saw(p) // the ledger keeps what is wrong
+	return nil
 }
 
 // write goes the short way where a batch takes it, as writes by NBD do.
@@ -212,6 +244,40 @@ func (c *client) write(ctx context.Context, p []byte, off uint64) error {
 	}
 	b.Send()
 	return <-ended
+}
+
+// burst has several calls under way at once, as a guest with a deep queue: what a
+// batch takes goes in one, the rest beside it.
+func (c *client) burst(ctx context.Context) {
+	calls := make([]asked, 2+c.rng.IntN(6))
+	errs := make([]error, len(calls))
+	var wg sync.WaitGroup
+	var beside []func()
+	b := c.vol.Batch(ctx)
+	for i := range calls {
+		calls[i] = c.draw()
+		if calls[i].what != "write" {
+			beside = append(beside, func() { errs[i] = c.do(ctx, calls[i]) })
+			continue
+		}
+		p := make([]byte, calls[i].n)
+		call := c.l.Write(c.id, c.name, p, calls[i].off)
+		end := func(err error) { call.Done(err); errs[i] = err }
+		wg.Add(1)
+		if !b.Add(p, calls[i].off, func(err error) { end(err); wg.Done() }) {
+			wg.Done()
+			beside = append(beside, func() { end(c.vol.WriteAt(ctx, p, calls[i].off)) })
+		}
+	}
+	b.Send()
+	for _, f := range beside {
+		wg.Go(f)
+	}
+	wg.Wait()
+	n, h := c.node, c.host
+	for i, err := range errs {
+		c.judge(calls[i].what, n, h, err)
+	}
 }
 
 var errStalled = errors.New("the call took too long")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -115,6 +116,20 @@ func (d *Disk) Wreck() {
 	defer d.mu.Unlock()
 	d.now, d.durable, d.pending = make(content), make(content), nil
 	clear(d.facts)
+}
+
+// Copy is what the disk holds now, for Become.
+func (d *Disk) Copy() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &Disk{now: d.now.clone(), facts: maps.Clone(d.facts)}
+}
+
+// Become has the disk hold, durably, what it did when the copy was made.
+func (d *Disk) Become(copy *Disk) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now, d.durable, d.pending, d.facts = copy.now, copy.now.clone(), nil, copy.facts
 }
 
 // Rot flips a bit in up to n blocks and tells in how many.

@@ -23,7 +23,8 @@ func AllFaults() []Fault {
 		{"flap", (*Play).flap}, {"rot", (*Play).rot}, {"leave", (*Play).leave}, {"join", (*Play).join},
 		{"kill-two", (*Play).killTwo}, {"pause-recovery", (*Play).pauseRecovery}, {"misdirect", (*Play).misdirect},
 		{"full-disk", (*Play).fullDisk}, {"slow-disk", (*Play).slowDisk}, {"lost-writes", (*Play).lostWrites},
-		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks},
+		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks}, {"new-disk", (*Play).newDisk}, {"old-disk", (*Play).oldDisk},
+		{"two-at-once", (*Play).twoAtOnce}, {"two-at-once", (*Play).twoAtOnce}, {"two-at-once", (*Play).twoAtOnce},
 	}
 }
 
@@ -51,20 +52,33 @@ func (p *Play) any() *Host {
 
 // kill ends one node and starts it again after a while.
 func (p *Play) kill() bool {
-	h := p.any()
-	h.Kill()
-	p.sleep(1500 * time.Millisecond)
-	h.Boot()
-	return true
+	return p.toOne(func(h *Host) {
+		h.Kill()
+		p.sleep(1500 * time.Millisecond)
+		h.Boot()
+	})
 }
 
 // killQuick starts it again before anybody may have noticed.
 func (p *Play) killQuick() bool {
-	h := p.any()
-	h.Kill()
-	time.Sleep(time.Duration(p.rng.IntN(50)) * time.Millisecond)
-	h.Boot()
-	return true
+	return p.toOne(func(h *Host) {
+		h.Kill()
+		time.Sleep(time.Duration(p.rng.IntN(50)) * time.Millisecond)
+		h.Boot()
+	})
+}
+
+// twoAtOnce has a second fault begin while a first one goes on.
+func (p *Play) twoAtOnce() bool {
+	all := Only("kill", "kill-quick", "freeze", "partition", "isolate", "one-way", "one-link", "flap", "slow-disk", "full-disk", "clocks")
+	first, second := all[p.rng.IntN(len(all))], all[p.rng.IntN(len(all))]
+	p.Tracef("%s and %s at once", first.Name, second.Name)
+	var wg sync.WaitGroup
+	wg.Go(func() { p.run(first) })
+	p.sleep(400 * time.Millisecond)
+	done := p.run(second)
+	wg.Wait()
+	return done
 }
 
 // killTwo ends a second node while the first is away or catching up.
@@ -166,11 +180,11 @@ func (p *Play) powerLossAll() bool {
 
 // freeze stops one host for a while.
 func (p *Play) freeze() bool {
-	h := p.any()
-	h.Freeze()
-	p.sleep(1500 * time.Millisecond)
-	h.Thaw()
-	return true
+	return p.toOne(func(h *Host) {
+		h.Freeze()
+		p.sleep(1500 * time.Millisecond)
+		h.Thaw()
+	})
 }
 
 // partition splits the hosts.
@@ -192,9 +206,10 @@ func (p *Play) partition() bool {
 
 // isolate cuts one host off from all others.
 func (p *Play) isolate() bool {
-	h := p.any()
+	hosts := p.Hosts()
+	h := hosts[p.rng.IntN(len(hosts))]
 	p.Tracef("isolate %d", h.Number)
-	for _, o := range p.Hosts() {
+	for _, o := range hosts {
 		if o != h {
 			p.net.Partition([]string{h.Name}, []string{o.Name})
 		}

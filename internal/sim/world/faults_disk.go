@@ -11,25 +11,63 @@ import (
 
 // slowDisk has the disk of one host take its time for a while.
 func (p *Play) slowDisk() bool {
-	h := p.any()
-	d := time.Duration(1+p.rng.IntN(9)) * []time.Duration{time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond}[p.rng.IntN(3)]
-	p.Tracef("disk of %d takes %v per operation", h.Number, d)
-	h.pace.Store(int64(d))
-	p.sleep(1500 * time.Millisecond)
-	h.pace.Store(0)
-	p.Tracef("disk of %d is fast again", h.Number)
-	return true
+	return p.toOne(func(h *Host) {
+		d := time.Duration(1+p.rng.IntN(9)) * []time.Duration{time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond}[p.rng.IntN(3)]
+		p.Tracef("disk of %d takes %v per operation", h.Number, d)
+		h.pace.Store(int64(d))
+		p.sleep(1500 * time.Millisecond)
+		h.pace.Store(0)
+		p.Tracef("disk of %d is fast again", h.Number)
+	})
 }
 
 // fullDisk lets writes find no space on one disk for a while.
 func (p *Play) fullDisk() bool {
+	return p.toOne(func(h *Host) {
+		p.Tracef("disk of %d is full", h.Number)
+		h.Disk.Fill(true)
+		p.sleep(time.Second)
+		h.Disk.Fill(false)
+		p.Tracef("disk of %d has space again", h.Number)
+	})
+}
+
+// newDisk replaces the disk of one host of a whole cluster by an empty one.
+func (p *Play) newDisk() bool {
+	return p.another(func(h *Host) {
+		h.Disk.Wreck()
+		p.Tracef("host %d has a new disk", h.Number)
+	})
+}
+
+// oldDisk has one host of a whole cluster come back with what its disk held some
+// time ago.
+func (p *Play) oldDisk() bool {
+	if !p.becomesWhole() {
+		return false
+	}
 	h := p.any()
-	p.Tracef("disk of %d is full", h.Number)
-	h.Disk.Fill(true)
+	old := h.Disk.Copy()
+	p.sleep(2 * time.Second)
+	return p.anotherOf(h, func(h *Host) {
+		h.Disk.Become(old)
+		p.Tracef("host %d has its disk of before", h.Number)
+	})
+}
+
+// another changes the disk of a host while its node is away. Nothing else happens
+// from when the cluster was whole until it is again: the others have all there is.
+func (p *Play) another(change func(*Host)) bool { return p.anotherOf(p.any(), change) }
+
+func (p *Play) anotherOf(h *Host, change func(*Host)) bool {
+	if !p.becomesWhole() {
+		return false
+	}
+	h.Kill()
+	change(h)
 	p.sleep(time.Second)
-	h.Disk.Fill(false)
-	p.Tracef("disk of %d has space again", h.Number)
-	return true
+	h.Boot()
+	return p.becomesWhole()
 }
 
 // rot flips bits in blocks of one replica of a whole cluster, and has the

@@ -10,7 +10,6 @@ import (
 
 	"sheepdog"
 	"sheepdog/api"
-	"sheepdog/node"
 )
 
 // Bug: all replicas lost their power under a gateway that went on. What it had
@@ -34,12 +33,7 @@ func TestFlushTellsOfWritesThatAllReplicasForgot(t *testing.T) {
 // up again, and flushes.
 func forget(t *testing.T, down func(*Host), want error) {
 	const gatewayHost = 4
-	w := New(t, Options{Seed: 1, Nodes: gatewayHost, Break: func(h *Host, cfg *node.Config) {
-		cfg.Gateway = h.Number == gatewayHost
-		if cfg.Gateway {
-			cfg.VNodes = 0
-		}
-	}})
+	w := New(t, Options{Seed: 1, Nodes: gatewayHost, Gateway: gatewayHost})
 	defer w.Close()
 	w.BootAll()
 	w.Format()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,13 +54,19 @@ type Play struct {
 	gate   gateKeeper
 	stop   chan struct{}
 	wg     sync.WaitGroup
+
+	mu    sync.Mutex // guards Done while faults go on, and taken
+	taken map[*Host]bool
 }
 
 // Run plays a script in a world of which nothing runs yet. It returns the first
 // thing that was wrong.
 func (w *World) Run(s Script) (*Play, error) {
 	s.fill()
-	p := &Play{World: w, Ledger: NewLedger(), Done: make(map[string]int), script: s, stop: make(chan struct{})}
+	p := &Play{World: w, Ledger: NewLedger(), Done: make(map[string]int), taken: make(map[*Host]bool), script: s, stop: make(chan struct{})}
+	if w.opt.Sync {
+		p.Ledger.SyncAlways()
+	}
 	w.BootAll()
 	w.Format()
 	p.create()
@@ -130,11 +137,51 @@ func (p *Play) faults() {
 		if p.Ledger.First() != nil {
 			return
 		}
-		if f.Do(p) {
-			p.Done[f.Name]++
-		}
+		p.run(f)
 	}
 	p.sleep(p.script.Calm)
+}
+
+// run has a fault happen, and counts it.
+func (p *Play) run(f Fault) bool {
+	if !f.Do(p) {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.Done[f.Name]++
+	return true
+}
+
+// take draws a host that runs and to which nothing else happens; nil if there is
+// none. free gives it back.
+func (p *Play) take() *Host {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	up := slices.DeleteFunc(p.Up(), func(h *Host) bool { return p.taken[h] })
+	if len(up) == 0 {
+		return nil
+	}
+	h := up[p.rng.IntN(len(up))]
+	p.taken[h] = true
+	return h
+}
+
+func (p *Play) free(h *Host) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.taken, h)
+}
+
+// toOne has a fault happen to one host that nothing else happens to.
+func (p *Play) toOne(what func(h *Host)) bool {
+	h := p.take()
+	if h == nil {
+		return false
+	}
+	defer p.free(h)
+	what(h)
+	return true
 }
 
 // sleep waits for a random time.

@@ -118,10 +118,14 @@ const (
 	atLeastFaults     = 5
 )
 
-// drawn lets a seed decide the size and the network of a world.
+// drawn lets a seed decide the size, the network and the kind of a world.
 func drawn(seed uint64) Options {
-	return Options{Seed: seed, Nodes: []int{3, 3, 4, 5}[seed%4], Copies: []int{3, 3, 2, 3, 3}[seed%5],
+	opt := Options{Seed: seed, Nodes: []int{3, 3, 4, 5}[seed%4], Copies: []int{3, 3, 2, 3, 3}[seed%5], Sync: seed%7 == 3,
 		Network: sim.NetOptions{Jitter: []time.Duration{0, time.Millisecond, 200 * time.Microsecond}[seed%3], Loss: []float64{0, 0.02, 0.05}[seed/3%3], Duplicates: []float64{0, 0.05}[seed/9%2]}}
+	if opt.Nodes > 3 && seed/4%3 == 0 {
+		opt.Gateway = opt.Nodes
+	}
+	return opt
 }
 
 // TestSeeds plays random scripts: SEEDS=N plays more of them, SEED=K the one.

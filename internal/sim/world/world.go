@@ -35,6 +35,8 @@ type Options struct {
 	Copies int // 3, at most the nodes
 	// Coded is the policy of all VDIs instead of Copies; zero: none.
 	Coded    sheepdog.Policy
+	Gateway  int  // number of a host that stores nothing; 0: none
+	Sync     bool // writes are durable when they are acknowledged
 	Seed     uint64
 	Network  sim.NetOptions
 	Log      slog.Handler  // of all nodes; nil: none
@@ -44,11 +46,24 @@ type Options struct {
 	Break func(h *Host, cfg *node.Config)
 }
 
+// source is for several goroutines.
+type source struct {
+	mu  sync.Mutex
+	pcg *rand.PCG
+}
+
+// Uint64 implements rand.Source.
+func (s *source) Uint64() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pcg.Uint64()
+}
+
 // objectShift makes objects of 1 MiB, the smallest.
 const objectShift = sheepdog.MinBlockSizeShift
 
-// World is a cluster of simulated hosts. Its methods are for one goroutine, but
-// for Up, Node and Trace.
+// World is a cluster of simulated hosts. Its methods may be called by several
+// goroutines, but for those of one Host that begin and end a life.
 type World struct {
 	t     testing.TB
 	opt   Options
@@ -69,14 +84,14 @@ type Host struct {
 	Disk   *Disk
 	Faults DiskFaults
 
-	world  *World
-	raft   *cluster.Memory
-	pace   pace
-	clock  clock
-	lives  int
-	boots  int // how often the machine itself was started
-	frozen bool
+	world *World
+	raft  *cluster.Memory
+	pace  pace
+	clock clock
+	lives int
+	boots int // how often the machine itself was started
 	// guarded by World.mu
+	frozen bool
 	node   *node.Node
 	engine *Engine
 	ctx    context.Context // of what clients ask of the node
@@ -94,7 +109,7 @@ func New(t testing.TB, opt Options) *World {
 	if opt.Patience == 0 {
 		opt.Patience = 60 * time.Second
 	}
-	w := &World{t: t, opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0xd06)), net: sim.NewNet(opt.Seed, opt.Network), start: time.Now()}
+	w := &World{t: t, opt: opt, rng: rand.New(&source{pcg: rand.NewPCG(opt.Seed, 0xd06)}), net: sim.NewNet(opt.Seed, opt.Network), start: time.Now()}
 	for range opt.Nodes {
 		w.AddHost()
 	}
@@ -162,6 +177,9 @@ func (h *Host) Boot() {
 		Network: w.net.Host(h.Name), Engine: engine, RaftMemory: h.raft, Identity: sheepdog.NodeID(h.Number), Boot: fmt.Sprintf("boot %d", h.boots), NoNBD: true,
 		Timing: cluster.Timing{CommitTimeout: 25 * time.Millisecond}, Clock: h.clock.now, Wrap: w.slow, Logger: w.logger(h),
 		Recode: vdi.RecodeTiming{Every: 100 * time.Millisecond, Idle: 300 * time.Millisecond, Retire: time.Second}}
+	if cfg.Gateway = h.Number == w.opt.Gateway; cfg.Gateway {
+		cfg.VNodes = 0
+	}
 	if w.opt.Break != nil {
 		w.opt.Break(h, &cfg)
 	}
@@ -216,7 +234,7 @@ func (h *Host) Kill() {
 	h.end()
 	engine.Cut()
 	w.net.Kill(h.Name)
-	h.frozen = false
+	h.setFrozen(false)
 	n.Kill()
 }
 
@@ -256,14 +274,22 @@ func (h *Host) Leave() {
 // Freeze stops the host as SIGSTOP does; Thaw lets it go on.
 func (h *Host) Freeze() {
 	h.world.Tracef("freeze %d", h.Number)
-	h.frozen = true
+	h.setFrozen(true)
 	h.world.net.Freeze(h.Name)
+}
+
+// setFrozen notes whether the host stands still, and tells what was noted.
+func (h *Host) setFrozen(frozen bool) (was bool) {
+	h.world.mu.Lock()
+	defer h.world.mu.Unlock()
+	was, h.frozen = h.frozen, frozen
+	return was
 }
 
 // Thaw undoes Freeze.
 func (h *Host) Thaw() {
 	h.world.Tracef("thaw %d", h.Number)
-	h.frozen = false
+	h.setFrozen(false)
 	h.world.net.Thaw(h.Name)
 }
 
@@ -272,7 +298,7 @@ func (w *World) Heal() {
 	w.Tracef("heal")
 	w.net.HealAll()
 	for _, h := range w.Hosts() {
-		if h.frozen {
+		if h.setFrozen(false) {
 			h.Thaw()
 		}
 	}
@@ -292,7 +318,7 @@ func (w *World) Format() {
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	req := &api.FormatRequest{Copies: sheepdog.Policy{Copies: uint8(w.opt.Copies)}, BlockSizeShift: objectShift}
+	req := &api.FormatRequest{Copies: sheepdog.Policy{Copies: uint8(w.opt.Copies)}, BlockSizeShift: objectShift, SyncAlways: w.opt.Sync}
 	if w.opt.Coded.Parity > 0 {
 		req.Copies = w.opt.Coded
 	}
