@@ -18,7 +18,8 @@ type admin struct {
 	client
 	guests  *gateKeeper // of the VDI's guests; closed while rolling is set
 	snaps   []*Snap
-	clones  []string
+	clones  []*clone
+	other   string // VDI for snapshots of two; empty: none
 	made    int
 	rolling *Snap // a rollback that is to be done until it is known to be
 }
@@ -73,14 +74,16 @@ func (a *admin) visit() {
 
 func (a *admin) step(ctx context.Context) {
 	switch d := a.rng.IntN(20); {
-	case d < 7 && len(a.snaps) < 6:
+	case d < 6 && len(a.snaps) < 6:
 		a.snapshot(ctx)
+	case d == 6 && len(a.snaps) < 6 && a.other != "":
+		a.group(ctx)
 	case d < 10 && len(a.snaps) > 0:
 		a.look(ctx, a.snaps[a.rng.IntN(len(a.snaps))])
 	case d < 12 && len(a.snaps) > 0 && len(a.clones) < 3:
 		a.clone(ctx, a.snaps[a.rng.IntN(len(a.snaps))])
 	case d < 14 && len(a.clones) > 0:
-		a.guest(ctx, a.clones[a.rng.IntN(len(a.clones))])
+		a.work(ctx, a.clones[a.rng.IntN(len(a.clones))])
 	case d < 16 && len(a.snaps) > 1:
 		a.deleteSnapshot(ctx, a.rng.IntN(len(a.snaps)))
 	case d < 18 && len(a.clones) > 1:
@@ -88,6 +91,7 @@ func (a *admin) step(ctx context.Context) {
 	case d == 18 && len(a.snaps) > 0:
 		if s := a.snaps[a.rng.IntN(len(a.snaps))]; a.l.Known(s) {
 			a.rolling = s
+			a.l.Rolling(a.name)
 		}
 	case d == 19:
 		a.unlock(ctx)
@@ -115,7 +119,9 @@ func (a *admin) unlock(ctx context.Context) {
 	if e := (*api.Error)(nil); errors.As(err, &e) && e.Code == api.CodeNotLocked {
 		return // nobody coordinates it
 	}
-	a.answer("unlock", err)
+	if a.answer("unlock", err) {
+		a.l.Count(func(c *Counts) { c.Unlocked++ })
+	}
 }
 
 // answer judges an error of a call to the control API: one that may come when
@@ -150,6 +156,22 @@ func (a *admin) snapshot(ctx context.Context) {
 	a.look(ctx, s)
 }
 
+// group takes a snapshot of two VDIs. The other one's is looked at in the end.
+func (a *admin) group(ctx context.Context) {
+	a.made++
+	tag := fmt.Sprintf("g%d", a.made)
+	s, o := a.l.Group(a.name, a.other, tag)
+	_, err := a.node.Backend().SnapshotGroup(ctx, &api.GroupRequest{Names: []string{a.name, a.other}, Tag: tag})
+	a.w.Tracef("snapshot %s and %s @%s at node %d: %v", a.name, a.other, tag, a.host.Number, err)
+	if !a.answer("group snapshot", err) {
+		return
+	}
+	a.l.Taken(s)
+	a.l.Taken(o)
+	a.snaps = append(a.snaps, s)
+	a.look(ctx, s)
+}
+
 func (a *admin) look(ctx context.Context, s *Snap) {
 	p := make([]byte, a.size)
 	err := readSnap(ctx, a.node, a.name, s.Tag, p)
@@ -170,35 +192,6 @@ func readSnap(ctx context.Context, n *node.Node, name, tag string, p []byte) err
 	return errors.Join(err, vol.Close(ctx))
 }
 
-func (a *admin) clone(ctx context.Context, s *Snap) {
-	if !a.l.Known(s) {
-		a.look(ctx, s)
-		return
-	}
-	a.made++
-	name := fmt.Sprintf("%s-clone%d", a.name, a.made)
-	a.l.Clone(name, s)
-	_, err := a.node.Backend().CloneVDI(ctx, &api.CloneRequest{Source: a.name, Snapshot: api.Selector(s.Tag), Name: name})
-	a.w.Tracef("clone %s of %s at node %d: %v", name, s.Tag, a.host.Number, err)
-	if a.answer("clone", err) {
-		a.l.Made(name)
-		a.clones = append(a.clones, name)
-	}
-}
-
-// guest does a few calls on a clone.
-func (a *admin) guest(ctx context.Context, name string) {
-	g := a.client
-	g.name, g.gates = name, nil
-	g.host, g.node, g.vol = nil, nil, nil
-	for range 5 {
-		if g.attach() {
-			g.step()
-		}
-	}
-	g.detach()
-}
-
 func (a *admin) deleteSnapshot(ctx context.Context, i int) {
 	s := a.snaps[i]
 	a.snaps = slices.Delete(a.snaps, i, i+1)
@@ -207,16 +200,5 @@ func (a *admin) deleteSnapshot(ctx context.Context, i int) {
 	a.w.Tracef("delete snapshot %s@%s at node %d: %v", a.name, s.Tag, a.host.Number, err)
 	if a.answer("delete snapshot", err) {
 		a.l.Deleted(s)
-	}
-}
-
-func (a *admin) deleteClone(ctx context.Context, i int) {
-	name := a.clones[i]
-	a.clones = slices.Delete(a.clones, i, i+1)
-	a.l.Delete(name)
-	err := a.node.Backend().DeleteVDI(ctx, &api.DeleteRequest{Name: name})
-	a.w.Tracef("delete %s at node %d: %v", name, a.host.Number, err)
-	if a.answer("delete", err) {
-		a.l.DeletedVDI(name)
 	}
 }

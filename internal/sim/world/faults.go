@@ -23,7 +23,7 @@ func AllFaults() []Fault {
 		{"flap", (*Play).flap}, {"rot", (*Play).rot}, {"leave", (*Play).leave}, {"join", (*Play).join},
 		{"kill-two", (*Play).killTwo}, {"pause-recovery", (*Play).pauseRecovery}, {"misdirect", (*Play).misdirect},
 		{"full-disk", (*Play).fullDisk}, {"slow-disk", (*Play).slowDisk}, {"lost-writes", (*Play).lostWrites},
-		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks}, {"new-disk", (*Play).newDisk}, {"old-disk", (*Play).oldDisk},
+		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks}, {"kill-long", (*Play).killLong}, {"new-disk", (*Play).newDisk}, {"old-disk", (*Play).oldDisk},
 		{"two-at-once", (*Play).twoAtOnce}, {"two-at-once", (*Play).twoAtOnce}, {"two-at-once", (*Play).twoAtOnce},
 	}
 }
@@ -55,6 +55,15 @@ func (p *Play) kill() bool {
 	return p.toOne(func(h *Host) {
 		h.Kill()
 		p.sleep(1500 * time.Millisecond)
+		h.Boot()
+	})
+}
+
+// killLong keeps a node away for so long that others may take its place.
+func (p *Play) killLong() bool {
+	return p.toOne(func(h *Host) {
+		h.Kill()
+		time.Sleep(time.Duration(2000+p.rng.IntN(4000)) * time.Millisecond)
 		h.Boot()
 	})
 }

@@ -25,13 +25,14 @@ type Ledger struct {
 type Counts struct {
 	Reads, Writes, Zeroes, Flushes, Snapshots, Clones, Deletes, Rollbacks int
 
-	Unknown         int // calls whose outcome nobody knows
-	Cells, Searched int // histories of cells checked, and those by search too
+	Groups, Flattened, Altered, Unlocked int // group snapshots, and what changes no bytes
+	Unknown                              int // calls whose outcome nobody knows
+	Cells, Searched                      int // histories of cells checked, and those by search too
 }
 
 // Total is all operations.
 func (c Counts) Total() int {
-	return c.Reads + c.Writes + c.Zeroes + c.Flushes + c.Snapshots + c.Clones + c.Deletes + c.Rollbacks
+	return c.Reads + c.Writes + c.Zeroes + c.Flushes + c.Snapshots + c.Clones + c.Deletes + c.Rollbacks + c.Flattened + c.Altered + c.Unlocked
 }
 
 // record is one VDI. It begins with zeros, or with what a snapshot holds.
@@ -40,6 +41,8 @@ type record struct {
 	cells int
 	eras  []*era
 	snaps []*Snap
+	// rolling says that a rollback is under way.
+	rolling bool
 	fate
 }
 
@@ -293,6 +296,13 @@ func printed(events []event) string {
 		out += "    " + e.String() + "\n"
 	}
 	return out
+}
+
+// Count counts what changes no bytes.
+func (l *Ledger) Count(add func(c *Counts)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	add(&l.count)
 }
 
 // Fault notes what went wrong elsewhere.

@@ -13,6 +13,7 @@ type Snap struct {
 	call, ret moment
 	seen      []value // what it holds, after the first look
 	loose     bool    // nobody knows of which era it is
+	group     *Snap   // another VDI's of the same moment; nil: none
 	fate
 }
 
@@ -22,9 +23,19 @@ func (l *Ledger) Snapshot(name, tag string) *Snap {
 	defer l.mu.Unlock()
 	l.count.Snapshots++
 	r := l.disks[name]
-	s := &Snap{Tag: tag, of: r, era: len(r.eras) - 1, call: l.tick(), ret: never}
+	s := &Snap{Tag: tag, of: r, era: len(r.eras) - 1, call: l.tick(), ret: never, loose: r.rolling}
 	r.snaps = append(r.snaps, s)
 	return s
+}
+
+// Group begins a snapshot of two VDIs in one moment.
+func (l *Ledger) Group(name, other, tag string) (s, o *Snap) {
+	s, o = l.Snapshot(name, tag), l.Snapshot(other, tag)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Groups++
+	s.group = o
+	return s, o
 }
 
 // Taken says that the snapshot was taken: what was acknowledged before is
@@ -77,10 +88,18 @@ func (l *Ledger) SawSnap(s *Snap, p []byte) error {
 	return nil
 }
 
+// Rolling begins a rollback. Of snapshots that are under way or begin before its
+// end nobody knows whether they were taken before it.
+func (l *Ledger) Rolling(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.disks[name].rolling = true
+	l.disks[name].loosen()
+}
+
 // RolledBack begins a new era of a VDI, which has become what a snapshot holds that
-// somebody has looked at. No call may be under way. A call of unknown outcome
-// must not take effect any more; of a snapshot of unknown outcome nobody knows
-// whether it was taken before.
+// somebody has looked at. No call may be under way, and none of unknown outcome
+// may take effect any more.
 func (l *Ledger) RolledBack(name string, to *Snap) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,19 +110,58 @@ func (l *Ledger) RolledBack(name string, to *Snap) {
 		e.initial[i] = []value{to.seen[i]}
 	}
 	r.eras = append(r.eras, e)
+	r.loosen()
+	r.rolling = false
+}
+
+func (r *record) loosen() {
 	for _, s := range r.snaps {
 		s.loose = s.loose || !s.made && s.seen == nil
 	}
 }
 
-// consistent checks that one moment explains all cells: not before any write
-// that the snapshot has, and before the end of any that replaced what it has.
+// consistent checks that one moment explains all cells, those of the other VDI of
+// its group included.
 func (s *Snap) consistent() error {
-	if s.seen == nil || s.loose {
-		return nil
+	w, err := s.window()
+	if err != nil {
+		return err
 	}
-	low, high := s.call, s.ret
-	lowCell, highCell := -1, -1
+	if o := s.group; o != nil && o.made && s.made {
+		other, err := o.window()
+		if err != nil {
+			return err
+		}
+		w.join(other)
+	}
+	if w.low > w.high {
+		return fmt.Errorf("it has a write to %s that began at %d, but lacks one to %s that was over at %d", w.has, w.low, w.lacks, w.high)
+	}
+	return nil
+}
+
+// window is the time in which a snapshot can have been taken.
+type window struct {
+	low, high  moment
+	has, lacks string // the cells that say so
+}
+
+func (w *window) join(o window) {
+	if o.low > w.low {
+		w.low, w.has = o.low, o.has
+	}
+	if o.high < w.high {
+		w.high, w.lacks = o.high, o.lacks
+	}
+}
+
+// window is not before any write that the snapshot has, and before the end of any
+// that replaced what it has.
+func (s *Snap) window() (window, error) {
+	w := window{low: s.call, high: s.ret}
+	if s.seen == nil || s.loose {
+		return window{low: before, high: never}, nil
+	}
 	e := s.of.eras[s.era]
 	for i, v := range s.seen {
 		events := slices.DeleteFunc(slices.Clone(e.events[i]), func(ev event) bool { return ev.by == -1 })
@@ -112,23 +170,19 @@ func (s *Snap) consistent() error {
 		}
 		all, err := lifetimes(events, e.initial[i])
 		if err != nil {
-			return err
+			return w, err
 		}
 		mine := all[v]
 		if mine == nil {
 			mine = &lifetime{v: v, minRet: before, maxCall: before, call: before}
 		}
-		if mine.call > low {
-			low, lowCell = mine.call, i
-		}
+		cell := fmt.Sprintf("cell %d of %s", i, s.of.name)
+		w.join(window{low: mine.call, high: never, has: cell})
 		for _, o := range all {
-			if o != mine && o.after(mine) && o.minRet < high {
-				high, highCell = o.minRet, i
+			if o != mine && o.after(mine) {
+				w.join(window{low: before, high: o.minRet, lacks: cell})
 			}
 		}
 	}
-	if low > high {
-		return fmt.Errorf("it has a write to cell %d that began at %d, but lacks one to cell %d that was over at %d", lowCell, low, highCell, high)
-	}
-	return nil
+	return w, nil
 }

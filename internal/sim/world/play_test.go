@@ -107,6 +107,10 @@ func (s *totals) join(o totals) {
 	s.count.Clones += o.count.Clones
 	s.count.Deletes += o.count.Deletes
 	s.count.Rollbacks += o.count.Rollbacks
+	s.count.Groups += o.count.Groups
+	s.count.Flattened += o.count.Flattened
+	s.count.Altered += o.count.Altered
+	s.count.Unlocked += o.count.Unlocked
 	s.count.Unknown += o.count.Unknown
 	s.count.Cells += o.count.Cells
 	s.count.Searched += o.count.Searched
@@ -125,6 +129,13 @@ func drawn(seed uint64) Options {
 	if opt.Nodes > 3 && seed/4%3 == 0 {
 		opt.Gateway = opt.Nodes
 	}
+	if seed%3 == 1 {
+		opt.RecoveryDelay = 500 * time.Millisecond
+	}
+	if seed%5 == 4 {
+		opt.ScrubEvery = 20 * time.Second
+	}
+	opt.MinCopies = []int{0, 0, 0, 1, 0, opt.Copies, 1}[seed/2%7]
 	return opt
 }
 

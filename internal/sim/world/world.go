@@ -34,9 +34,14 @@ type Options struct {
 	Nodes  int // 3
 	Copies int // 3, at most the nodes
 	// Coded is the policy of all VDIs instead of Copies; zero: none.
-	Coded    sheepdog.Policy
-	Gateway  int  // number of a host that stores nothing; 0: none
-	Sync     bool // writes are durable when they are acknowledged
+	Coded   sheepdog.Policy
+	Gateway int  // number of a host that stores nothing; 0: none
+	Sync    bool // writes are durable when they are acknowledged
+	// MinCopies a write must have; 0: the default.
+	MinCopies int
+	// RecoveryDelay and ScrubEvery as in node.Config; 0: the defaults.
+	RecoveryDelay, ScrubEvery time.Duration
+
 	Seed     uint64
 	Network  sim.NetOptions
 	Log      slog.Handler  // of all nodes; nil: none
@@ -176,7 +181,8 @@ func (h *Host) Boot() {
 	cfg := node.Config{Advertise: h.Name, Zone: &zone, Seeds: []string{"10.0.0.1:7000", "10.0.0.2:7000"},
 		Network: w.net.Host(h.Name), Engine: engine, RaftMemory: h.raft, Identity: sheepdog.NodeID(h.Number), Boot: fmt.Sprintf("boot %d", h.boots), NoNBD: true,
 		Timing: cluster.Timing{CommitTimeout: 25 * time.Millisecond}, Clock: h.clock.now, Wrap: w.slow, Logger: w.logger(h),
-		Recode: vdi.RecodeTiming{Every: 100 * time.Millisecond, Idle: 300 * time.Millisecond, Retire: time.Second}}
+		Recode:        vdi.RecodeTiming{Every: 100 * time.Millisecond, Idle: 300 * time.Millisecond, Retire: time.Second},
+		RecoveryDelay: w.opt.RecoveryDelay, ScrubEvery: w.opt.ScrubEvery}
 	if cfg.Gateway = h.Number == w.opt.Gateway; cfg.Gateway {
 		cfg.VNodes = 0
 	}
@@ -318,7 +324,8 @@ func (w *World) Format() {
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	req := &api.FormatRequest{Copies: sheepdog.Policy{Copies: uint8(w.opt.Copies)}, BlockSizeShift: objectShift, SyncAlways: w.opt.Sync}
+	req := &api.FormatRequest{Copies: sheepdog.Policy{Copies: uint8(w.opt.Copies)}, BlockSizeShift: objectShift,
+		MinCopies: uint8(w.opt.MinCopies), SyncAlways: w.opt.Sync}
 	if w.opt.Coded.Parity > 0 {
 		req.Copies = w.opt.Coded
 	}
