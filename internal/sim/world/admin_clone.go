@@ -38,7 +38,7 @@ func (a *admin) clone(ctx context.Context, s *Snap) {
 func (a *admin) work(ctx context.Context, c *clone) {
 	var wg sync.WaitGroup
 	switch {
-	case a.rng.IntN(3) > 0:
+	case a.rng.IntN(3) > 0 || a.w.opt.Coded.Parity > 0:
 	case c.flat:
 		wg.Go(func() { a.alter(ctx, c) })
 	default:
