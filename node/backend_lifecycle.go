@@ -142,20 +142,19 @@ func (b backend) copyUp(ctx context.Context, copyUp func(context.Context, sheepd
 // inherited lists the indexes at which layers of other families may hold
 // something of a VDI.
 func (b backend) inherited(ctx context.Context, v directory.VDI) ([]sheepdog.Index, error) {
-	seen := make(map[sheepdog.Index]bool)
+	var seen map[sheepdog.Index]bool
 	end := objectsOf(&directory.Entry{VDI: v})
-	for _, l := range b.n.levels(v.Layer) {
-		if l.family.ID == v.Family {
-			continue
-		}
-		err := b.n.indexes(ctx, l, func(i sheepdog.Index) {
+	err := b.n.atLevels(ctx, v.Layer, func(levels []level) error {
+		seen = make(map[sheepdog.Index]bool)
+		others := slices.DeleteFunc(levels, func(l level) bool { return l.family.ID == v.Family })
+		return b.n.indexes(ctx, others, func(_ int, i sheepdog.Index) {
 			if uint64(i) < end {
 				seen[i] = true
 			}
 		})
-		if err != nil {
-			return nil, err
-		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	var out []sheepdog.Index
 	for i := range seen {

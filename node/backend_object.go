@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"sheepdog"
 	"sheepdog/api"
@@ -236,15 +238,43 @@ func objectsOf(e *directory.Entry) uint64 {
 	return (e.Size + 1<<e.BlockSizeShift - 1) >> e.BlockSizeShift
 }
 
-// indexes visits every index that a level may hold.
-func (n *Node) indexes(ctx context.Context, l level, visit func(sheepdog.Index)) error {
-	scope := sheepdog.Scope{Family: l.family.ID, Policy: l.family.Policy}
-	if scope.Policy.IsStrips() {
-		return n.coded.Indexes(ctx, l.layer, visit)
-	}
-	for _, id := range slices.Backward(l.ids) {
-		if err := n.gateway.LayerIndexes(ctx, scope, id, visit); err != nil {
+// atLevels has somebody look at what a layer reads, again while replicas have
+// dropped some of it that the directory here still lists.
+func (n *Node) atLevels(ctx context.Context, layer sheepdog.LayerID, look func([]level) error) error {
+	for {
+		changed := n.dir.Changed()
+		err := look(n.levels(layer))
+		if _, listed := n.dir.Layer(layer); !listed || !errors.Is(err, sheepdog.ErrNotFound) {
 			return err
+		}
+		select {
+		case <-changed:
+		case <-time.After(newsPause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// newsPause is how long to wait for what other nodes know.
+const newsPause = 20 * time.Millisecond
+
+// indexes visits every index that the levels, newest first, may hold, from the
+// oldest level upwards: what a replica moves up meanwhile is met at least once.
+func (n *Node) indexes(ctx context.Context, levels []level, visit func(level int, index sheepdog.Index)) error {
+	for i, l := range slices.Backward(levels) {
+		scope := sheepdog.Scope{Family: l.family.ID, Policy: l.family.Policy}
+		at := func(index sheepdog.Index) { visit(i, index) }
+		if scope.Policy.IsStrips() {
+			if err := n.coded.Indexes(ctx, l.layer, at); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, id := range slices.Backward(l.ids) {
+			if err := n.gateway.LayerIndexes(ctx, scope, id, at); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -252,22 +282,22 @@ func (n *Node) indexes(ctx context.Context, l level, visit func(sheepdog.Index))
 
 // MapObjects lists which VDI or snapshot has written each object that is read.
 func (b backend) MapObjects(ctx context.Context, q *api.ObjectQuery) (*api.ObjectMap, error) {
-	e, levels, err := b.object(ctx, q)
+	e, _, err := b.object(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	owners := b.n.owners()
-	at := make(map[sheepdog.Index]api.VID)
-	for i, l := range levels {
-		owner := ownerOf(levels, i, owners)
-		err := b.n.indexes(ctx, l, func(index sheepdog.Index) {
-			if _, newer := at[index]; !newer && uint32(index) >= q.Index && uint64(index) < objectsOf(&e) {
-				at[index] = owner
+	var at map[sheepdog.Index]api.VID
+	err = b.n.atLevels(ctx, e.Layer, func(levels []level) error {
+		owners := b.n.owners()
+		at = make(map[sheepdog.Index]api.VID)
+		return b.n.indexes(ctx, levels, func(i int, index sheepdog.Index) {
+			if uint32(index) >= q.Index && uint64(index) < objectsOf(&e) {
+				at[index] = ownerOf(levels, i, owners) // the newest comes last
 			}
 		})
-		if err != nil {
-			return nil, err
-		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	out := &api.ObjectMap{Name: q.Name, ID: api.VID(e.VID)}
 	for index, owner := range at {
@@ -327,24 +357,26 @@ func (b backend) ChangedObjects(ctx context.Context, q *api.ChangeQuery) (*api.C
 	if err != nil {
 		return nil, err
 	}
-	differ := b.n.levels(to.Layer)
+	var from directory.Entry
 	if q.From != "" {
-		from, err := b.n.entry(q.Name, q.From)
-		if err != nil {
+		if from, err = b.n.entry(q.Name, q.From); err != nil {
 			return nil, err
 		}
-		differ = onlyInOne(differ, b.n.levels(from.Layer))
 	}
-	seen := make(map[sheepdog.Index]bool)
-	for _, l := range differ {
-		err := b.n.indexes(ctx, l, func(i sheepdog.Index) {
+	var seen map[sheepdog.Index]bool
+	err = b.n.atLevels(ctx, to.Layer, func(differ []level) error {
+		seen = make(map[sheepdog.Index]bool)
+		if q.From != "" {
+			differ = onlyInOne(differ, b.n.levels(from.Layer))
+		}
+		return b.n.indexes(ctx, differ, func(_ int, i sheepdog.Index) {
 			if uint32(i) >= q.Index && uint64(i) < objectsOf(&to) {
 				seen[i] = true
 			}
 		})
-		if err != nil {
-			return nil, err
-		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	out := &api.ChangeList{Indexes: make([]uint32, 0, len(seen))}
 	for i := range seen {

@@ -180,10 +180,19 @@ func mixRecord(h, block uint64, rec sheepdog.Record) uint64 {
 // listLayer answers with the indexes that a layer holds, for the object map. It
 // refuses if any partition of the policy moved since the request's revision:
 // the caller asks every acting node, and must mean the same ones by it.
+//
+// A layer that was absorbed is listed with the one above, and by itself as empty.
+// Caller and replica may not have heard of the same deletions; so the caller asks
+// for all layers of a chain and for what they absorbed, from the oldest upwards:
+// what a replica has not yet moved up it lists at its old place, and what it has,
+// or moves meanwhile, at a later one.
 func (s *Server) listLayer(v *sheepdog.View, r *sheepdog.ListRequest) (*sheepdog.ListReply, error) {
 	table, err := s.fenceTable(v, r)
 	if err != nil {
 		return nil, err
+	}
+	if s.absorbed(r.Layer) {
+		return new(sheepdog.ListReply), nil
 	}
 	if err := s.knownLayer(r.Layer, sheepdog.ErrNotFound); err != nil {
 		return nil, err
@@ -197,6 +206,11 @@ func (s *Server) listLayer(v *sheepdog.View, r *sheepdog.ListRequest) (*sheepdog
 	}
 	_, err = s.fenceTable(s.view(), r)
 	return reply, err
+}
+
+func (s *Server) absorbed(layer sheepdog.LayerID) bool {
+	owner, listed := s.cfg.Layers.Owner(layer)
+	return listed && owner != layer && slices.Contains(s.cfg.Layers.Logical(owner), layer)
 }
 
 // fenceTable refuses a request that is older than the newest change of any
@@ -227,7 +241,8 @@ func (s *Server) layerPage(table sheepdog.Table, r *sheepdog.ListRequest) (*shee
 		return nil, &waiting{fmt.Sprintf("family of layer %d is not known here", r.Layer)}
 	}
 	var indexes []sheepdog.Index
-	for _, layer := range s.cfg.Layers.Logical(r.Layer) {
+	// The oldest first: what is merged meanwhile moves to one that comes later.
+	for _, layer := range slices.Backward(s.cfg.Layers.Logical(r.Layer)) {
 		held, err := s.cfg.Engine.LayerObjects(layer)
 		if err != nil {
 			return nil, fmt.Errorf("node %s: list layer %d: %w", s.cfg.Self, layer, err)

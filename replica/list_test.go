@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 
@@ -245,5 +246,50 @@ func TestRepairMendsBadBlocks(t *testing.T) {
 	b.mustWrite(repair(sheepdog.Stamp{Token: 1, Seq: 1}))
 	if data, _ = b.read(10, 3); !bytes.Equal(data, other.Data) {
 		t.Error("bytes of the repair are not in place")
+	}
+}
+
+// merger merges a layer into another after the first look at any layer.
+type merger struct {
+	sheepdog.Engine
+	from, to sheepdog.LayerID
+	done     bool
+}
+
+func (m *merger) LayerObjects(layer sheepdog.LayerID) ([]sheepdog.Index, error) {
+	out, err := m.Engine.LayerObjects(layer)
+	if !m.done {
+		m.done = true
+		err = errors.Join(err, m.Merge(m.from, m.to))
+	}
+	return out, err
+}
+
+// Bug: a layer was listed newest first. What a deleted one below held, and what
+// was merged between the looks, was in neither: the object map lacked it, and
+// guests read zeros.
+func TestListMissesNothingThatIsMergedMeanwhile(t *testing.T) {
+	b := newBench(t)
+	b.layers.Add(2, fam, 1)
+	b.scatter(1, 30, 1)
+	b.layers.Absorb(1, 2)
+	b.server.cfg.Engine = &merger{Engine: b.engine, from: 1, to: 2}
+	got := b.pages(&sheepdog.ListRequest{Fence: sheepdog.Fence{Revision: b.views.View().Revision}, Policy: replicatest.Policy, Layer: 2, Limit: 100})
+	if len(got) != 30 {
+		t.Errorf("%d objects are listed, want 30", len(got))
+	}
+}
+
+// A layer that was absorbed is listed with the one above it.
+func TestListOfAnAbsorbedLayerIsEmpty(t *testing.T) {
+	b := newBench(t)
+	b.layers.Add(2, fam, 1)
+	b.scatter(1, 30, 1)
+	b.layers.Absorb(1, 2)
+	for layer, want := range map[sheepdog.LayerID]int{1: 0, 2: 30} {
+		got := b.pages(&sheepdog.ListRequest{Fence: sheepdog.Fence{Revision: b.views.View().Revision}, Policy: replicatest.Policy, Layer: layer, Limit: 100})
+		if len(got) != want {
+			t.Errorf("layer %d: %d objects are listed, want %d", layer, len(got), want)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -273,10 +274,11 @@ func loadObjectMap(ctx context.Context, dir *directory.Directory, objects Object
 	}
 }
 
-// indexesOf is what the layers may hold together.
+// indexesOf is what the layers, newest first, may hold together. They are asked
+// from the oldest upwards, which is how what moves meanwhile is met at least once.
 func indexesOf(ctx context.Context, dir *directory.Directory, objects Objects, layers []directory.Layer) (*indexSet, error) {
 	set := newIndexSet()
-	for _, l := range layers {
+	for _, l := range slices.Backward(layers) {
 		if !l.Written {
 			continue
 		}
@@ -285,11 +287,22 @@ func indexesOf(ctx context.Context, dir *directory.Directory, objects Objects, l
 			return nil, fmt.Errorf("family %d: %w", l.Family, sheepdog.ErrNotFound)
 		}
 		scope := sheepdog.Scope{Family: l.Family, Policy: fam.Policy}
-		if err := objects.LayerIndexes(ctx, scope, l.ID, set.add); err != nil {
+		if err := layerIndexes(ctx, objects, scope, &l, set.add); err != nil {
 			return nil, err
 		}
 	}
 	return set, nil
+}
+
+// layerIndexes visits what a layer may hold, and what it absorbed, the oldest
+// first: a replica that has not heard of that deletion lists it under its old id.
+func layerIndexes(ctx context.Context, objects Objects, s sheepdog.Scope, l *directory.Layer, visit func(sheepdog.Index)) error {
+	for _, id := range slices.Backward(l.Absorbed) {
+		if err := objects.LayerIndexes(ctx, s, id, visit); err != nil {
+			return err
+		}
+	}
+	return objects.LayerIndexes(ctx, s, l.ID, visit)
 }
 
 // awaitNews waits for a change of the directory, for a moment, or until ctx

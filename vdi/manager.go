@@ -279,6 +279,13 @@ func (c *coordinator) loadTop(ctx context.Context) error {
 // errGone says that replicas do not know a layer any more.
 var errGone = errors.New("replicas have dropped it")
 
+func asGone(err error) error {
+	if errors.Is(err, sheepdog.ErrNotFound) {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return err
+}
+
 func (c *coordinator) tryTop(ctx context.Context) error {
 	dir := c.m.opt.Directory
 	f, ok := dir.Family(c.scope.Family)
@@ -290,24 +297,17 @@ func (c *coordinator) tryTop(ctx context.Context) error {
 		return fmt.Errorf("VDI has no working layer: %w", sheepdog.ErrNotFound)
 	}
 	t := &top{layer: l.ID, own: newIndexSet()}
-	if l.Written {
-		err := c.m.opt.Objects.LayerIndexes(ctx, c.scope, l.ID, t.own.add)
-		if errors.Is(err, sheepdog.ErrNotFound) {
-			return fmt.Errorf("%w: %w", errGone, err)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if l.Parent != 0 {
+	if l.Parent != 0 { // first, as in indexesOf
 		below, err := c.m.frozen.objectMap(ctx, l.Parent)
-		if errors.Is(err, sheepdog.ErrNotFound) {
-			return fmt.Errorf("%w: %w", errGone, err)
-		}
 		if err != nil {
-			return err
+			return asGone(err)
 		}
 		t.below = below
+	}
+	if l.Written {
+		if err := layerIndexes(ctx, c.m.opt.Objects, c.scope, &l, t.own.add); err != nil {
+			return asGone(err)
+		}
 	}
 	c.mu.Lock()
 	c.written = l.Written
