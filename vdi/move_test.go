@@ -186,6 +186,35 @@ func TestAlterOfAnIdleVDI(t *testing.T) {
 	expect(t, v, 0, fill(4096, 7))
 }
 
+// Bug: of several requests of one client that found the VDI's family deserted,
+// the first followed the VDI to its new family, and the others failed: they took
+// the new family for the one that they had asked. (Found by internal/sim/world.)
+func TestRequestsAtOnceFollowAVDIThatMoved(t *testing.T) {
+	w := newWorld()
+	a, b := w.manager(t, 1), w.manager(t, 2)
+	create(t, a, "v", 1<<20)
+	v := open(t, b, "v", "")
+	old := v.family.Load().id
+	if _, err := a.Alter(t.Context(), directory.AlterPolicy{Name: "v", Policy: sheepdog.Policy{Copies: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			if err := v.WriteAt(t.Context(), fill(4096, 7), uint64(i)*4096); err != nil {
+				t.Errorf("write %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	if v.family.Load().id == old || !v.rebind(old) {
+		t.Error("a request that asked the old family does not follow the VDI")
+	}
+	if got := v.Size(); got != 1<<20 {
+		t.Errorf("the size is %d, want %d", got, 1<<20)
+	}
+}
+
 // TestFlattenedCloneNeedsNoBase: after it the base can be deleted and the clone
 // reads the same, what the guest trimmed meanwhile included.
 func TestFlattenedCloneNeedsNoBase(t *testing.T) {

@@ -20,8 +20,9 @@ type Extent struct {
 func (v *Volume) Status(ctx context.Context, off, n uint64, limit int) ([]Extent, error) {
 	top := v.layer
 	if top == 0 {
-		f, ok := v.m.opt.Directory.Family(v.family.Load().id)
-		if (!ok || f.Working == 0) && v.rebind() {
+		id := v.family.Load().id
+		f, ok := v.m.opt.Directory.Family(id)
+		if (!ok || f.Working == 0) && v.rebind(id) {
 			return v.Status(ctx, off, n, limit)
 		}
 		if !ok {

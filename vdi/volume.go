@@ -43,8 +43,9 @@ func (v *Volume) Size() uint64 {
 		return v.size
 	}
 	for {
-		f, _ := v.m.opt.Directory.Family(v.family.Load().id)
-		if f.Working != 0 || !v.rebind() {
+		id := v.family.Load().id
+		f, _ := v.m.opt.Directory.Family(id)
+		if f.Working != 0 || !v.rebind(id) {
 			return f.Size
 		}
 	}
@@ -210,8 +211,9 @@ type target struct {
 func (v *Volume) do(ctx context.Context, run func(c *coordinator, to target) error) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		changed := v.m.opt.Directory.Changed()
-		err := v.try(ctx, v.family.Load().id, run)
-		if err != nil && errors.Is(err, sheepdog.ErrNotFound) && v.rebind() {
+		id := v.family.Load().id
+		err := v.try(ctx, id, run)
+		if err != nil && errors.Is(err, sheepdog.ErrNotFound) && v.rebind(id) {
 			err = errMoved
 		}
 		if err == nil || !rerouted(err) {
@@ -234,13 +236,16 @@ func (v *Volume) try(ctx context.Context, id sheepdog.FamilyID, run func(c *coor
 	return run(c, target{family: id, node: other, token: token})
 }
 
-// rebind follows a VDI whose data went on in another family. It is false if the
-// volume is where the VDI is, or the VDI is gone.
-func (v *Volume) rebind() bool {
+// rebind follows a VDI whose data went on in another family than from, where the
+// caller has looked for it. It is false if the VDI is there, or is gone.
+func (v *Volume) rebind(from sheepdog.FamilyID) bool {
 	if v.layer != 0 {
 		return false
 	}
 	old := v.family.Load()
+	if old.id != from {
+		return true // another request was faster
+	}
 	now, ok := v.m.opt.Directory.LookupOrigin(v.origin)
 	if !ok || now.Family == old.id {
 		return false
