@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,15 +17,12 @@ import (
 // number below which an earlier flush was complete.
 func (g *Gateway) Flush(ctx context.Context, s sheepdog.Scope, parts []sheepdog.Partition, flushed uint64) error {
 	err := g.retry(ctx, func(v *sheepdog.View) error {
-		since, members, err := flushSet(v, s.Policy, parts)
+		since, members, err := g.flushSet(v, s.Policy, parts)
 		if err != nil {
 			return err
 		}
 		req := &sheepdog.FlushRequest{Fence: sheepdog.Fence{Revision: v.Revision, Token: s.Token}, Family: s.Family, Flushed: flushed}
-		err = g.each(ctx, members, "flush", func(ctx context.Context, _ sheepdog.Member, r sheepdog.Replica) error {
-			return r.Flush(ctx, req)
-		})
-		if err != nil {
+		if err := g.flushAll(ctx, members, req); err != nil {
 			return err
 		}
 		for i, p := range parts {
@@ -38,6 +36,52 @@ func (g *Gateway) Flush(ctx context.Context, s sheepdog.Scope, parts []sheepdog.
 		return fmt.Errorf("flush family %d: %w", s.Family, err)
 	}
 	return nil
+}
+
+// flushStarter is a replica that can begin a flush that nobody waits for: done gets
+// its outcome, and must not block. If it returns false nothing has happened.
+type flushStarter interface {
+	StartFlush(ctx context.Context, req *sheepdog.FlushRequest, done func(error)) bool
+}
+
+// flushAll flushes all members and waits for every answer. Remote ones are begun
+// first, so that their work overlaps the local one.
+func (g *Gateway) flushAll(ctx context.Context, members []sheepdog.Member, req *sheepdog.FlushRequest) error {
+	if len(members) == 0 {
+		return nil
+	}
+	f := g.newFan(len(members))
+	local := -1
+	for i, m := range members {
+		if m.ID == g.self {
+			local = i
+			continue
+		}
+		g.startFlush(ctx, f, m, req)
+	}
+	if local >= 0 {
+		m := members[local]
+		f.finish(g.flushed(m, g.peers.Replica(m).Flush(ctx, req)))
+	}
+	return g.await(f)
+}
+
+func (g *Gateway) startFlush(ctx context.Context, f *fan, m sheepdog.Member, req *sheepdog.FlushRequest) {
+	r := g.peers.Replica(m)
+	finish := func(err error) { f.finish(g.flushed(m, err)) }
+	if s, ok := r.(flushStarter); ok && s.StartFlush(ctx, req, finish) {
+		return
+	}
+	go func() { finish(r.Flush(ctx, req)) }() // flushAll waits for it
+}
+
+// flushed notes what became of a member's flush.
+func (g *Gateway) flushed(m sheepdog.Member, err error) error {
+	if err == nil {
+		return nil
+	}
+	g.note(m, err)
+	return g.nodeError("flush", m, err)
 }
 
 // Settled tells every replica of the family up to which sequence number of the
@@ -63,19 +107,26 @@ func (g *Gateway) Settled(ctx context.Context, s sheepdog.Scope, flushed uint64)
 }
 
 // flushSet is the union of the writers of the partitions, and their intervals.
-func flushSet(v *sheepdog.View, policy sheepdog.Policy, parts []sheepdog.Partition) ([]sheepdog.Revision, []sheepdog.Member, error) {
+func (g *Gateway) flushSet(v *sheepdog.View, policy sheepdog.Policy, parts []sheepdog.Partition) ([]sheepdog.Revision, []sheepdog.Member, error) {
 	since := make([]sheepdog.Revision, len(parts))
-	seen := make(map[sheepdog.NodeID]bool)
 	var members []sheepdog.Member
+	var latest *route
 	for i, part := range parts {
-		p, writers, err := writable(v, policy, part, false)
-		if err != nil {
-			return nil, nil, err
+		to := g.route(v, policy, part)
+		if to == nil {
+			p, writers, err := writable(v, policy, part, false)
+			if err != nil {
+				return nil, nil, err
+			}
+			to = &route{since: p.Since, writers: writers}
 		}
-		since[i] = p.Since
-		for _, m := range writers {
-			if !seen[m.ID] {
-				seen[m.ID] = true
+		since[i] = to.since
+		if to == latest { // partitions share rows
+			continue
+		}
+		latest = to
+		for _, m := range to.writers {
+			if !slices.ContainsFunc(members, func(o sheepdog.Member) bool { return o.ID == m.ID }) {
 				members = append(members, m)
 			}
 		}

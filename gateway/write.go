@@ -104,11 +104,7 @@ func (f *fan) finish(err error) {
 // payload is the caller's memory, and a broken connection answers too. Remote
 // members come first so that their work overlaps the local one.
 func (g *Gateway) fanOut(ctx context.Context, reqs []*sheepdog.WriteRequest, to []sheepdog.Member) error {
-	f, ok := g.fans.Get().(*fan)
-	if !ok {
-		f = &fan{done: make(chan struct{}, 1)}
-	}
-	f.pending, f.err = len(to)*len(reqs), nil
+	f := g.newFan(len(to) * len(reqs))
 	ctx = context.WithoutCancel(ctx)
 	local := -1
 	for i, m := range to {
@@ -121,6 +117,20 @@ func (g *Gateway) fanOut(ctx context.Context, reqs []*sheepdog.WriteRequest, to 
 	if local >= 0 {
 		g.send(ctx, f, to[local], reqs)
 	}
+	return g.await(f)
+}
+
+// newFan expects so many answers; await ends when all have come.
+func (g *Gateway) newFan(answers int) *fan {
+	f, ok := g.fans.Get().(*fan)
+	if !ok {
+		f = &fan{done: make(chan struct{}, 1)}
+	}
+	f.pending, f.err = answers, nil
+	return f
+}
+
+func (g *Gateway) await(f *fan) error {
 	<-f.done
 	err := f.err
 	g.fans.Put(f)

@@ -81,6 +81,25 @@ func (c *Client) Flush(ctx context.Context, req *sheepdog.FlushRequest) error {
 	return c.do(ctx, classFlush, &frame{kind: kindFlush, meta: appendFlush(nil, req)}, 0, noReply{})
 }
 
+// StartFlush begins a Flush and returns true if that waits for nothing; done gets
+// its outcome, from the goroutine that reads the replies, which it must not hold up.
+// If it returns false nothing has happened: then Flush is the way. A context that
+// ends later ends the flush with an error that wraps sheepdog.ErrUnreachable.
+func (c *Client) StartFlush(ctx context.Context, req *sheepdog.FlushRequest, done func(error)) bool {
+	l := c.small.established()
+	if l == nil || !l.out.hasRoom() || !c.budgets[classFlush].TryAcquire(callCost) {
+		return false
+	}
+	started := l.start(ctx, &frame{kind: kindFlush, meta: appendFlush(nil, req)}, func(err error) {
+		c.budgets[classFlush].Release(callCost)
+		done(err)
+	})
+	if !started {
+		c.budgets[classFlush].Release(callCost)
+	}
+	return started
+}
+
 // Seal promises a token and asks what is dirty.
 func (c *Client) Seal(ctx context.Context, req *sheepdog.SealRequest) (*sheepdog.SealReply, error) {
 	s := &sealSink{}

@@ -97,6 +97,18 @@ func (n *lane) current(formatted bool) (*link, error) {
 	return nil, nil
 }
 
+// established is the link of which both ends are of the same cluster, nil if there
+// is none just now.
+func (n *lane) established() *link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed || n.link == nil || !n.agreed(n.link) {
+		return nil
+	}
+	n.used = true
+	return n.link
+}
+
 // agreed reports whether both ends of a link are of the cluster that this node
 // is of now.
 func (n *lane) agreed(l *link) bool {

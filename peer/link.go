@@ -231,6 +231,33 @@ func (l *link) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done fu
 	}
 }
 
+// start sends a request whose reply says nothing but that it was done, and returns;
+// done is called as by write. It is false if the link takes nothing any more.
+func (l *link) start(ctx context.Context, f *frame, done func(error)) bool {
+	w := &writes{done: func(_ int, err error) { done(err) }}
+	w.left.Store(2)
+	id, err := l.add(slot{writes: w})
+	if err != nil {
+		return false
+	}
+	defer w.release()
+	f.id = id
+	f.seal()
+	_ = l.out.put(f) // if the queue is closed the reader ends the request
+	if ctx.Done() != nil {
+		w.stop = context.AfterFunc(ctx, func() { l.cancelWrites(ctx, []uint64{id}) })
+	}
+	return true
+}
+
+// isStarted reports whether id is of a request that nobody waits for in a call.
+func (l *link) isStarted(id uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.find(id)
+	return s != nil && s.writes != nil
+}
+
 // cancelWrites ends the requests that have no answer yet: first those whose
 // data nobody is sending just now.
 func (l *link) cancelWrites(ctx context.Context, ids []uint64) {

@@ -149,6 +149,13 @@ func (l *link) frame(h header, meta, data []byte) error {
 		l.complete(h.id, nil)
 		return nil
 	}
+	if h.kind == kindFlush|kindReply && l.isStarted(h.id) {
+		if len(meta)+len(data) > 0 {
+			return fmt.Errorf("%w: a flush is answered with data", errGarbled)
+		}
+		l.complete(h.id, nil)
+		return nil
+	}
 	return l.answer(h, meta, data)
 }
 

@@ -95,6 +95,13 @@ func (q *outQueue) uncork() {
 	q.sendAndUnlock()
 }
 
+// hasRoom reports whether the queue is below its bound.
+func (q *outQueue) hasRoom() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err == nil && q.bytes < maxQueued
+}
+
 // waitRoom waits until the queue is below its bound.
 func (q *outQueue) waitRoom(ctx context.Context) error {
 	for {
