@@ -10,6 +10,7 @@ import (
 type gate struct {
 	mu     sync.Mutex
 	inside int
+	queued int           // wait to enter
 	shut   chan struct{} // non-nil while shut; closed when it opens
 	empty  chan struct{} // non-nil while somebody waits for inside == 0
 }
@@ -24,13 +25,26 @@ func (g *gate) enter(ctx context.Context) error {
 			g.mu.Unlock()
 			return nil
 		}
+		g.queued++
 		g.mu.Unlock()
 		select {
 		case <-shut:
 		case <-ctx.Done():
+		}
+		g.mu.Lock()
+		g.queued--
+		g.mu.Unlock()
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// awaited reports whether writes wait for the gate to open.
+func (g *gate) awaited() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.queued > 0
 }
 
 // tryEnter is enter for those who cannot wait; false while the gate is shut.

@@ -255,6 +255,7 @@ func (m *Manager) snapshotHere(ctx context.Context, c *coordinator, cmd director
 	}
 	defer c.gate.open()
 	cmd.IfFamily, cmd.IfToken = c.scope.Family, c.scope.Token
+	cmd.Writing = c.gate.awaited()
 	out, err := commit[directory.Snapped](ctx, m, &cmd)
 	c.settle(ctx, err)
 	return out, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -257,4 +258,48 @@ func TestBatchAllocations(t *testing.T) {
 	if one, many := cost(1), cost(64); one > 8 || many > 2*64+20 {
 		t.Errorf("%.0f allocations for one write, %.0f for 64", one, many)
 	}
+}
+
+// Bug: after a snapshot all writes waited for a second commit, which marked the new
+// layer as written.
+func TestWritesGoOnWithTheCommitOfASnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		m := w.manager(t, 1)
+		create(t, m, "v", 4<<20)
+		v := open(t, m, "v", "")
+		write(t, v, 0, fill(4096, 1))
+		w.mu.Lock()
+		hold := make(chan struct{})
+		w.hold = hold
+		w.mu.Unlock()
+		ended := make(chan error, 2)
+		if !begin(t, v, 4096, fill(4096, 2), func(err error) { ended <- err }) {
+			t.Fatal("it was refused")
+		}
+		snapped := make(chan error, 1)
+		go func() {
+			_, err := m.Snapshot(context.Background(), directory.Snapshot{Name: "v", Tag: "s"})
+			snapped <- err
+		}()
+		synctest.Wait()
+		go func() { ended <- v.WriteAt(context.Background(), fill(4096, 3), 8192) }()
+		synctest.Wait() // at the gate
+		var kinds []string
+		w.mu.Lock()
+		w.committed = func(kind string) error { kinds = append(kinds, kind); return nil }
+		w.hold = nil
+		w.mu.Unlock()
+		close(hold)
+		for _, err := range []error{<-ended, <-ended, <-snapped} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if len(kinds) != 1 {
+			t.Errorf("commits %v, want that of the snapshot alone", kinds)
+		}
+		expect(t, open(t, m, "v", "s"), 0, slices.Concat(fill(4096, 1), fill(4096, 2), fill(4096, 0)))
+		expect(t, v, 0, slices.Concat(fill(4096, 1), fill(4096, 2), fill(4096, 3)))
+	})
 }

@@ -151,3 +151,24 @@ func TestParseAcquire(t *testing.T) {
 		t.Errorf("nobody as coordinator: %v", err)
 	}
 }
+
+// A snapshot for which writes wait leaves a working layer that they may go to at
+// once; one that freezes nothing marks nothing.
+func TestSnapshotUnderWritesMarksTheNewLayer(t *testing.T) {
+	w := newWorld(t)
+	f, l := w.written("v")
+	out := decode[Snapped](t, w.must(&Snapshot{Name: "v", Tag: "a", IfToken: f.Token, Writing: true}))
+	now, ok := w.d.Layer(out.Working)
+	if !ok || now.ID == l.ID || !now.Written || now.Frozen {
+		t.Errorf("working layer %+v, want a new one that is written", now)
+	}
+	out = decode[Snapped](t, w.must(&Snapshot{Name: "v", Tag: "b", IfToken: f.Token}))
+	if now, _ := w.d.Layer(out.Working); now.Written {
+		t.Errorf("working layer %+v, want one that is not written", now)
+	}
+	again := decode[Snapped](t, w.must(&Snapshot{Name: "v", Tag: "c", IfToken: f.Token, Writing: true}))
+	if now, _ := w.d.Layer(again.Working); again.Working != out.Working || now.Written {
+		t.Errorf("working layer %+v, want the same as before, not written", now)
+	}
+	w.check()
+}

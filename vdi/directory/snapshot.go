@@ -25,6 +25,9 @@ type Snapshot struct {
 	// Once says that an earlier try of this very command may have been committed:
 	// a snapshot with its tag and its time is its result.
 	Once bool `json:"once,omitempty"`
+	// Writing says that writes wait for the snapshot: a new working layer is Written
+	// from its beginning, and nobody has to wait for a MarkWritten.
+	Writing bool `json:"writing,omitempty"`
 	// Clone makes a VDI of the present state instead of a snapshot; Tag and
 	// Description must be empty then.
 	Clone *CloneOf `json:"clone,omitempty"`
@@ -131,7 +134,7 @@ func (c *Snapshot) apply(s *state) (any, error) {
 	}
 	snap := &Entry{VDI: old, Tag: c.Tag, Description: c.Description, Taken: utc(c.Time), Expires: utc(c.Expires)}
 	next := old
-	snap.Layer, next.Layer = s.freeze(old.Layer)
+	snap.Layer, next.Layer = c.freeze(s, old.Layer)
 	next.VID, next.Created, next.Parent, next.ParentIndex = vid, utc(c.Time), old.VID, old.Index
 
 	s.layers.get(snap.Layer).refs++
@@ -163,7 +166,7 @@ func (c *Snapshot) clone(s *state, r *record) (any, error) {
 		return nil, err
 	}
 	next := old
-	frozen, working := s.freeze(old.Layer)
+	frozen, working := c.freeze(s, old.Layer)
 	next.Layer = working
 	s.layers.get(frozen).refs++ // until the clone has it
 	s.install(r, next)
@@ -177,6 +180,14 @@ func (c *Snapshot) clone(s *state, r *record) (any, error) {
 	s.unref(s.layers.get(frozen))
 	made, _ := result.(*Created)
 	return &Snapped{Layer: frozen, NewVID: next.VID, Family: next.Family, Working: working, Clone: made}, nil
+}
+
+func (c *Snapshot) freeze(s *state, id sheepdog.LayerID) (snap, working sheepdog.LayerID) {
+	snap, working = s.freeze(id)
+	if c.Writing && working != id {
+		s.layers.get(working).update(func(l *Layer) { l.Written = true })
+	}
+	return snap, working
 }
 
 // freeze returns the frozen layer that has the present bytes of a working one,
