@@ -52,6 +52,11 @@ func (l layers) Policy(id sheepdog.FamilyID) (sheepdog.Policy, bool) {
 	return f.Policy, ok
 }
 
+func (l layers) ObjectShift(id sheepdog.FamilyID) (uint8, bool) {
+	f, ok := l.dir.Family(id)
+	return f.BlockSizeShift, ok
+}
+
 func (l layers) Token(id sheepdog.FamilyID) sheepdog.Token {
 	f, _ := l.dir.Family(id)
 	return f.Token

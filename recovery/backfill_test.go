@@ -92,3 +92,17 @@ func TestBackfillUnderWrites(t *testing.T) {
 	c.sameAs(1, 2)
 	c.sameAs(1, 3)
 }
+
+// TestBackfillOfLargeObjects: a VDI may have larger objects than the cluster's
+// default, and blocks beyond those of others.
+func TestBackfillOfLargeObjects(t *testing.T) {
+	c := newCluster(t, twoPlusOne(), nil)
+	c.layers.Resize(fam, sheepdog.MaxBlockSizeShift)
+	for _, at := range []sheepdog.BlockNo{3, 1023, 1024, 5000, 524287} {
+		for _, id := range nodes(1, 2) {
+			c.put(id, object(1), top, at, 2, uint64(at))
+		}
+	}
+	c.run(c.complete, 3)
+	c.sameAs(1, 3)
+}

@@ -198,7 +198,10 @@ func (k *checker) layer(ctx context.Context, obj sheepdog.ObjectID, layer sheepd
 		return err
 	}
 	defer func() { <-k.slots }()
-	limit := blocksPerObject(k.cfg.Views.View())
+	limit, err := k.blocksOf(obj, layer)
+	if err != nil {
+		return err
+	}
 	for start := uint32(0); start < limit; start += verifyBlocks {
 		req := place(k.revision, k.policy, obj, layer)
 		req.Start, req.Count, req.Verify = sheepdog.BlockNo(start), min(verifyBlocks, limit-start), true

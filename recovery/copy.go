@@ -56,7 +56,10 @@ func (b *mover) layer(ctx context.Context, obj sheepdog.ObjectID, layer sheepdog
 
 func (b *mover) layerOnce(ctx context.Context, obj sheepdog.ObjectID, layer sheepdog.LayerID) error {
 	var left []ahead
-	limit := blocksPerObject(b.run.view)
+	limit, err := b.blocksOf(obj, layer)
+	if err != nil {
+		return err
+	}
 	for start := uint32(0); start < limit; start += compareBlocks {
 		req := b.place(obj, layer)
 		req.Start, req.Count = sheepdog.BlockNo(start), min(compareBlocks, limit-start)
@@ -69,12 +72,18 @@ func (b *mover) layerOnce(ctx context.Context, obj sheepdog.ObjectID, layer shee
 	return b.catchUp(ctx, obj, layer, left)
 }
 
-func blocksPerObject(v *sheepdog.View) uint32 {
-	shift := v.Config.BlockSizeShift
-	if shift == 0 {
-		shift = sheepdog.DefaultObjectShift
+// blocksOf is how many blocks of a layer of an object there are to look at: none
+// if it was deleted. What this node has not heard of yet is an error, because the
+// object must not be taken for equal.
+func (a *Agent) blocksOf(obj sheepdog.ObjectID, layer sheepdog.LayerID) (uint32, error) {
+	shift, ok := a.cfg.Layers.ObjectShift(obj.Family)
+	switch {
+	case ok:
+		return 1 << shift / sheepdog.BlockSize, nil
+	case a.cfg.Layers.Dropped(layer):
+		return 0, nil
 	}
-	return 1 << shift / sheepdog.BlockSize
+	return 0, fmt.Errorf("family %d is not known here: %w", obj.Family, sheepdog.ErrBehind)
 }
 
 // chunk compares one range and copies what differs. The records of this node

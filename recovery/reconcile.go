@@ -103,7 +103,10 @@ func (c *circle) reconcileObject(ctx context.Context, l *listed) error {
 }
 
 func (c *circle) reconcileLayer(ctx context.Context, obj sheepdog.ObjectID, layer sheepdog.LayerID) error {
-	limit := blocksPerObject(c.cfg.Views.View())
+	limit, err := c.blocksOf(obj, layer)
+	if err != nil {
+		return err
+	}
 	for start := uint32(0); start < limit; start += verifyBlocks {
 		req := place(c.revision, c.policy, obj, layer)
 		req.Start, req.Count, req.Verify = sheepdog.BlockNo(start), min(verifyBlocks, limit-start), true

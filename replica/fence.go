@@ -107,19 +107,21 @@ func (s *Server) fencePolicy(family sheepdog.FamilyID, policy sheepdog.Policy) e
 	return nil
 }
 
-// checkBlocks refuses block ranges that no object has.
-func checkBlocks(v *sheepdog.View, start sheepdog.BlockNo, count uint32) error {
-	limit := blocksPerObject(v)
+// checkBlocks refuses block ranges that no object of the family has.
+func (s *Server) checkBlocks(family sheepdog.FamilyID, start sheepdog.BlockNo, count uint32) error {
+	limit := s.blocksPerObject(family)
 	if count == 0 || uint64(start)+uint64(count) > limit {
 		return fmt.Errorf("%w: blocks %d to %d of an object with %d", sheepdog.ErrInvalid, start, uint64(start)+uint64(count), limit)
 	}
 	return nil
 }
 
-func blocksPerObject(v *sheepdog.View) uint64 {
-	shift := v.Config.BlockSizeShift
-	if shift == 0 {
-		shift = sheepdog.DefaultObjectShift
+// blocksPerObject is the blocks of an object of the family; of a family that is
+// not known here, the most that any has.
+func (s *Server) blocksPerObject(family sheepdog.FamilyID) uint64 {
+	shift, ok := s.cfg.Layers.ObjectShift(family)
+	if !ok {
+		shift = sheepdog.MaxBlockSizeShift
 	}
 	return 1 << shift / sheepdog.BlockSize
 }

@@ -47,7 +47,7 @@ func (s *Server) admitFetch(v *sheepdog.View, r *sheepdog.FetchRequest) error {
 	if _, err := s.fenceWriter(v, r.Revision, r.Policy, r.Object.Partition()); err != nil {
 		return err
 	}
-	if err := checkBlocks(v, r.Start, r.Count); err != nil {
+	if err := s.checkBlocks(r.Object.Family, r.Start, r.Count); err != nil {
 		return err
 	}
 	if err := s.knownLayer(r.Layer, sheepdog.ErrNotFound); err != nil {

@@ -46,7 +46,7 @@ func (s *Server) listPartitions(ctx context.Context, v *sheepdog.View, r *sheepd
 	for _, p := range r.Partitions {
 		s.adopt(shardOf(p), v)
 	}
-	reply, err := s.page(ctx, r, blocksPerObject(v))
+	reply, err := s.page(ctx, r)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: list: %w", s.cfg.Self, err)
 	}
@@ -64,7 +64,7 @@ func (s *Server) fencePartitions(v *sheepdog.View, r *sheepdog.ListRequest) erro
 
 // page collects physical entries, then resolves them: the engine is not asked
 // anything else while it lists.
-func (s *Server) page(ctx context.Context, r *sheepdog.ListRequest, perObject uint64) (*sheepdog.ListReply, error) {
+func (s *Server) page(ctx context.Context, r *sheepdog.ListRequest) (*sheepdog.ListReply, error) {
 	want := partitionSet(r.Partitions)
 	reply := new(sheepdog.ListReply)
 	after := sheepdog.ListEntry{Object: r.After.Object}
@@ -78,7 +78,7 @@ func (s *Server) page(ctx context.Context, r *sheepdog.ListRequest, perObject ui
 			for n < len(raw) && raw[n].Object == raw[0].Object {
 				n++
 			}
-			if err := s.resolve(reply, r, raw[:n], perObject); err != nil {
+			if err := s.resolve(reply, r, raw[:n]); err != nil {
 				return nil, err
 			}
 			after, raw = raw[n-1], raw[n:]
@@ -114,7 +114,7 @@ func (s *Server) rawEntries(ctx context.Context, after sheepdog.ListEntry, want 
 }
 
 // resolve appends the logical entries of one object that come after r.After.
-func (s *Server) resolve(reply *sheepdog.ListReply, r *sheepdog.ListRequest, raw []sheepdog.ListEntry, perObject uint64) error {
+func (s *Server) resolve(reply *sheepdog.ListReply, r *sheepdog.ListRequest, raw []sheepdog.ListEntry) error {
 	obj := raw[0].Object
 	if policy, ok := s.cfg.Layers.Policy(obj.Family); !ok || policy != r.Policy {
 		return nil
@@ -130,7 +130,7 @@ func (s *Server) resolve(reply *sheepdog.ListReply, r *sheepdog.ListRequest, raw
 		}
 		digests[owner] = e.Digest
 		if chain := s.cfg.Layers.Logical(owner); len(chain) > 1 {
-			digest, err := s.digest(obj, chain, perObject)
+			digest, err := s.digest(obj, chain)
 			if err != nil {
 				return err
 			}
@@ -152,7 +152,8 @@ const digestChunk = 4096
 
 // digest covers the records of one object as resolved through a chain. It is
 // compared between nodes: a change needs a new protocol version.
-func (s *Server) digest(obj sheepdog.ObjectID, chain []sheepdog.LayerID, perObject uint64) (uint64, error) {
+func (s *Server) digest(obj sheepdog.ObjectID, chain []sheepdog.LayerID) (uint64, error) {
+	perObject := s.blocksPerObject(obj.Family)
 	var h uint64
 	recs := make([]sheepdog.Record, min(perObject, digestChunk))
 	for start := uint64(0); start < perObject; start += uint64(len(recs)) {

@@ -44,7 +44,7 @@ func (s *Server) admitRead(v *sheepdog.View, r *sheepdog.ReadRequest) error {
 	if err := s.fenceReader(v, r.Revision, r.Policy, r.Object.Partition()); err != nil {
 		return err
 	}
-	if err := checkBlocks(v, r.Start, r.Count); err != nil {
+	if err := s.checkBlocks(r.Object.Family, r.Start, r.Count); err != nil {
 		return err
 	}
 	if err := s.knownLayer(r.Layer, sheepdog.ErrNotFound); err != nil {

@@ -189,7 +189,7 @@ func (s *Server) heldRuns(policy sheepdog.Policy, dirty []sheepdog.DirtyBlocks) 
 	var out []sheepdog.DirtyBlocks
 	for _, d := range dirty {
 		pl, ok := v.Placement(policy, d.Object.Partition())
-		if !ok || !pl.IsWriter(s.cfg.Self) || checkBlocks(v, d.Start, d.Count) != nil {
+		if !ok || !pl.IsWriter(s.cfg.Self) || s.checkBlocks(d.Object.Family, d.Start, d.Count) != nil {
 			continue
 		}
 		recs := make([]sheepdog.Record, d.Count)

@@ -43,6 +43,9 @@ type Layers interface {
 	Dropped(layer sheepdog.LayerID) bool
 	// Policy is the redundancy policy of a family; false if it is not listed.
 	Policy(family sheepdog.FamilyID) (sheepdog.Policy, bool)
+	// ObjectShift is the size of a family's objects as a power of two; false if the
+	// family is not listed.
+	ObjectShift(family sheepdog.FamilyID) (uint8, bool)
 	// Token is the committed token of the family's coordinator.
 	Token(family sheepdog.FamilyID) sheepdog.Token
 	// Changed is closed at the next change of the directory.

@@ -187,7 +187,7 @@ func (s *Server) admitWrite(v *sheepdog.View, r *sheepdog.WriteRequest) (admitte
 
 // checkWrite refuses what no correct sender sends.
 func (s *Server) checkWrite(v *sheepdog.View, r *sheepdog.WriteRequest) error {
-	if err := checkBlocks(v, r.Start, r.Count); err != nil {
+	if err := s.checkBlocks(r.Object.Family, r.Start, r.Count); err != nil {
 		return err
 	}
 	switch {

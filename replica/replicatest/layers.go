@@ -20,6 +20,7 @@ type Layers struct {
 	layers   map[sheepdog.LayerID]*layer
 	tokens   map[sheepdog.FamilyID]sheepdog.Token
 	families map[sheepdog.FamilyID]sheepdog.Policy
+	shifts   map[sheepdog.FamilyID]uint8 // of objects that are not of the default size
 	next     sheepdog.LayerID
 	changed  chan struct{}
 }
@@ -27,7 +28,7 @@ type Layers struct {
 // NewLayers is a directory with nothing in it.
 func NewLayers() *Layers {
 	return &Layers{layers: make(map[sheepdog.LayerID]*layer), tokens: make(map[sheepdog.FamilyID]sheepdog.Token),
-		families: make(map[sheepdog.FamilyID]sheepdog.Policy), next: 1, changed: make(chan struct{})}
+		families: make(map[sheepdog.FamilyID]sheepdog.Policy), shifts: make(map[sheepdog.FamilyID]uint8), next: 1, changed: make(chan struct{})}
 }
 
 // update runs a change and wakes who waits.
@@ -70,6 +71,22 @@ func (d *Layers) Forget(into sheepdog.LayerID) { d.update(func() { d.layers[into
 // Appoint commits the token of a family.
 func (d *Layers) Appoint(family sheepdog.FamilyID, token sheepdog.Token) {
 	d.update(func() { d.tokens[family] = token })
+}
+
+// Resize makes the objects of a family of another size.
+func (d *Layers) Resize(family sheepdog.FamilyID, shift uint8) {
+	d.update(func() { d.shifts[family] = shift })
+}
+
+// ObjectShift implements replica.Layers.
+func (d *Layers) ObjectShift(family sheepdog.FamilyID) (uint8, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, known := d.families[family]
+	if shift, ok := d.shifts[family]; ok {
+		return shift, known
+	}
+	return sheepdog.DefaultObjectShift, known
 }
 
 // Chain implements replica.Layers.

@@ -81,6 +81,29 @@ func TestCoreCluster(t *testing.T) {
 	w.Checked()
 }
 
+// TestObjectsOfOtherSizes: VDIs with larger and smaller objects than the cluster's
+// take data everywhere, and all of it moves when nodes are lost.
+func TestObjectsOfOtherSizes(t *testing.T) {
+	w := start(t, 3, "--recovery-delay", "0s")
+	w.Format(2)
+	all := make(map[string][]byte)
+	for _, shift := range []string{"20", "23", "25"} {
+		name := "v" + shift
+		w.Dog("vdi", "create", "-z", shift, name, "40M")
+		all[name] = noise(uint64(len(all)), 40<<20)
+		w.dogWith(all[name], "vdi", "write", name)
+	}
+	for _, lost := range []int{2, 0} {
+		w.Kill(w.Sheep[lost])
+		w.Recovered(40 * time.Second)
+		w.allReadBack(all)
+		w.Run(w.Sheep[lost])
+		w.Recovered(40 * time.Second)
+	}
+	w.Checked()
+	w.allReadBack(all)
+}
+
 // TestSnapshotsExpire: a snapshot goes when its time is over, though the node that
 // led the cluster when it was taken has died, and takes nothing of others along.
 func TestSnapshotsExpire(t *testing.T) {
