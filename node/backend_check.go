@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"sheepdog"
 	"sheepdog/api"
@@ -112,11 +113,12 @@ func (c *check) one(ctx context.Context, req *api.CheckRequest) (*api.CheckSumma
 			}
 		}
 	}
+	parts := c.partitions(ctx, layer)
 	for _, p := range policies {
-		if p.IsStrips() {
+		if p.IsStrips() || parts != nil && len(parts[p]) == 0 {
 			continue
 		}
-		if err := c.run(ctx, recovery.CheckRequest{Policy: p, DryRun: req.DryRun, Want: want}); err != nil {
+		if err := c.run(ctx, recovery.CheckRequest{Policy: p, Partitions: parts[p], DryRun: req.DryRun, Want: want}); err != nil {
 			return nil, err
 		}
 	}
@@ -147,6 +149,35 @@ func (c *check) layers(layer sheepdog.LayerID, policy sheepdog.Policy) ([]sheepd
 		}
 	}
 	return policies, func(_ sheepdog.ObjectID, layer sheepdog.LayerID) bool { return set[layer] }
+}
+
+// partitionsTimeout bounds the wait for replicas to tell what they have of a VDI.
+const partitionsTimeout = 5 * time.Second
+
+// partitions finds where a layer and those below it have anything, by policy, so
+// that not everything is listed for one VDI. nil: replicas are missing, and all
+// partitions are looked at.
+func (c *check) partitions(ctx context.Context, layer sheepdog.LayerID) map[sheepdog.Policy][]sheepdog.Partition {
+	ctx, cancel := context.WithTimeout(ctx, partitionsTimeout)
+	defer cancel()
+	out := make(map[sheepdog.Policy][]sheepdog.Partition)
+	for _, l := range c.n.levels(layer) {
+		p := l.family.Policy
+		if p.IsStrips() {
+			continue
+		}
+		err := c.n.indexes(ctx, l, func(i sheepdog.Index) {
+			out[p] = append(out[p], sheepdog.ObjectID{Family: l.family.ID, Index: i}.Partition())
+		})
+		if err != nil {
+			return nil
+		}
+	}
+	for p := range out {
+		slices.Sort(out[p])
+		out[p] = slices.Compact(out[p])
+	}
+	return out
 }
 
 func (c *check) run(ctx context.Context, req recovery.CheckRequest) error {

@@ -78,6 +78,11 @@ type checker struct {
 	dryRun bool
 	rate   *limiter // of what is read; nil: none
 	want   func(sheepdog.ObjectID, sheepdog.LayerID) bool
+	*tally
+}
+
+// tally is what the checkers of all groups have found.
+type tally struct {
 	report func(Finding)
 
 	mu      sync.Mutex
@@ -97,7 +102,7 @@ func (a *Agent) checkPaced(ctx context.Context, req CheckRequest, rate uint64) (
 }
 
 func (a *Agent) check(ctx context.Context, req CheckRequest, rate *limiter, report func(Finding)) (Summary, error) {
-	k := &checker{circle: circle{Agent: a, policy: req.Policy}, dryRun: req.DryRun, rate: rate, want: req.Want, report: report}
+	k := &checker{circle: circle{Agent: a, policy: req.Policy}, dryRun: req.DryRun, rate: rate, want: req.Want, tally: &tally{report: report}}
 	todo := slices.Clone(req.Partitions)
 	if len(todo) == 0 {
 		for p := range sheepdog.Partitions {
@@ -126,32 +131,52 @@ func (a *Agent) check(ctx context.Context, req CheckRequest, rate *limiter, repo
 func (k *checker) pass(ctx context.Context, v *sheepdog.View, todo []sheepdog.Partition) (left []sheepdog.Partition, err error) {
 	groups, skipped := checkGroups(v, k.policy, todo)
 	k.summary.Skipped += skipped
+	var mu sync.Mutex
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.SetLimit(groupsAtOnce)
 	for _, g := range groups {
-		k.revision, k.ids = v.Revision, g.Sources
-		r := &run{group: g, view: v}
-		pagers := make([]*pager, len(k.ids))
-		for i, id := range k.ids {
-			pagers[i] = &pager{agent: k.Agent, id: id, run: r}
-		}
-		err := byPartition(ctx, r, pagers, func(item Item, objects []*listed) error {
-			stood := valid(k.cfg.Views.View(), k.policy, item)
-			if stood {
-				if err := k.objects(ctx, objects); err != nil && valid(k.cfg.Views.View(), k.policy, item) {
-					return err
-				}
-				stood = valid(k.cfg.Views.View(), k.policy, item)
-			}
-			if !stood {
-				left = append(left, item.Partition)
-			}
-			return nil
+		eg.Go(func() error {
+			one := *k // with a circle of its own
+			one.revision, one.ids = v.Revision, g.Sources
+			moved, err := one.group(ctx, &run{group: g, view: v})
+			mu.Lock()
+			defer mu.Unlock()
+			left = append(left, moved...)
+			return err
 		})
-		if err != nil {
-			return nil, err
-		}
+	}
+	if err := eg.Wait(); err != nil {
+		return nil, err
 	}
 	slices.Sort(left)
 	return left, nil
+}
+
+// groupsAtOnce bounds the groups whose lists are read at the same time: of many
+// nodes there are thousands, most of them empty. How many objects are read at
+// once is bounded for all of them together.
+const groupsAtOnce = 8
+
+// group checks the partitions of one group and returns those that moved.
+func (k *checker) group(ctx context.Context, r *run) (left []sheepdog.Partition, err error) {
+	pagers := make([]*pager, len(k.ids))
+	for i, id := range k.ids {
+		pagers[i] = &pager{agent: k.Agent, id: id, run: r}
+	}
+	err = byPartition(ctx, r, pagers, func(item Item, objects []*listed) error {
+		stood := valid(k.cfg.Views.View(), k.policy, item)
+		if stood {
+			if err := k.objects(ctx, objects); err != nil && valid(k.cfg.Views.View(), k.policy, item) {
+				return err
+			}
+			stood = valid(k.cfg.Views.View(), k.policy, item)
+		}
+		if !stood {
+			left = append(left, item.Partition)
+		}
+		return nil
+	})
+	return left, err
 }
 
 // checkGroups sorts partitions by their live acting replicas; those that do not

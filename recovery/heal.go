@@ -52,7 +52,7 @@ func (a *Agent) heal(ctx context.Context, h healing) error {
 	if !ok || pl.State != sheepdog.Clean {
 		return nil
 	}
-	c := &checker{circle: circle{Agent: a, revision: v.Revision, policy: policy, ids: liveActing(v, pl)}}
+	c := &checker{circle: circle{Agent: a, revision: v.Revision, policy: policy, ids: liveActing(v, pl)}, tally: new(tally)}
 	seen := make(map[sheepdog.LayerID]bool)
 	for _, physical := range a.cfg.Layers.Chain(h.layer) {
 		layer, ok := a.cfg.Layers.Owner(physical)
