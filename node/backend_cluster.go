@@ -69,7 +69,7 @@ func (b backend) Cluster(context.Context) (*api.Cluster, error) {
 
 // Format makes a new cluster of the nodes alive now.
 func (b backend) Format(ctx context.Context, req *api.FormatRequest) (*api.Cluster, error) {
-	if err := enoughZones(req.Copies, zonesOf(b.n.cluster.Alive())); err != nil {
+	if err := checkPolicy(req.Copies); err != nil {
 		return nil, err
 	}
 	if b.n.cluster.Status() != cluster.StatusUnformatted {

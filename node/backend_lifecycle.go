@@ -44,7 +44,7 @@ func (b backend) AlterVDI(ctx context.Context, req *api.AlterRequest, report fun
 	if err := b.n.ready(ctx); err != nil {
 		return nil, err
 	}
-	if err := enoughZones(req.Copies, b.n.cluster.View().StorageZones()); err != nil {
+	if err := checkPolicy(req.Copies); err != nil {
 		return nil, err
 	}
 	v, err := b.n.dir.Lookup(req.Name)

@@ -21,7 +21,7 @@ func (b backend) SetCopies(ctx context.Context, req *api.CopiesRequest) error {
 	if err := b.n.ready(ctx); err != nil {
 		return err
 	}
-	if err := enoughZones(req.Copies, b.n.cluster.View().StorageZones()); err != nil {
+	if err := checkPolicy(req.Copies); err != nil {
 		return err
 	}
 	_, err := b.n.cluster.ProposeState(ctx, state.Command{Configure: &state.Configure{Policy: &req.Copies}})

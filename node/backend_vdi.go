@@ -90,7 +90,7 @@ func (b backend) CreateVDI(ctx context.Context, req *api.CreateRequest) (*api.VD
 	if req.BlockSizeShift != 0 {
 		cmd.BlockSizeShift = req.BlockSizeShift
 	}
-	if err := enoughZones(cmd.Policy, b.n.cluster.View().StorageZones()); err != nil {
+	if err := checkPolicy(cmd.Policy); err != nil {
 		return nil, err
 	}
 	if err := b.n.room(); err != nil {

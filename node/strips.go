@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"sheepdog"
-	"sheepdog/cluster"
 	"sheepdog/cluster/ring"
 	"sheepdog/coded"
 	"sheepdog/gateway"
@@ -102,13 +101,19 @@ func (r *rings) place(v *sheepdog.View, width int) [][]sheepdog.NodeID {
 	return rows
 }
 
-// enoughZones refuses policies with parity that no VDI may have, or that need
-// more zones than there are: nothing could be coded. Copies make do with fewer.
-func enoughZones(p sheepdog.Policy, zones int) error {
+// checkPolicy refuses policies with parity that no VDI may have. With too few
+// zones data stay replicated, as copies make do with fewer too.
+func checkPolicy(p sheepdog.Policy) error {
 	if p.Parity == 0 {
 		return nil
 	}
-	if err := directory.CheckPolicy(p); err != nil {
+	return directory.CheckPolicy(p)
+}
+
+// enoughZones refuses to have data encoded that are there when there are too few
+// zones for the strips.
+func enoughZones(p sheepdog.Policy, zones int) error {
+	if err := checkPolicy(p); err != nil {
 		return err
 	}
 	if p.Zones() > zones {
@@ -116,17 +121,6 @@ func enoughZones(p sheepdog.Policy, zones int) error {
 			p, p.Zones(), zones, sheepdog.ErrInvalid)
 	}
 	return nil
-}
-
-// zonesOf counts the zones with storage of nodes that are alive.
-func zonesOf(alive []cluster.GossipMember) int {
-	seen := make(map[sheepdog.Zone]bool)
-	for _, m := range alive {
-		if m.VNodes > 0 {
-			seen[m.Zone] = true
-		}
-	}
-	return len(seen)
 }
 
 // wireStrips makes what reads, writes and keeps strips.
