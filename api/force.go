@@ -31,7 +31,8 @@ type ForceReport struct {
 	TotalPartitions int `json:"totalPartitions"` // of all redundancy policies in use
 	// VDIs and snapshots with data in those partitions.
 	VDIs []DamagedVDI `json:"vdis"`
-	// Stuck are policies with lost partitions that cannot be forced.
+	// Stuck are the policies D:P of coded data of which too few strips are left in
+	// some partitions: nothing makes these readable again.
 	Stuck []sheepdog.Policy `json:"stuck,omitempty"`
 }
 

@@ -291,7 +291,7 @@ func (f *forcing) force(ctx context.Context) error {
 	l := newLoss(v, n.dir, a.Survivors, a.Held)
 	var errs []error
 	for policy, lost := range l.lost {
-		if len(lost) == 0 || policy.Parity > 0 {
+		if len(lost) == 0 {
 			continue
 		}
 		cmd := state.Command{Force: &state.Force{Policy: policy, Holders: l.holders(policy, f.held)}}

@@ -5,6 +5,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/api"
+	"sheepdog/cluster/ring"
 	"sheepdog/cluster/state"
 	"sheepdog/vdi/directory"
 )
@@ -17,6 +18,7 @@ type loss struct {
 	survivors map[sheepdog.NodeID]bool
 	held      map[sheepdog.Partition]bool // survivors have anything of it
 	lost      map[sheepdog.Policy]map[sheepdog.Partition]bool
+	strips    map[sheepdog.Policy]map[sheepdog.Partition]bool // too few are left, by policy of strips
 }
 
 // maxRanges bounds the ranges that are listed of one VDI.
@@ -34,27 +36,45 @@ func newLoss(v *sheepdog.View, dir *directory.Directory, survivors []sheepdog.No
 	for policy := range v.Tables {
 		l.lost[policy] = make(map[sheepdog.Partition]bool)
 		for p, pl := range v.Tables[policy] {
-			if l.gone(policy, pl) {
+			if l.gone(pl) {
 				l.lost[policy][sheepdog.Partition(p)] = true
 			}
 		}
 	}
+	l.strips = l.lostStrips()
 	return l
 }
 
-// gone reports whether none of the last acting replicas is left, of strips not
-// enough: one that is has every write that was acknowledged and flushed.
-func (l *loss) gone(policy sheepdog.Policy, pl *sheepdog.Placement) bool {
-	left := 0
-	for _, id := range pl.Acting {
-		if l.survivors[id] {
-			left++
+// gone reports whether none of the last acting replicas is left: one that is has
+// every write that was acknowledged and flushed.
+func (l *loss) gone(pl *sheepdog.Placement) bool {
+	return !slices.ContainsFunc(pl.Acting, func(id sheepdog.NodeID) bool { return l.survivors[id] })
+}
+
+// lostStrips finds, for every policy of coded layers, the partitions of whose
+// strips more are lost than there is parity, if they were where they belong.
+func (l *loss) lostStrips() map[sheepdog.Policy]map[sheepdog.Partition]bool {
+	out := make(map[sheepdog.Policy]map[sheepdog.Partition]bool)
+	for _, layer := range l.dir.AllCoded() {
+		f, ok := l.dir.Family(layer.Family)
+		if !ok || !layer.Complete() || out[f.Policy] != nil {
+			continue
 		}
+		set := make(map[sheepdog.Partition]bool)
+		for p, homes := range ring.Place(l.view.Members, f.Policy.Zones()) {
+			lost := 0
+			for _, id := range homes {
+				if !l.survivors[id] {
+					lost++
+				}
+			}
+			if lost > f.Policy.ParityStrips() {
+				set[sheepdog.Partition(p)] = true
+			}
+		}
+		out[f.Policy] = set
 	}
-	if policy.Parity > 0 {
-		return left < int(policy.Copies)
-	}
-	return left == 0
+	return out
 }
 
 // report is the part of a report that follows from the state.
@@ -66,7 +86,7 @@ func (l *loss) report() *api.ForceReport {
 		}
 	}
 	r.Lost = append(r.Lost, l.awaited()...)
-	for policy, set := range l.lost {
+	for _, set := range l.lost {
 		r.TotalPartitions += sheepdog.Partitions
 		r.Partitions += len(set)
 		for p := range set {
@@ -74,11 +94,13 @@ func (l *loss) report() *api.ForceReport {
 				r.EmptyPartitions++
 			}
 		}
-		if policy.Parity > 0 && len(set) > 0 {
-			r.Stuck = append(r.Stuck, policy)
+	}
+	for policy, set := range l.strips {
+		if len(set) > 0 {
+			r.Stuck = append(r.Stuck, policy.Guests())
 		}
 	}
-	if r.Partitions == 0 {
+	if r.Partitions == 0 && len(r.Stuck) == 0 {
 		return r
 	}
 	for _, e := range l.dir.List() {
@@ -149,7 +171,11 @@ func (l *loss) families(layer sheepdog.LayerID) (out []placed) {
 		top, _ := l.dir.Layer(layer)
 		f, ok := l.dir.Family(top.Family)
 		if ok && (len(chain) > 1 || top.Written) {
-			out = append(out, placed{f.ID, l.lost[f.Policy]})
+			lost := l.lost[f.Policy]
+			if f.Policy.IsStrips() {
+				lost = l.strips[f.Policy]
+			}
+			out = append(out, placed{f.ID, lost})
 		}
 		base, _, ok := l.dir.BaseOf(layer)
 		if !ok {

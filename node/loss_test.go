@@ -131,3 +131,53 @@ func TestLossChoosesHolders(t *testing.T) {
 		t.Errorf("holders %+v", got)
 	}
 }
+
+// Of erasure coded data the report names what lost more strips than there is
+// parity; what is written to them since is in replicas, of which one is enough.
+func TestLossOfStrips(t *testing.T) {
+	v, dir, _ := lossWorld(t)
+	policy, index := sheepdog.Policy{Copies: 2, Parity: 1}, uint64(1000)
+	do := func(cmd directory.Command) {
+		t.Helper()
+		kind, body, err := directory.Encode(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		index++
+		if _, err := dir.Apply(index, kind, body); err != nil {
+			t.Fatalf("%s: %v", kind, err)
+		}
+	}
+	do(&directory.Create{Name: "coded", Size: 8 << 20, Policy: policy, BlockSizeShift: 22})
+	e, _ := dir.Lookup("coded")
+	do(&directory.Acquire{Family: e.Family, Node: 1, Incarnation: 1})
+	f, _ := dir.Family(e.Family)
+	do(&directory.MarkWritten{Layer: e.Layer, Token: f.Token})
+	do(&directory.Recode{Layer: e.Layer, Policy: policy, Encoder: directory.Coordinator{Node: 1, Incarnation: 1}, Freeze: true, IfToken: f.Token})
+	l, _ := dir.Layer(e.Layer)
+	do(&directory.Recoded{Layer: e.Layer, Coded: l.Recoding, Objects: 2})
+	do(&directory.Retire{Layer: e.Layer})
+	table := make(sheepdog.Table, sheepdog.Partitions)
+	for p := range table {
+		table[p] = &sheepdog.Placement{Acting: []sheepdog.NodeID{1, 2}, Target: []sheepdog.NodeID{1, 2}, Since: 1}
+	}
+	for i := range v.Members {
+		v.Members[i].Zone = sheepdog.Zone(i)
+	}
+	v.Tables = map[sheepdog.Policy]sheepdog.Table{policy: table}
+	for _, c := range []struct {
+		survivors []sheepdog.NodeID
+		bytes     uint64
+	}{{[]sheepdog.NodeID{1, 2, 3}, 0}, {[]sheepdog.NodeID{1, 3}, 0}, {[]sheepdog.NodeID{1}, 8 << 20}} {
+		r := newLoss(v, dir, c.survivors, nil).report()
+		var bytes uint64
+		for _, d := range r.VDIs {
+			if d.Name == "coded" {
+				bytes += d.Bytes
+			}
+		}
+		if bytes != c.bytes || r.Partitions != 0 || (len(r.Stuck) > 0) != (c.bytes > 0) {
+			t.Errorf("of %v: %d bytes lost, %d partitions, stuck %v; want %d bytes", c.survivors, bytes, r.Partitions, r.Stuck, c.bytes)
+		}
+	}
+}

@@ -100,9 +100,6 @@ func (c *Force) check() error {
 	if len(c.Holders) > MaxMembers {
 		return fmt.Errorf("%w: %d holders, at most %d are possible", sheepdog.ErrInvalid, len(c.Holders), MaxMembers)
 	}
-	if c.Policy.Parity > 0 {
-		return fmt.Errorf("%w: strips of policy %s cannot stand in for each other", sheepdog.ErrInvalid, c.Policy)
-	}
 	return checkPolicy(c.Policy)
 }
 

@@ -28,14 +28,15 @@ func Force(r *api.ForceReport) string {
 		fmt.Fprintf(&b, "The newest log, of %s, ends at entry %d %s. What was decided after it is lost: VDIs and snapshots made or deleted since; "+
 			"if nodes left or came since, any write since may be lost too.\n", r.Log.Node, r.Log.Index, at)
 	}
-	if r.Partitions == 0 {
+	switch {
+	case r.Partitions == 0 && len(r.Stuck) == 0:
 		b.WriteString("A complete replica of all data is here: no flushed write is lost.\n")
-	} else {
+	case r.Partitions > 0:
 		fmt.Fprintf(&b, "Partitions without a complete replica: %d of %d. Of %d an older state is left, of %d nothing.\n",
 			r.Partitions, r.TotalPartitions, r.Partitions-r.EmptyPartitions, r.EmptyPartitions)
 	}
 	for _, p := range r.Stuck {
-		fmt.Fprintf(&b, "Policy %s is erasure coded: too few strips are left in some partitions, which go on waiting.\n", p)
+		fmt.Fprintf(&b, "Of what is erasure coded as %s too few strips are left in some partitions: reads of it go on waiting.\n", p)
 	}
 	if r.Partitions > 0 && len(r.VDIs) == 0 {
 		b.WriteString("No VDI or snapshot has data there.\n")
