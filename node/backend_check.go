@@ -27,10 +27,8 @@ func (b backend) Check(ctx context.Context, req *api.CheckRequest, report func(*
 	if req.VDI != "" {
 		return c.one(ctx, req)
 	}
-	for policy := range b.n.cluster.View().Tables {
-		if err := c.run(ctx, recovery.CheckRequest{Policy: policy, DryRun: req.DryRun}); err != nil {
-			return nil, err
-		}
+	if err := c.replicas(ctx, req.DryRun); err != nil {
+		return nil, err
 	}
 	for _, l := range b.n.layers().AllCoded() {
 		if err := c.strips(ctx, l, req.DryRun); err != nil {
@@ -43,6 +41,33 @@ func (b backend) Check(ctx context.Context, req *api.CheckRequest, report func(*
 		}
 	}
 	return c.finish()
+}
+
+// manyLayers is from how many layers on it is quicker to list all partitions than
+// to ask where each layer has anything.
+const manyLayers = 512
+
+// replicas checks everything that is not coded.
+func (c *check) replicas(ctx context.Context, dryRun bool) error {
+	var levels []level
+	for _, l := range slices.Backward(c.n.dir.WrittenLayers()) {
+		if f, ok := c.n.dir.Family(l.Family); ok {
+			levels = append(levels, level{layer: l.ID, ids: c.n.dir.Logical(l.ID), family: f})
+		}
+	}
+	var parts map[sheepdog.Policy][]sheepdog.Partition
+	if len(levels) < manyLayers {
+		parts = c.partitions(ctx, levels)
+	}
+	for policy := range c.n.cluster.View().Tables {
+		if parts != nil && len(parts[policy]) == 0 {
+			continue
+		}
+		if err := c.run(ctx, recovery.CheckRequest{Policy: policy, Partitions: parts[policy], DryRun: dryRun}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tell reports a VDI or snapshot and the findings in what it reads. What
@@ -113,7 +138,7 @@ func (c *check) one(ctx context.Context, req *api.CheckRequest) (*api.CheckSumma
 			}
 		}
 	}
-	parts := c.partitions(ctx, layer)
+	parts := c.partitions(ctx, c.n.levels(layer))
 	for _, p := range policies {
 		if p.IsStrips() || parts != nil && len(parts[p]) == 0 {
 			continue
@@ -154,24 +179,19 @@ func (c *check) layers(layer sheepdog.LayerID, policy sheepdog.Policy) ([]sheepd
 // partitionsTimeout bounds the wait for replicas to tell what they have of a VDI.
 const partitionsTimeout = 5 * time.Second
 
-// partitions finds where a layer and those below it have anything, by policy, so
-// that not everything is listed for one VDI. nil: replicas are missing, and all
-// partitions are looked at.
-func (c *check) partitions(ctx context.Context, layer sheepdog.LayerID) map[sheepdog.Policy][]sheepdog.Partition {
+// partitions finds where layers, newest first, have anything, by policy, so that what is empty
+// need not be listed. nil: replicas are missing, and all partitions are looked at.
+func (c *check) partitions(ctx context.Context, levels []level) map[sheepdog.Policy][]sheepdog.Partition {
 	ctx, cancel := context.WithTimeout(ctx, partitionsTimeout)
 	defer cancel()
 	out := make(map[sheepdog.Policy][]sheepdog.Partition)
-	for _, l := range c.n.levels(layer) {
-		p := l.family.Policy
-		if p.IsStrips() {
-			continue
-		}
-		err := c.n.indexes(ctx, l, func(i sheepdog.Index) {
-			out[p] = append(out[p], sheepdog.ObjectID{Family: l.family.ID, Index: i}.Partition())
-		})
-		if err != nil {
-			return nil
-		}
+	levels = slices.DeleteFunc(slices.Clone(levels), func(l level) bool { return l.family.Policy.IsStrips() })
+	err := c.n.indexes(ctx, levels, func(i int, index sheepdog.Index) {
+		f := &levels[i].family
+		out[f.Policy] = append(out[f.Policy], sheepdog.ObjectID{Family: f.ID, Index: index}.Partition())
+	})
+	if err != nil {
+		return nil
 	}
 	for p := range out {
 		slices.Sort(out[p])

@@ -41,6 +41,11 @@ func (d *Directory) CodingWork() []Layer {
 	})
 }
 
+// WrittenLayers lists the layers that may have blocks and are not coded, by id.
+func (d *Directory) WrittenLayers() []Layer {
+	return d.layersWhere(func(l *Layer, _ *Family) bool { return l.Written && l.Strips == 0 })
+}
+
 // Wanted is the policy D:P that a layer is to be coded by; zero: none.
 func (l *Layer) Wanted(f *Family) sheepdog.Policy { return l.wanted(f) }
 
