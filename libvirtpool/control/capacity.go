@@ -23,6 +23,8 @@ func (s *Store) Capacity(ctx context.Context) (storage.Capacity, error) {
 	if fresh {
 		return known, nil
 	}
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	cluster, err := s.c.Cluster(ctx)
 	if err != nil {
 		return storage.Capacity{}, err

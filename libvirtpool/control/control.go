@@ -66,7 +66,17 @@ func (s *Store) Find(ctx context.Context, name string) (storage.VDI, error) {
 	return list[0], nil
 }
 
+// patience bounds questions, which change nothing. A sheep that hangs, or that
+// waits for a majority, is out of reach then.
+const patience = 10 * time.Second
+
+func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, patience, fmt.Errorf("%w: no answer within %v", sheepdog.ErrUnreachable, patience))
+}
+
 func (s *Store) list(ctx context.Context, name string) ([]storage.VDI, error) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	all, err := s.c.VDIs(ctx, &api.VDIQuery{Name: name})
 	if err != nil {
 		return nil, err

@@ -66,6 +66,8 @@ func (d Definitions) Load(ctx context.Context) ([]storage.Definition, error) {
 
 // records reads the definitions in all snapshots of one VDI, or of all.
 func (d Definitions) records(ctx context.Context, vdi string) ([]record, error) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	all, err := d.c.VDIs(ctx, &api.VDIQuery{Name: vdi})
 	if err != nil {
 		return nil, err

@@ -148,7 +148,9 @@ func (s *Server) admit(ctx context.Context, conn net.Conn, a Access, sessions *s
 // told apart without asking the cluster.
 func (s *Server) Watch(ctx context.Context) {
 	for {
-		s.cfg.Driver.Pools(ctx, storage.Filter{})
+		if err := s.cfg.Driver.Reload(ctx); err != nil {
+			s.log.Warn("pools stay as last known", "err", err)
+		}
 		if !pause(ctx, definitionsPoll) {
 			return
 		}

@@ -30,6 +30,8 @@ type Driver struct {
 	active  map[string]Definition // pools started on this host, as they were then
 	defined map[string]Definition // as last loaded
 	loaded  time.Time             // when defined was loaded; zero: never
+	missed  error                 // why the last load failed; nil: it did not
+	tried   time.Time             // when it failed
 	boot    bool                  // autostart is still to be done
 }
 
@@ -62,28 +64,40 @@ func New(c Config) (*Driver, error) {
 	return d, err
 }
 
+// Reload loads the definitions now.
+func (d *Driver) Reload(ctx context.Context) error { return d.refresh(ctx, 0) }
+
 // refresh loads the definitions if they are older than age. Without the cluster
 // the last ones known stay in use: the error is for callers that must be sure.
+// Others do not wait for a cluster that just did not answer.
 func (d *Driver) refresh(ctx context.Context, age time.Duration) error {
 	d.mu.Lock()
 	recent := !d.loaded.IsZero() && d.now().Sub(d.loaded) < age
+	missed, tried := d.missed, d.tried
 	d.mu.Unlock()
-	if recent {
+	switch {
+	case recent:
 		return nil
+	case missed != nil && age > 0 && d.now().Sub(tried) < missedAge:
+		return missed
 	}
 	began := d.now()
 	list, err := d.defs.Load(ctx)
+	err = failure(err, "load the pool definitions")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil || ctx.Err() == nil { // a caller who gave up says nothing of the cluster
+		d.missed, d.tried = err, d.now()
+	}
 	if err != nil {
-		return failure(err, "load the pool definitions")
+		return err
+	}
+	if began.Before(d.loaded) {
+		return nil // a change of ours, or a newer answer, came in between
 	}
 	defined := make(map[string]Definition, len(list))
 	for _, def := range list {
 		defined[def.Name] = def
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if began.Before(d.loaded) {
-		return nil // a change of ours, or a newer answer, came in between
 	}
 	d.defined, d.loaded = defined, began
 	d.autostart()

@@ -106,4 +106,7 @@ const (
 	// definitionsAge is how long definitions may be used before they are loaded
 	// again, so that every host sees what another one defined.
 	definitionsAge = time.Second
+	// missedAge is how long a cluster that did not answer is not asked again by
+	// those who can do with what was known last.
+	missedAge = 10 * time.Second
 )
