@@ -13,6 +13,9 @@ type Member struct {
 	Zone        Zone        `json:"zone"`
 	VNodes      uint16      `json:"vnodes"` // weight; 0: a gateway without storage
 	StoreLife   StoreLife   `json:"storeLife,omitempty"`
+	// Incomplete: the store lost a disk and what was on it, in this life or before it
+	// began.
+	Incomplete bool `json:"incomplete,omitempty"`
 }
 
 // Config is what `dog cluster format` fixes and later commands change.

@@ -41,6 +41,7 @@ type Cluster struct {
 	reservation reservation
 	proposals   *proposals
 	leaving     atomic.Bool
+	lossy       atomic.Bool // see Doubt
 	expelled    atomic.Bool // the leader said that the view does not list this process
 	fatal       atomic.Pointer[error]
 

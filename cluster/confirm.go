@@ -28,7 +28,7 @@ func (c *Cluster) confirmAll(view *sheepdog.View, w work) map[state.MemberRef]bo
 	for _, m := range view.Members {
 		ref := state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}
 		if ref == c.selfRef() {
-			confirmed[ref] = !w.leaves[ref]
+			confirmed[ref] = !w.leaves[ref] && !c.lossy.Load()
 			continue
 		}
 		if joining[m.ID] || w.leaves[ref] || m.ID == c.opts.Self.ID {
@@ -106,6 +106,9 @@ func (c *Cluster) handleConfirm(_ context.Context, m message) (any, error) {
 	}
 	if c.leaving.Load() || c.fatal.Load() != nil || c.givenUp.Load() != nil {
 		return nil, sheepdog.ErrClosed
+	}
+	if c.lossy.Load() {
+		return nil, fmt.Errorf("%w: node %v has lost a disk, and is about to say so", sheepdog.ErrIO, c.opts.Self.ID)
 	}
 	return reply{}, nil
 }

@@ -9,6 +9,10 @@ import (
 	"sheepdog/cluster/state"
 )
 
+// Doubt has this node not confirm that it lives until the next Demote: it has lost
+// a part of what it held, and must not be what lets other replicas go.
+func (c *Cluster) Doubt() { c.lossy.Store(true) }
+
 // Demote has this node stop acting wherever another acting replica lives: it
 // has lost a part of what it held and is to be filled again. It returns when
 // this node has applied that. Where it is the last one that acts it goes on.
@@ -25,6 +29,7 @@ func (c *Cluster) Demote(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("demote this node: %w", err)
 	}
+	c.lossy.Store(false)
 	return c.Barrier(ctx)
 }
 

@@ -460,3 +460,48 @@ func (w *world) chaos(rng *rand.Rand) {
 		}
 	}
 }
+
+// A node that lost a disk, and has not said so yet, does not confirm that it lives:
+// it would let a replica go that only crashed and has all of it.
+func TestNodeThatLostADiskLetsNobodyGo(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.addAll(3)
+		time.Sleep(6 * time.Second) // until a full exchange of gossip
+		config := testConfig
+		config.Policy.Copies = 2
+		if err := w.nodes[1].Format(w.ctx(5*time.Second), config); err != nil {
+			t.Fatal(err)
+		}
+		w.settle()
+		w.nodes[2].Doubt()
+		w.nodes[1].kill()
+		w.eventually(10*time.Second, "the dead one is out", func() bool { return slices.Equal(w.nodes[3].members(), []int{2, 3}) })
+		twos := make(map[bool]int)
+		count := func(when string, held func(acting []sheepdog.NodeID) bool) {
+			t.Helper()
+			v := w.nodes[3].View()
+			for _, table := range v.Tables {
+				for p, pl := range table {
+					twos[slices.Contains(pl.Acting, 2)]++
+					if !held(pl.Acting) {
+						t.Fatalf("%s: partition %d acts at %v", when, p, pl.Acting)
+					}
+				}
+			}
+		}
+		// Node 3 confirmed, so that node 1 goes where node 3 acts; elsewhere it stays.
+		count("before the demotion", func(acting []sheepdog.NodeID) bool {
+			return slices.Contains(acting, 1) == !slices.Contains(acting, 3)
+		})
+		if twos[true] == 0 {
+			t.Fatal("no partition acts at node 2")
+		}
+		if err := w.nodes[2].Demote(w.ctx(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually(5*time.Second, "the demotion is known", func() bool { return w.nodes[3].View().Revision >= w.nodes[2].View().Revision })
+		count("after it", func(acting []sheepdog.NodeID) bool {
+			return !slices.Contains(acting, 2) || slices.Contains(acting, 1)
+		})
+	})
+}

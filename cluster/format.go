@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,7 +80,11 @@ func (c *Cluster) Format(ctx context.Context, config sheepdog.Config) error {
 // formatAgain empties the cluster; its id stays, its generation rises.
 func (c *Cluster) formatAgain(ctx context.Context, config sheepdog.Config) error {
 	view := c.pub.view()
-	f := state.Format{Cluster: view.Cluster, Config: config, Members: view.Members, Time: time.Now().UTC()}
+	members := slices.Clone(view.Members)
+	for i := range members {
+		members[i].Incomplete = false // nothing is there that could be lacking
+	}
+	f := state.Format{Cluster: view.Cluster, Config: config, Members: members, Time: time.Now().UTC()}
 	_, err := c.ProposeState(ctx, state.Command{Format: &f})
 	return err
 }

@@ -14,6 +14,9 @@ import (
 
 // diskFailed is told by the store of a disk that failed to keep data.
 func (n *Node) diskFailed(dir string, _ error) {
+	if c := n.joined.Load(); c != nil && c.View() != nil {
+		c.Doubt()
+	}
 	select {
 	case n.badDisks <- dir:
 	default: // as many failures wait: the node has no disks left to speak of

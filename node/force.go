@@ -122,7 +122,7 @@ func (n *Node) surveyForce(ctx context.Context) (*forcing, error) {
 	return f, f.holdings(ctx)
 }
 
-// waitsForLost reports whether a partition has nobody left that acts.
+// waitsForLost reports whether a partition has nobody left that acts and has all.
 func waitsForLost(v *sheepdog.View) bool {
 	for _, t := range v.Tables {
 		var last *sheepdog.Placement // rows are shared
@@ -131,7 +131,7 @@ func waitsForLost(v *sheepdog.View) bool {
 				continue
 			}
 			last = p
-			if live, _ := v.ActingMembers(p); len(live) == 0 {
+			if state.Lost(p, v.Member) {
 				return true
 			}
 		}

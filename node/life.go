@@ -19,7 +19,8 @@ type storeLife struct {
 const storeLifeFact = "life"
 
 // beginLife finds out which life of its store this process belongs to: the one
-// before it if the machine has run ever since, else a new one.
+// before it if the machine has run ever since and no disk is missing, else a new
+// one.
 func (n *Node) beginLife() error {
 	boot := n.cfg.Boot
 	if boot == "" {
@@ -35,7 +36,8 @@ func (n *Node) beginLife() error {
 			return fmt.Errorf("the store's record of its last boot is damaged: %w", err)
 		}
 	}
-	if boot != "" && last.Boot == boot {
+	n.self.Incomplete = n.store != nil && n.store.Incomplete()
+	if boot != "" && last.Boot == boot && !n.self.Incomplete {
 		n.self.StoreLife = last.Life
 		return nil
 	}

@@ -45,10 +45,14 @@ func newLoss(v *sheepdog.View, dir *directory.Directory, survivors []sheepdog.No
 	return l
 }
 
-// gone reports whether none of the last acting replicas is left: one that is has
-// every write that was acknowledged and flushed.
-func (l *loss) gone(pl *sheepdog.Placement) bool {
-	return !slices.ContainsFunc(pl.Acting, func(id sheepdog.NodeID) bool { return l.survivors[id] })
+// gone reports whether none of the last acting replicas is left, or only some that
+// lack a disk: one that is left has every write that was acknowledged and flushed.
+func (l *loss) gone(pl *sheepdog.Placement) bool { return state.Lost(pl, l.survivor) }
+
+// survivor is a member that is left; one that is none yet is taken to be whole.
+func (l *loss) survivor(id sheepdog.NodeID) (sheepdog.Member, bool) {
+	m, _ := l.view.Member(id)
+	return m, l.survivors[id]
 }
 
 // lostStrips finds, for every policy of coded layers, the partitions of whose

@@ -15,18 +15,20 @@ import (
 
 // Disk is the engine on this node's disks.
 type Disk struct {
-	opts      Options
-	log       *slog.Logger
-	lock      *os.File
-	store     uint64 // identity, in every header
-	meta      metadata
-	journal   journal
-	volumes   volumes
-	metaQuota quota
-	cache     *cache
-	dirty     dirtySet
-	guard     guard
-	committer committer
+	opts  Options
+	log   *slog.Logger
+	lock  *os.File
+	store uint64 // identity, in every header
+	// incomplete is set by Open.
+	incomplete bool
+	meta       metadata
+	journal    journal
+	volumes    volumes
+	metaQuota  quota
+	cache      *cache
+	dirty      dirtySet
+	guard      guard
+	committer  committer
 
 	dirtyBytes    atomic.Int64 // of maps that the metadata store lacks
 	maxDirtyBytes int64

@@ -91,12 +91,17 @@ func (d *Disk) loseMissing() error {
 			continue
 		}
 		d.log.Error("what a missing disk held is fetched from other nodes", "disk", known[id].path)
+		d.incomplete = true
 		if err := d.sweep(id, lose); err != nil {
 			return fmt.Errorf("lose missing disk %s: %w", known[id].path, err)
 		}
 	}
 	return nil
 }
+
+// Incomplete reports whether the store was opened without a disk that it had, so
+// that it lacks what was there.
+func (d *Disk) Incomplete() bool { return d.incomplete }
 
 func (d *Disk) readCheckpoint() (checkpoint, error) {
 	b, err := d.meta.Get(checkpoint{}.change().key)

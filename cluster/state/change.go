@@ -93,6 +93,11 @@ func newMembers(old []sheepdog.Member, weights []Weight, c *Change) []sheepdog.M
 			out[i].VNodes = w.VNodes
 		}
 	}
+	for _, ref := range c.Demote {
+		if i, ok := searchMember(out, ref.ID); ok && out[i].Incarnation == ref.Incarnation {
+			out[i].Incomplete = true
+		}
+	}
 	return out
 }
 

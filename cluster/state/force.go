@@ -135,10 +135,24 @@ func (s *State) force(c *Force) (*State, error) {
 	return next, nil
 }
 
+// Lost reports whether only force has a partition go on: none of its acting
+// replicas is a member, or those that are lack a disk and wait for the others.
+func Lost(p *sheepdog.Placement, member func(sheepdog.NodeID) (sheepdog.Member, bool)) bool {
+	missing := false
+	for _, id := range p.Acting {
+		m, ok := member(id)
+		if ok && (p.State == sheepdog.Clean || !m.Incomplete) {
+			return false
+		}
+		missing = missing || !ok
+	}
+	return missing
+}
+
 // forced is the row of a partition that nobody acting is left of; nil if there
 // is somebody, or nobody could.
 func (s *State) forced(r *row, holders []sheepdog.NodeID) *row {
-	if slices.ContainsFunc(r.Acting, s.isMember) {
+	if !Lost(&r.Placement, s.member) {
 		return nil
 	}
 	acting := holders

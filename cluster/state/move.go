@@ -10,6 +10,7 @@ import (
 // (docs/protocol.md) are in next and survivors.
 type move struct {
 	fate     map[sheepdog.NodeID]fate
+	lacking  map[sheepdog.NodeID]bool // member whose store was incomplete when its life began
 	replaced map[sheepdog.NodeID]bool // listed under another incarnation than before, or only before, or only now; or demoted
 	revision sheepdog.Revision
 }
@@ -23,12 +24,14 @@ const (
 	silent                // member as before, not known to live
 	confirmed             // member as before, has just answered
 	restarted             // member under another incarnation than before, or new
+	maimed                // the same, but its store lacks what was on a disk
 	demoted               // member as before that lost data; it leaves like a restarted one if it may, else stays
 )
 
 func newMove(before, after []sheepdog.Member, c *Change, revision sheepdog.Revision) *move {
 	m := &move{
 		fate:     make(map[sheepdog.NodeID]fate, len(after)),
+		lacking:  make(map[sheepdog.NodeID]bool),
 		replaced: make(map[sheepdog.NodeID]bool),
 		revision: revision,
 	}
@@ -39,8 +42,12 @@ func newMove(before, after []sheepdog.Member, c *Change, revision sheepdog.Revis
 	}
 	for _, n := range after {
 		m.fate[n.ID] = silent
+		m.lacking[n.ID] = n.Incomplete
 		if old, ok := findMember(before, n.ID); !ok || old.Incarnation != n.Incarnation {
 			m.fate[n.ID] = restarted
+			if n.Incomplete {
+				m.fate[n.ID] = maimed
+			}
 			m.replaced[n.ID] = true
 		}
 	}
@@ -60,7 +67,7 @@ func newMove(before, after []sheepdog.Member, c *Change, revision sheepdog.Revis
 func (m *move) tell(members []sheepdog.Member, refs []MemberRef, f fate) {
 	for _, ref := range refs {
 		n, ok := findMember(members, ref.ID)
-		if ok && n.Incarnation == ref.Incarnation && m.fate[n.ID] != restarted {
+		if ok && n.Incarnation == ref.Incarnation && m.fate[n.ID] != restarted && m.fate[n.ID] != maimed {
 			m.fate[n.ID] = f
 		}
 	}
@@ -129,13 +136,21 @@ func (m *move) next(r *row, target []sheepdog.NodeID) *row {
 // leave: they may have missed writes or lost data. If none is, nobody knows who is last, and none may
 // leave before a better or equal one stays: a node that restarted (it holds
 // every flushed write, and it is here) lets the gone leave, and the partition
-// is unclean; else the gone stay listed and the partition waits for them.
+// is unclean; else the gone stay listed and the partition waits for them. One that
+// restarted without a disk, and was not made equal since, is not enough for that:
+// what it lacks may be with those that are not here yet.
 func (m *move) survivors(r *row) ([]sheepdog.NodeID, sheepdog.PartitionState) {
-	if m.any(r.Acting, confirmed) {
-		return m.without(r.Acting, gone, restarted, demoted), r.State
+	whole := func(id sheepdog.NodeID) bool {
+		return m.fate[id] == confirmed && (r.State == sheepdog.Clean || !m.lacking[id])
+	}
+	if slices.ContainsFunc(r.Acting, whole) {
+		return m.without(r.Acting, gone, restarted, maimed, demoted), r.State
 	}
 	if m.any(r.Acting, restarted) {
 		return m.without(r.Acting, gone), sheepdog.Unclean
+	}
+	if m.any(r.Acting, maimed) || m.any(r.Acting, demoted) && len(r.Acting) > 1 {
+		return r.Acting, sheepdog.Unclean
 	}
 	for _, id := range r.Restarted {
 		if m.fate[id] != gone {
@@ -158,7 +173,7 @@ func (m *move) stillRestarted(r *row, acting []sheepdog.NodeID, state sheepdog.P
 	}
 	var out []sheepdog.NodeID
 	for _, id := range acting {
-		if m.fate[id] == restarted || slices.Contains(r.Restarted, id) {
+		if m.fate[id] == restarted || m.fate[id] != maimed && slices.Contains(r.Restarted, id) {
 			out = append(out, id)
 		}
 	}

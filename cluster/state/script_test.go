@@ -277,6 +277,7 @@ func parseNodes(t *testing.T, d *datadriven.TestData, key string) []sheepdog.Mem
 	for _, text := range argValues(d, key) {
 		m := sheepdog.Member{VNodes: sheepdog.DefaultVNodes}
 		text, zone, zoned := strings.Cut(text, "@")
+		text, m.Incomplete = strings.CutSuffix(text, "-")
 		text, gateway := strings.CutSuffix(text, "g")
 		if gateway {
 			m.VNodes = 0

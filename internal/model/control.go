@@ -12,10 +12,11 @@ func (s *search) commit(at *state, next view) bool {
 	return true
 }
 
-// alive are the acting replicas, without r, that answer under their listed life.
+// alive are the acting replicas, without r, that answer under their listed life
+// and have not lost a disk.
 func (s *state) alive(r int) (out set) {
 	for x := range s.replicas {
-		if x != r && s.current().acting.has(x) && s.replicas[x].life == up {
+		if x != r && s.current().acting.has(x) && s.replicas[x].life == up && !s.replicas[x].lost {
 			out |= only(x)
 		}
 	}

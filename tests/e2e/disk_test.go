@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -115,3 +118,50 @@ func TestFailedMetadataEndsTheNode(t *testing.T) {
 type errFrom string
 
 func (e errFrom) Error() string { return string(e) }
+
+// All nodes die at once, and one comes back without a disk, before another one
+// that has the only other copy of some of it. What was written must not be given
+// up for the one that lacks it: it waits, and all of it is there in the end.
+func TestNodeWithoutADiskDoesNotOutvoteALateOne(t *testing.T) {
+	w := &world{lab.New(t)}
+	disks := []string{filepath.Join(w.Dir, "a"), filepath.Join(w.Dir, "b")}
+	for i := range 3 {
+		s := w.Plan(i)
+		if i == 0 {
+			s.Disks = disks
+		}
+		w.Run(s)
+	}
+	w.Format(2)
+	w.Dog("vdi", "create", "v", "96M")
+	data := diskNoise(3, 96<<20)
+	if _, errText, code := w.DogIn(w.Sheep[0], data, "vdi", "write", "v"); code != 0 {
+		t.Fatalf("write: %s", errText)
+	}
+	w.Kill(w.Sheep...)
+	if err := os.Rename(disks[1], disks[1]+".away"); err != nil {
+		t.Fatal(err)
+	}
+	late := w.Sheep[1]
+	w.Run(w.Sheep[0])
+	w.Run(w.Sheep[2])
+	w.Eventually(30*time.Second, "the late node is out of the view", func() error {
+		for _, row := range lab.Rows(w.DogOn(w.Sheep[2], "cluster", "info")) {
+			if _, nodes, ok := strings.Cut(row, "["); ok && strings.Contains(nodes, fmt.Sprint(w.Sheep[2].Port)) {
+				if strings.Contains(nodes, fmt.Sprint(late.Port)) {
+					return errFrom(row)
+				}
+				return nil // the newest epoch comes first
+			}
+		}
+		return errFrom("no epoch")
+	})
+	w.Run(late)
+	w.Recovered(time.Minute)
+	for _, s := range w.Sheep {
+		if got, errText, code := w.DogAt(s, "vdi", "read", "v"); code != 0 || got != string(data) {
+			t.Errorf("port %d: exit %d, %d bytes that are not those written: %s", s.Port, code, len(got), errText)
+		}
+	}
+	w.Checked()
+}
