@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
 
-.PHONY: build lint check test demo demo-vm bench bench-full bench-scale profile man deb setup unit e2e sim chaos clean
+.PHONY: build lint check test demo demo-vm bench bench-full bench-peers bench-scale profile man deb setup unit e2e sim chaos clean
 
 build:
 	mkdir -p bin
@@ -73,6 +73,13 @@ bench: build
 bench-full: build
 	$(GO) build -trimpath -o bin/bench ./bench
 	bin/bench run -mode full -jobs all -out bench/results $(ARGS)
+
+# Beside a Ceph of three OSDs, if its Debian packages are installed; they are not
+# among those that make setup installs.
+bench-peers: build
+	@if ! command -v ceph-osd >/dev/null || ! command -v ceph-mon >/dev/null || ! command -v rbd >/dev/null; then \
+	  echo 'bench-peers: skipped, Ceph is not installed: apt-get install --no-install-recommends ceph-mon ceph-mgr ceph-osd ceph-common'; \
+	else $(GO) build -trimpath -o bin/bench ./bench && bin/bench run -systems sheep,nbdkit,ceph -control=false $(ARGS); fi
 
 # Cost per operation and memory over the number of disks and the depth of chains.
 bench-scale: build

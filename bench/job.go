@@ -106,8 +106,16 @@ func (j job) file(uri string, size int64, millis int64) string {
 	var b strings.Builder
 	line := func(key string, value any) { fmt.Fprintf(&b, "%s=%v\n", key, value) }
 	fmt.Fprintf(&b, "[%s]\n", j.name)
-	line("ioengine", "nbd")
-	line("uri", uri)
+	if image, ok := strings.CutPrefix(uri, "rbd:"); ok {
+		pool, name, _ := strings.Cut(image, "/")
+		line("ioengine", "rbd")
+		line("clientname", "admin")
+		line("pool", pool)
+		line("rbdname", name)
+	} else {
+		line("ioengine", "nbd")
+		line("uri", uri)
+	}
 	line("bs", j.block)
 	line("iodepth", j.depth)
 	line("size", size)

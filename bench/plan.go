@@ -83,7 +83,7 @@ func (p *plan) check() error {
 		}
 		if tool := programs[s]; tool != "" {
 			if _, err := exec.LookPath(tool); err != nil {
-				return fmt.Errorf("%w; make setup installs it", err)
+				return fmt.Errorf("%w; %s", err, remedy(s))
 			}
 		}
 	}
@@ -98,4 +98,12 @@ func (p *plan) check() error {
 	var err error
 	p.bin, err = filepath.Abs(p.bin)
 	return err
+}
+
+// remedy is how a missing program of a system comes.
+func remedy(system string) string {
+	if system == "ceph" {
+		return "apt-get install --no-install-recommends ceph-mon ceph-mgr ceph-osd ceph-common"
+	}
+	return "make setup installs it"
 }

@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// system is something that serves disks by NBD. Every one has a disk, of the
+// system is something that serves disks, by NBD or as RBD images. Every one has a disk, of the
 // plan's size, and can make clones of its content after the prefill.
 type system interface {
 	start(ctx context.Context) error
@@ -23,9 +23,9 @@ type system interface {
 }
 
 // programs are what systems need beside our own binaries.
-var programs = map[string]string{"sheep": "", "nbdkit": "nbdkit", "qemu-nbd": "qemu-nbd"}
+var programs = map[string]string{"sheep": "", "nbdkit": "nbdkit", "qemu-nbd": "qemu-nbd", "ceph": "ceph-osd"}
 
-func systemNames() []string { return []string{"sheep", "nbdkit", "qemu-nbd"} }
+func systemNames() []string { return []string{"sheep", "nbdkit", "qemu-nbd", "ceph"} }
 
 // newSystem makes a system with its data in dir, which exists.
 func newSystem(name, dir string, p *plan) system {
@@ -34,6 +34,8 @@ func newSystem(name, dir string, p *plan) system {
 		return &local{dir: dir, size: p.size, serve: serveNbdkit}
 	case "qemu-nbd":
 		return &local{dir: dir, size: p.size, serve: serveQemu}
+	case "ceph":
+		return newCeph(dir, p)
 	}
 	return newOurs(dir, p)
 }
