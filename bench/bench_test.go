@@ -60,8 +60,15 @@ func TestJobFile(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	if strings.Contains(text, "runtime") {
-		t.Errorf("a job that is run once has a time:\n%s", text)
+	if strings.Contains(text, "runtime") || strings.Contains(text, "exec_prerun") {
+		t.Errorf("a job that is run once has a time, or one that nobody waits for a mark:\n%s", text)
+	}
+	stride[0].mark = "/m"
+	text = stride[0].file(rbdURI("disk"), 64<<20, 1000)
+	for _, want := range []string{"ioengine=rbd\n", "pool=bench\n", "rbdname=disk\n", "exec_prerun=touch /m\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
 	}
 	if _, err := choose("std,nonsense"); err == nil {
 		t.Error("an unknown job is taken")
