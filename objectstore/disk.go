@@ -199,9 +199,6 @@ func (d *Disk) release() error {
 	if d.meta != nil {
 		errs = append(errs, d.meta.Close())
 	}
-	if host, ok := d.opts.files.(*hostFiles); ok {
-		errs = append(errs, host.close())
-	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())
 	}

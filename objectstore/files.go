@@ -41,78 +41,22 @@ type file interface {
 }
 
 // hostFiles is the file system of the host.
-type hostFiles struct {
-	// syncers has those that no sync uses. A store syncs its log and its extents at
-	// a time, so there are few.
-	syncers chan *rawio.Syncer
-}
-
-func newHostFiles() *hostFiles { return &hostFiles{syncers: make(chan *rawio.Syncer, 4)} }
-
-// close gives back what the host was asked for.
-func (h *hostFiles) close() error {
-	for {
-		select {
-		case s := <-h.syncers:
-			if err := s.Close(); err != nil {
-				return err
-			}
-		default:
-			return nil
-		}
-	}
-}
-
-// sync is fdatasync, if need be in a thread that waits.
-func (h *hostFiles) sync(fd uintptr) error {
-	if s := h.syncer(); s != nil {
-		defer h.putBack(s)
-		if done, err := s.Sync(fd); done {
-			return err
-		}
-	}
-	for {
-		if err := unix.Fdatasync(int(fd)); err != unix.EINTR {
-			return err
-		}
-	}
-}
-
-func (h *hostFiles) syncer() *rawio.Syncer {
-	select {
-	case s := <-h.syncers:
-		return s
-	default:
-	}
-	s, err := rawio.NewSyncer()
-	if err != nil {
-		return nil // not supported, or too many in use: there is the other way
-	}
-	return s
-}
-
-func (h *hostFiles) putBack(s *rawio.Syncer) {
-	select {
-	case h.syncers <- s:
-	default:
-		_ = s.Close()
-	}
-}
+type hostFiles struct{}
 
 // WriteZeros implements zeroFiler.
-func (*hostFiles) WriteZeros(name string, n int64) error { return rawio.WriteZeros(name, n) }
+func (hostFiles) WriteZeros(name string, n int64) error { return rawio.WriteZeros(name, n) }
 
-func (*hostFiles) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o750) }
+func (hostFiles) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o750) }
 
-func (h *hostFiles) Open(name string) (file, error) {
+func (hostFiles) Open(name string) (file, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	return hostFile{f, f.Fd(), h}, nil
+	return hostFile{f, f.Fd()}, nil
 }
 
-func (*hostFiles) ReadDir(dir string) ([]string, error) {
+func (hostFiles) ReadDir(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -126,9 +70,9 @@ func (*hostFiles) ReadDir(dir string) ([]string, error) {
 	return names, nil
 }
 
-func (*hostFiles) Remove(name string) error { return os.Remove(name) }
+func (hostFiles) Remove(name string) error { return os.Remove(name) }
 
-func (*hostFiles) SyncDir(dir string) error {
+func (hostFiles) SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -137,7 +81,7 @@ func (*hostFiles) SyncDir(dir string) error {
 	return d.Sync()
 }
 
-func (*hostFiles) Space(dir string) (total, free uint64, err error) {
+func (hostFiles) Space(dir string) (total, free uint64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, 0, fmt.Errorf("space of %s: %w", dir, err)
@@ -148,8 +92,7 @@ func (*hostFiles) Space(dir string) (total, free uint64, err error) {
 // hostFile keeps its descriptor, which is valid while the file is open.
 type hostFile struct {
 	*os.File
-	fd   uintptr
-	host *hostFiles
+	fd uintptr
 }
 
 // TryReadAt implements promptFile.
@@ -160,7 +103,14 @@ func (f hostFile) tryWriteAt(w *rawio.Writer, p []byte, off int64) int {
 	return w.TryWriteAt(f.fd, p, off)
 }
 
-func (f hostFile) Sync() error { return f.host.sync(f.fd) }
+func (f hostFile) Sync() error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
 
 func (f hostFile) PunchHole(off, n int64) error {
 	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)

@@ -14,7 +14,7 @@ import (
 // gatedFiles is the host's file system; a sync of an extent file waits at the gate
 // while there is one.
 type gatedFiles struct {
-	*hostFiles
+	hostFiles
 	gate  atomic.Pointer[syncGate]
 	syncs atomic.Int32 // of extents, ended
 }
@@ -47,7 +47,7 @@ func (f gatedFile) Sync() error {
 // it had moved, though the log has that too. A flush that has extents of its own to
 // sync waits, for the host tells of a failed write only once.
 func TestFlushDoesNotWaitForDestage(t *testing.T) {
-	fs := &gatedFiles{hostFiles: newHostFiles()}
+	fs := &gatedFiles{}
 	u := openDisk(t, Options{Meta: t.TempDir(), openMeta: newFakeMeta().open, files: fs})
 	small, large := bytes.Repeat([]byte{1}, blockSize), bytes.Repeat([]byte{2}, LargeWrite)
 	mustWrite(t, u.d, dataOp(0, 1, 0, large, 1))

@@ -116,7 +116,7 @@ func (d *Disk) recover(f format, ck checkpoint) error {
 	j := &d.journal
 	j.fs, j.dir, j.store, j.noSync, j.kick = d.opts.files, d.opts.Meta, f.store, d.opts.NoSync, d.kick
 	j.segLen = f.segmentBlocks
-	if _, ok := d.opts.files.(*hostFiles); ok { // tests count operations in order
+	if _, ok := d.opts.files.(hostFiles); ok { // tests count operations in order
 		j.ahead = make(chan struct{}, 1)
 	}
 	j.maxSegs = max(int(d.opts.LogBytes/int64(f.segmentBlocks)/blockSize), 4)

@@ -80,7 +80,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = slog.Default()
 	}
 	if o.files == nil {
-		o.files = newHostFiles()
+		o.files = hostFiles{}
 	}
 	if o.openMeta == nil {
 		o.openMeta = openBadger

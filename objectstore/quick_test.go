@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"sheepdog"
@@ -14,7 +13,7 @@ import (
 // partFiles is the host's file system with a short way that takes only a part of
 // each write, or nothing (part 0), and without cheap zeros.
 type partFiles struct {
-	*hostFiles
+	hostFiles
 	part int
 }
 
@@ -64,42 +63,8 @@ func TestQuickAppendIsAppend(t *testing.T) {
 		t.Fatal("the first segment is empty")
 	}
 	for _, part := range []int{0, 1, 100, 5000, 1 << 20} {
-		if !bytes.Equal(logOf(partFiles{newHostFiles(), part}), want) {
+		if !bytes.Equal(logOf(partFiles{hostFiles{}, part}), want) {
 			t.Errorf("the log is another one where %d bytes go the short way", part)
 		}
-	}
-}
-
-// Syncs at the same time do not mix up their results, and what was asked of the
-// host is given back.
-func TestHostSyncs(t *testing.T) {
-	h := newHostFiles()
-	done := make(chan error)
-	const n = 10
-	for i := range n {
-		f, err := h.Open(filepath.Join(t.TempDir(), "f"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		go func() {
-			var errs []error
-			for k := range 20 {
-				_, err := f.WriteAt([]byte{byte(i)}, int64(k)*blockSize)
-				errs = append(errs, err, f.Sync())
-			}
-			done <- errors.Join(errs...)
-		}()
-	}
-	for range n {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-	if err := h.close(); err != nil {
-		t.Error(err)
-	}
-	if len(h.syncers) != 0 {
-		t.Errorf("%d are kept after close", len(h.syncers))
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 func tempFile(t *testing.T) *os.File {
@@ -93,47 +91,6 @@ func TestWriterRestsAfterAStall(t *testing.T) {
 	w.until = time.Now().Add(time.Hour)
 	if n := w.TryWriteAt(f.Fd(), []byte{1}, 0); n != 0 {
 		t.Error("it writes while it rests")
-	}
-}
-
-func TestSyncerSyncs(t *testing.T) {
-	s, err := NewSyncer()
-	if err != nil {
-		t.Skipf("no asynchronous I/O here: %v", err)
-	}
-	f := tempFile(t)
-	for i := range 100 {
-		if _, err := f.WriteAt([]byte{byte(i)}, int64(i)*4096); err != nil {
-			t.Fatal(err)
-		}
-		if done, err := s.Sync(f.Fd()); err != nil || !done {
-			t.Fatalf("sync %d: %v, %v", i, done, err)
-		}
-	}
-	if done, err := s.Sync(^uintptr(0) >> 33); done || err != nil {
-		t.Errorf("sync of no file: %v, %v; want it left to the caller", done, err)
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-// A file that cannot be synced is not said to be: the host refuses the request or
-// reports its error.
-func TestSyncerTellsErrors(t *testing.T) {
-	s, err := NewSyncer()
-	if err != nil {
-		t.Skipf("no asynchronous I/O here: %v", err)
-	}
-	defer s.Close()
-	var p [2]int
-	if err := unix.Pipe(p[:]); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(p[0])
-	defer unix.Close(p[1])
-	if done, err := s.Sync(uintptr(p[1])); done && err == nil {
-		t.Error("a pipe was made durable")
 	}
 }
 
