@@ -35,6 +35,7 @@ type world struct {
 	managers map[sheepdog.NodeID]*Manager
 	cut      map[sheepdog.NodeID]bool // unreachable
 
+	flushing  func()                             // called by every flush of replicas, without the lock
 	committed func(kind string) error            // what the proposer hears of a command that was committed
 	listed    func(layer sheepdog.LayerID) error // what replicas say to a list
 }
@@ -250,6 +251,9 @@ func (n *node) Records(_ context.Context, _ sheepdog.Scope, obj sheepdog.ObjectI
 }
 
 func (n *node) Flush(context.Context, sheepdog.Scope, []sheepdog.Partition, uint64) error {
+	if n.w.flushing != nil {
+		n.w.flushing()
+	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	n.w.flushes++

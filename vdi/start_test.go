@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"sheepdog"
 	"sheepdog/vdi/directory"
@@ -302,4 +303,47 @@ func TestWritesGoOnWithTheCommitOfASnapshot(t *testing.T) {
 		expect(t, open(t, m, "v", "s"), 0, slices.Concat(fill(4096, 1), fill(4096, 2), fill(4096, 0)))
 		expect(t, v, 0, slices.Concat(fill(4096, 1), fill(4096, 2), fill(4096, 3)))
 	})
+}
+
+// Bug: writes waited while a snapshot flushed all that had been written during its
+// first flush. Flushes are repeated until one is short, but not for ever.
+func TestSnapshotHoldsWritesForAShortFlushOnly(t *testing.T) {
+	for _, tc := range []struct {
+		took []time.Duration // by the flushes before the gate is shut
+		want int             // of them
+	}{
+		{[]time.Duration{time.Millisecond}, 1},
+		{[]time.Duration{80 * time.Millisecond, 20 * time.Millisecond, 4 * time.Millisecond}, 3},
+		{slices.Repeat([]time.Duration{time.Second}, 20), flushesAhead},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			m := w.manager(t, 1)
+			create(t, m, "v", 4<<20)
+			v := open(t, m, "v", "")
+			write(t, v, 0, fill(4096, 1))
+			ahead, inside := 0, 0
+			w.flushing = func() {
+				if gateShut(v.m.local(v.family.Load().id)) {
+					inside++
+					return
+				}
+				time.Sleep(tc.took[ahead]) // of the simulated clock
+				ahead++
+				write(t, v, uint64(ahead)*4096, fill(4096, 2))
+			}
+			if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"}); err != nil {
+				t.Fatal(err)
+			}
+			if ahead != tc.want || inside != 1 {
+				t.Errorf("flushes that take %v: %d before the gate is shut, %d inside; want %d and 1", tc.took[:1], ahead, inside, tc.want)
+			}
+		})
+	}
+}
+
+func gateShut(c *coordinator) bool {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	return c.gate.shut != nil
 }
