@@ -223,9 +223,13 @@ func TestCodedVDIWaitsForZones(t *testing.T) {
 	w.allReadBack(all)
 	w.Run(w.Sheep[1])
 	w.Recovered(40 * time.Second)
-	before := w.used()
 	w.Add(3, "--recovery-delay", "300ms")
-	w.coded("the VDI", before, 8<<20/2)
+	w.Eventually(60*time.Second, "the VDI is erasure coded", func() error {
+		if out := w.Dog("vdi", "object", "location", "-i", "0", "vm"); strings.Count(out, " has the object") < 4 {
+			return fmt.Errorf("not every node has a strip:\n%s", out)
+		}
+		return nil
+	})
 	w.Recovered(60 * time.Second)
 	w.Kill(w.Sheep[0])
 	w.allReadBack(all)
