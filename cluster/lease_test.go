@@ -87,7 +87,7 @@ func (w *world) leaseRound(change string, shift time.Duration) {
 		w.part([]*simNode{n}, true)
 	}
 	left := victim.LeaseLeft()
-	if left < 200*time.Millisecond {
+	if left < victim.opts.Timing.Lease/4 { // a third at the worst, were calls to take no time
 		w.t.Fatalf("the removed node has only %v of its lease left: nothing is tested", left)
 	}
 	w.eventually(10*time.Second, "lease is over", func() bool {
