@@ -181,3 +181,32 @@ func TestLossOfStrips(t *testing.T) {
 		}
 	}
 }
+
+// A partition whose last acting replica that is left lacks a disk, and that waits
+// for one that is lost, may have lost data. Once it was made equal it has all.
+func TestLossCountsReplicasThatLackADisk(t *testing.T) {
+	v, dir, _ := lossWorld(t)
+	v.Members = []sheepdog.Member{{ID: 1, Incarnation: 2, VNodes: 1, Incomplete: true}, {ID: 2, Incarnation: 2, VNodes: 1}}
+	for _, c := range []struct {
+		acting []sheepdog.NodeID
+		state  sheepdog.PartitionState
+		lost   bool
+	}{
+		{[]sheepdog.NodeID{1, 3}, sheepdog.Unclean, true},
+		{[]sheepdog.NodeID{1, 3}, sheepdog.Clean, false},
+		{[]sheepdog.NodeID{2, 3}, sheepdog.Unclean, false},
+		{[]sheepdog.NodeID{1, 2, 3}, sheepdog.Unclean, false},
+		{[]sheepdog.NodeID{1}, sheepdog.Unclean, false},
+		{[]sheepdog.NodeID{3}, sheepdog.Clean, true},
+	} {
+		for p := range v.Tables[lossPolicy] {
+			v.Tables[lossPolicy][p] = &sheepdog.Placement{Acting: c.acting, Target: c.acting, Since: 1, State: c.state}
+		}
+		if got := len(newLoss(v, dir, []sheepdog.NodeID{1, 2}, nil).lost[lossPolicy]); (got > 0) != c.lost {
+			t.Errorf("acting %v, state %v: %d partitions are lost, want %v", c.acting, c.state, got, c.lost)
+		}
+		if got := waitsForLost(v); got != c.lost {
+			t.Errorf("acting %v, state %v: waits for lost ones %v, want %v", c.acting, c.state, got, c.lost)
+		}
+	}
+}
