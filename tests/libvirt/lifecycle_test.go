@@ -2,8 +2,10 @@ package libvirt
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -80,4 +82,40 @@ func TestLifecycleIsLibvirts(t *testing.T) {
 	}
 	alike(t, "our pool beside libvirtd", want, trace(t, proxy, "sheepdog", "-"), except)
 	alike(t, "our pool alone", want, trace(t, alone, "sheepdog", "-"), except)
+	w.standardPath(lv)
+}
+
+// standardPath puts sheep-libvirt where clients look for libvirtd, in front of a
+// libvirtd that has moved, as docs/libvirt.md says: without a changed URI root sees
+// the cluster, anybody may read, and nobody else may change anything.
+func (w *world) standardPath(lv string) {
+	w.t.Helper()
+	args := []string{"--mount", "sh", "-c", `mount --bind "$0" /run/libvirt && exec "$@"`, w.mkdir("std"), filepath.Join(w.bin, "sheep-libvirt"),
+		"--listen", "/run/libvirt/libvirt-sock", "--listen-ro", "/run/libvirt/libvirt-sock-ro", "--state", filepath.Join(w.dir, "std-state"),
+		"--upstream", filepath.Join(lv, "run/libvirt-sock"), "--upstream-ro", filepath.Join(lv, "run/libvirt-sock-ro"),
+		"--api", fmt.Sprintf("127.0.0.1:%d", w.ports[0])}
+	cmd := w.run("std", "unshare", args...)
+	w.answers(filepath.Join(w.dir, "std/libvirt-sock-ro"))
+	within := func(args ...string) (string, error) {
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, "nsenter", append([]string{"--mount", "--target", strconv.Itoa(cmd.Process.Pid)}, args...)...).CombinedOutput()
+		return string(out), err
+	}
+	nobody := []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "virsh"}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"virsh", "-c", "qemu:///system", "pool-define-as", "std", "sheepdog", "--source-host", "h"}, "Pool std defined"},
+		{[]string{"virsh", "-c", "qemu:///system", "pool-start", "std"}, "Pool std started"},
+		{append(nobody, "-r", "-c", "qemu:///system", "pool-list"), "std"},
+		{append(nobody, "-r", "-c", "qemu:///system", "pool-destroy", "std"), "read only access"},
+		{append(nobody, "-c", "qemu:///system", "pool-list"), "Permission denied"},
+		{[]string{"virsh", "-c", "qemu:///system", "pool-destroy", "std"}, "Pool std destroyed"},
+	} {
+		if out, err := within(c.args...); !strings.Contains(out, c.want) {
+			w.t.Errorf("%v: want %q, got %v\n%s", c.args, c.want, err, out)
+		}
+	}
 }
