@@ -119,7 +119,7 @@ func (p *Play) begin() {
 		p.wg.Go(c.run)
 	}
 	for i := range p.script.Disks {
-		a := &admin{client: *p.client(1000+i, diskName(i), 20*p.script.Pause), guests: &guests[i]}
+		a := &admin{client: *p.client(1000+i, diskName(i), 14*p.script.Pause), guests: &guests[i]}
 		a.gates = []*gateKeeper{&p.gate}
 		if i == 0 && p.script.Disks > 1 {
 			a.other = diskName(1)

@@ -158,7 +158,7 @@ func TestSeeds(t *testing.T) {
 		seed := uint64(first + i)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			one := play(t, drawn(seed), Script{AtLeast: atLeastOperations, Pause: 8 * time.Millisecond, Calm: 500 * time.Millisecond})
+			one := play(t, drawn(seed), Script{AtLeast: atLeastOperations, Pause: 12 * time.Millisecond, Calm: 400 * time.Millisecond})
 			mu.Lock()
 			defer mu.Unlock()
 			all.join(one)
