@@ -50,9 +50,9 @@ func (m *merges) report(listed func(sheepdog.LayerID) bool) []sheepdog.LayerID {
 // can go.
 const pruneEvery = 2 * time.Second
 
-// pruneLoop has the leader forget absorbed layers that every storing member has
-// merged. A node that is no member now starts as a target when it returns, and
-// drops what the directory does not list.
+// pruneLoop has the leader forget absorbed layers that every holder has merged.
+// Another node starts as a target when it returns, and drops what the directory
+// does not list.
 func (n *Node) pruneLoop() {
 	t := time.NewTicker(pruneEvery)
 	defer t.Stop()
@@ -80,12 +80,11 @@ func (n *Node) prune(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	by := make(map[sheepdog.LayerID]int)
-	storing := 0
-	for _, m := range v.Members {
-		if m.VNodes == 0 {
-			continue
-		}
-		storing++
+	asked, err := holders(v)
+	if err != nil {
+		return err
+	}
+	for _, m := range asked {
 		var merged []sheepdog.LayerID
 		if err := n.call(ctx, m, methodMerged, nil, &merged); err != nil {
 			return err
@@ -97,7 +96,7 @@ func (n *Node) prune(ctx context.Context) error {
 	cmd := &directory.Prune{Time: time.Now(), Epoch: v.Epoch, Layers: make(map[sheepdog.LayerID][]sheepdog.LayerID)}
 	for _, l := range absorbing {
 		for _, a := range l.Absorbed {
-			if by[a] == storing {
+			if by[a] == len(asked) {
 				cmd.Layers[l.ID] = append(cmd.Layers[l.ID], a)
 			}
 		}
@@ -111,6 +110,29 @@ func (n *Node) prune(ctx context.Context) error {
 	}
 	_, err = n.cluster.Propose(ctx, kind, body)
 	return err
+}
+
+// holders lists the members that blocks of copied layers may be with: those that
+// store, and those that still act. There is no telling, and an error, while one
+// that acts is away: it acts again when it returns, as the last of its partition,
+// and what it holds under a name that was forgotten it would drop.
+func holders(v *sheepdog.View) ([]sheepdog.Member, error) {
+	acts, seen := make(map[sheepdog.NodeID]bool), make(map[*sheepdog.Placement]bool)
+	for policy, table := range v.Tables {
+		for _, pl := range table {
+			if policy.IsStrips() || seen[pl] {
+				continue
+			}
+			seen[pl] = true
+			for _, id := range pl.Acting {
+				if _, member := v.Member(id); !member {
+					return nil, fmt.Errorf("node %s acts and is away: %w", id, sheepdog.ErrNotActing)
+				}
+				acts[id] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(v.Members), func(m sheepdog.Member) bool { return m.VNodes == 0 && !acts[m.ID] }), nil
 }
 
 // gatePrune refuses to forget layers when the members are not those that were

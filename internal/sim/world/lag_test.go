@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,19 +95,10 @@ type laggers struct {
 
 func (w *World) lag(ctx context.Context) *laggers {
 	for i := range 50 {
-		l := &laggers{World: w, disk: fmt.Sprintf("disk%d", i)}
-		_, err := w.Up()[0].Node().Backend().CreateVDI(ctx, &api.CreateRequest{Name: l.disk, SizeBytes: 2 << objectShift})
-		l.must(err)
-		n := w.Up()[0].Node()
-		l.must(n.Cluster().Barrier(ctx))
-		v, err := n.Directory().Lookup(l.disk)
-		l.must(err)
-		pl, _ := n.Cluster().View().Placement(v.Policy, sheepdog.ObjectID{Family: v.Family}.Partition())
+		l := w.disk(ctx, fmt.Sprintf("disk%d", i))
 		for _, h := range w.Hosts() {
-			id := sheepdog.NodeID(h.Number)
 			switch {
-			case pl.IsActing(id):
-				l.holders = append(l.holders, h)
+			case slices.Contains(l.holders, h):
 			case w.leads(h):
 				l.leader = h
 			default:
@@ -119,6 +111,23 @@ func (w *World) lag(ctx context.Context) *laggers {
 	}
 	w.t.Fatal("the leader holds the first object of every VDI")
 	return nil
+}
+
+// disk makes a VDI of two objects and finds who holds the first.
+func (w *World) disk(ctx context.Context, name string) *laggers {
+	l := &laggers{World: w, disk: name}
+	n := w.Up()[0].Node()
+	l.must2(n.Backend().CreateVDI(ctx, &api.CreateRequest{Name: l.disk, SizeBytes: 2 << objectShift}))
+	l.must(n.Cluster().Barrier(ctx))
+	v, err := n.Directory().Lookup(l.disk)
+	l.must(err)
+	pl, _ := n.Cluster().View().Placement(v.Policy, sheepdog.ObjectID{Family: v.Family}.Partition())
+	for _, h := range w.Hosts() {
+		if pl.IsActing(sheepdog.NodeID(h.Number)) {
+			l.holders = append(l.holders, h)
+		}
+	}
+	return l
 }
 
 func (w *World) leads(h *Host) bool {
