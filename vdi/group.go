@@ -24,11 +24,16 @@ const (
 const holdLimit = 5 * time.Second
 
 // SnapshotGroup snapshots several VDIs in one moment, under the guests' I/O: all
-// their coordinators hold their writes before the one commit. (rule 13)
+// their coordinators hold their writes before the one commit. (rule 13) It is tried
+// again when the outcome of a try is not known; with tags it is taken once.
 func (m *Manager) SnapshotGroup(ctx context.Context, members []directory.Snapshot) (directory.SnappedGroup, error) {
+	cmd := directory.SnapshotGroup{Time: time.Now(), Members: slices.Clone(members)}
+	for i := range cmd.Members {
+		cmd.Members[i].Once = cmd.Members[i].Tag != ""
+	}
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		changed := m.opt.Directory.Changed()
-		out, err := m.tryGroup(ctx, members)
+		out, err := m.tryGroup(ctx, cmd)
 		if err == nil || !rerouted(err) {
 			return out, err
 		}
@@ -40,11 +45,10 @@ func (m *Manager) SnapshotGroup(ctx context.Context, members []directory.Snapsho
 
 // tryGroup holds the members in the order of their families, so that two groups
 // cannot wait for each other, commits, and resumes them.
-func (m *Manager) tryGroup(ctx context.Context, members []directory.Snapshot) (out directory.SnappedGroup, err error) {
-	cmd := directory.SnapshotGroup{Members: slices.Clone(members)}
-	order := make([]int, len(members))
+func (m *Manager) tryGroup(ctx context.Context, cmd directory.SnapshotGroup) (out directory.SnappedGroup, err error) {
+	order := make([]int, len(cmd.Members))
 	for i := range cmd.Members {
-		v, err := m.opt.Directory.Lookup(members[i].Name)
+		v, err := m.opt.Directory.Lookup(cmd.Members[i].Name)
 		if err != nil {
 			return out, err
 		}
@@ -66,7 +70,6 @@ func (m *Manager) tryGroup(ctx context.Context, members []directory.Snapshot) (o
 		}
 		cmd.Members[i].IfToken = token
 	}
-	cmd.Time = time.Now()
 	return commit[directory.SnappedGroup](deadline, m, &cmd)
 }
 

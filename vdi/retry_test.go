@@ -77,3 +77,41 @@ func TestSnapshotThatIsTriedAgainIsTaken(t *testing.T) {
 		t.Errorf("another snapshot of that name: %v", err)
 	}
 }
+
+// Bug: the same of a group.
+func TestGroupSnapshotThatIsTriedAgainIsTaken(t *testing.T) {
+	w := newWorld()
+	m := w.manager(t, 1)
+	var members []directory.Snapshot
+	for _, name := range []string{"v", "w"} {
+		create(t, m, name, 1<<20)
+		write(t, open(t, m, name, ""), 0, fill(4096, 1))
+		members = append(members, directory.Snapshot{Name: name, Tag: "s"})
+	}
+	tries := 0
+	w.committed = func(kind string) error {
+		if kind != "vdi-snapshot-group" {
+			return nil
+		}
+		if tries++; tries == 1 {
+			return sheepdog.ErrNoQuorum
+		}
+		return nil
+	}
+	got, err := m.SnapshotGroup(t.Context(), members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tries != 2 {
+		t.Errorf("tried %d times, want twice", tries)
+	}
+	for i, member := range members {
+		snap, err := w.dir.LookupSnapshot(member.Name, "s")
+		if err != nil || snap.VID != got.Snapped[i].VID || snap.Layer != got.Snapped[i].Layer {
+			t.Errorf("answered %+v, there is %+v, %v", got.Snapped[i], snap, err)
+		}
+	}
+	if _, err := m.SnapshotGroup(t.Context(), members); !errors.Is(err, sheepdog.ErrExists) {
+		t.Errorf("another snapshot of that name: %v", err)
+	}
+}

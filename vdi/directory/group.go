@@ -34,7 +34,29 @@ func (c *SnapshotGroup) validate() error {
 	return nil
 }
 
+// again is the result of the very same command, if it was applied before.
+func (c *SnapshotGroup) again(s *state) *SnappedGroup {
+	out := &SnappedGroup{}
+	for i := range c.Members {
+		m := c.Members[i]
+		m.Time = c.Time
+		r, err := m.target(s)
+		if err != nil {
+			return nil
+		}
+		one := m.again(r)
+		if one == nil {
+			return nil
+		}
+		out.Snapped = append(out.Snapped, *one)
+	}
+	return out
+}
+
 func (c *SnapshotGroup) apply(s *state) (any, error) {
+	if done := c.again(s); done != nil {
+		return done, nil
+	}
 	seen := make(map[*record]bool, len(c.Members))
 	for i := range c.Members {
 		m := &c.Members[i]

@@ -110,16 +110,25 @@ func (c *Snapshot) check(s *state, r *record) error {
 	return nil
 }
 
+// again is the result of the very same command, if it was applied before.
+func (c *Snapshot) again(r *record) *Snapped {
+	snap := r.tags[c.Tag]
+	if !c.Once || snap == nil || !snap.Taken.Equal(c.Time) {
+		return nil
+	}
+	return &Snapped{
+		VID: snap.VID, SnapID: snap.SnapID, Layer: snap.Layer,
+		NewVID: r.vdi.VID, Family: r.vdi.Family, Working: r.vdi.Layer,
+	}
+}
+
 func (c *Snapshot) apply(s *state) (any, error) {
 	r, err := c.target(s)
 	if err != nil {
 		return nil, err
 	}
-	if snap := r.tags[c.Tag]; c.Once && snap != nil && snap.Taken.Equal(c.Time) {
-		return &Snapped{
-			VID: snap.VID, SnapID: snap.SnapID, Layer: snap.Layer,
-			NewVID: r.vdi.VID, Family: r.vdi.Family, Working: r.vdi.Layer,
-		}, nil
+	if done := c.again(r); done != nil {
+		return done, nil
 	}
 	if err := c.check(s, r); err != nil {
 		return nil, err
