@@ -149,13 +149,13 @@ func (v *View) StorageZones() int {
 }
 
 // MinCopies is how many acting replicas a write needs under the policy: the
-// configured number, else half of the copies rounded up, of at most the zones
-// with storage. With parity P it is one of the P+1: P losses stop no write.
+// configured number, but not more than there are copies, else half of the copies
+// rounded up, of at most the zones with storage. With parity P it is one of the P+1: P losses stop no write.
 func (v *View) MinCopies(policy Policy) int {
 	copies := min(policy.Width(), v.StorageZones())
 	want := (copies + 1) / 2
 	if v.Config.MinCopies > 0 {
-		want = int(v.Config.MinCopies)
+		want = min(int(v.Config.MinCopies), policy.Width())
 	}
 	if policy.Parity > 0 {
 		want = min(int(v.Config.MinCopies), policy.Width())

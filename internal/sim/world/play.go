@@ -75,9 +75,25 @@ func (w *World) Run(s Script) (*Play, error) {
 	defer end() // also when a test is given up
 	p.faults()
 	end()
-	p.wg.Wait()
+	p.ended()
 	w.Tracef("clients have stopped")
 	return p, w.Conclude(p.Ledger)
+}
+
+// ended waits for the clients. A write that nobody can give up may wait for ever:
+// that is a failure, and it ends when the nodes do.
+func (p *Play) ended() {
+	p.t.Helper()
+	done := make(chan struct{})
+	go func() {
+		p.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(3 * callLimit):
+		p.t.Fatalf("clients wait for an answer %v after the last fault at %v", 3*callLimit, p.Now())
+	}
 }
 
 // Conclude heals everything, waits until the cluster is whole, and checks what
@@ -133,11 +149,14 @@ func (p *Play) client(id int, name string, pause time.Duration) *client {
 		size: p.script.Size, pause: pause, stop: p.stop}
 }
 
+// longest is how long faults go on at most, in simulated time.
+const longest = 5 * time.Minute
+
 func (p *Play) faults() {
 	for n := 0; n < p.script.Count || p.Ledger.Counts().Total() < p.script.AtLeast; n++ {
 		p.sleep(p.script.Calm)
 		f := p.script.Faults[p.rng.IntN(len(p.script.Faults))]
-		if p.Ledger.First() != nil {
+		if p.Ledger.First() != nil || p.Now() > longest {
 			return
 		}
 		p.run(f)
