@@ -12,7 +12,7 @@ import (
 // after it: so a round is short.
 const (
 	roundChunks = 4096
-	roundBlocks = 2048
+	roundBlocks = 4096
 	// tightChunks is the bound while the metadata store has little room.
 	tightChunks = 128
 	// copyBlocks is how much is read from the log and written at once, in blocks.
