@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
 )
 
 // A VDI of 4:2 on six real nodes takes little more than its code needs, and every
-// one of the 15 sets of two killed nodes leaves it readable and writable.
+// one of the 15 sets of two killed nodes leaves it readable and writable. That
+// takes minutes: without LOSSES=all three of them are tried that have all nodes.
 func TestEveryLossSetOf42(t *testing.T) {
 	w := start(t, 6, "--recovery-delay", "300ms")
 	w.Meet()
@@ -26,6 +28,9 @@ func TestEveryLossSetOf42(t *testing.T) {
 	w.coded("the VDI", w.used(), len(want)*14/10)
 	for a := range w.Sheep {
 		for b := range a {
+			if os.Getenv("LOSSES") != "all" && (a%2 == 0 || b != a-1) {
+				continue
+			}
 			began := time.Now()
 			w.Kill(w.Sheep[a], w.Sheep[b])
 			w.readsBack("vm", want)
