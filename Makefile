@@ -47,9 +47,9 @@ chaos: build
 	CHAOS=$(CHAOS) SEED=$(SEED) ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 2h -v -run '^($(RUN))$$' ./tests/chaos
 
 # The S3 server of the end-to-end tests, from a module of its own: nothing else
-# needs it.
+# needs it. Without it, where its modules cannot be had, its test is skipped aloud.
 bin/versitygw: tests/s3/go.mod tests/s3/go.sum
-	cd tests/s3 && $(GO) build -trimpath -o ../../bin/versitygw github.com/versity/versitygw/cmd/versitygw
+	-cd tests/s3 && $(GO) build -trimpath -o ../../bin/versitygw github.com/versity/versitygw/cmd/versitygw
 
 e2e: build bin/versitygw
 	$(GO) test -count=1 -p 1 -timeout 12m ./tests/...
