@@ -64,6 +64,10 @@ func (b backend) AlterVDI(ctx context.Context, req *api.AlterRequest, report fun
 		if _, err := b.n.vdis.Alter(ctx, directory.AlterPolicy{Name: req.Name, Policy: req.Copies}); err != nil {
 			return nil, err
 		}
+		// Another node may have done it; what is to be copied is seen here only then.
+		if err := b.n.cluster.Barrier(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return b.flatten(ctx, req.Name, report)
 }

@@ -84,6 +84,45 @@ func TestFlattenFindsWhatADeletedLayerOfTheBaseHeld(t *testing.T) {
 	})
 }
 
+// Bug: a VDI was given another number of copies by its coordinator, for a node that
+// had not heard of that when it looked for what was to be copied: it found nothing,
+// and the request failed. (Seed 67.)
+func TestAlterThroughANodeThatHasNotHeardOfIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := New(t, Options{Seed: 1, Nodes: 5, Copies: 2})
+		defer w.Close()
+		w.BootAll()
+		w.Format()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		l := w.lag(ctx)
+		b := l.gateway.Node().Backend()
+		l.must2(b.CreateVDI(ctx, &api.CreateRequest{Name: "three", SizeBytes: 1 << objectShift, Copies: &sheepdog.Policy{Copies: 3}}))
+		holder := l.holders[0].Node()
+		l.must(holder.Cluster().Barrier(ctx))
+		vol, err := holder.VDIs().Open(l.disk, "") // it coordinates
+		l.must(err)
+		want := bytes.Repeat([]byte{1}, sheepdog.BlockSize)
+		l.must(vol.WriteAt(ctx, want, 0))
+		l.must(l.gateway.Node().Cluster().Barrier(ctx))
+
+		// The coordinator flushes first, which takes so long that the gateway hears
+		// of nothing more by the time of the commit.
+		for _, h := range l.holders {
+			h.pace.Store(int64(100 * time.Millisecond))
+		}
+		time.AfterFunc(20*time.Millisecond, func() { w.net.Partition([]string{l.leader.Name}, []string{l.gateway.Name}) })
+		time.AfterFunc(time.Second, w.net.HealAll)
+		l.must2(b.AlterVDI(ctx, &api.AlterRequest{Name: l.disk, Copies: sheepdog.Policy{Copies: 3}}, func(api.CopyProgress) error { return nil }))
+		got := make([]byte, sheepdog.BlockSize)
+		l.must(vol.ReadAt(ctx, got, 0))
+		if !bytes.Equal(got, want) {
+			t.Errorf("the block reads as %d, want %d", got[0], want[0])
+		}
+		l.must(vol.Close(ctx))
+	})
+}
+
 // laggers is a VDI whose first object is on hosts that hear of the directory from
 // a leader that holds nothing of it, and a gateway that does not either.
 type laggers struct {
