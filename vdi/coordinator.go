@@ -40,8 +40,9 @@ type coordinator struct {
 // snapshot starts a new layer.
 type top struct {
 	layer sheepdog.LayerID
-	own   *indexSet // of the working layer
-	below *indexSet // of the frozen layers of the family below it; nil: none
+	own   *indexSet          // of the working layer
+	below *indexSet          // of the frozen layers of the family below it; nil: none
+	under []sheepdog.LayerID // those layers, newest first, as they were then
 }
 
 // has reports whether the family may hold anything at the index.

@@ -296,7 +296,10 @@ func (c *coordinator) tryTop(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("VDI has no working layer: %w", sheepdog.ErrNotFound)
 	}
-	t := &top{layer: l.ID, own: newIndexSet()}
+	t := &top{layer: l.ID, own: newIndexSet(), under: idsOf(logicalChain(dir, l.Parent))}
+	if l.Parent != 0 && len(t.under) == 0 {
+		return fmt.Errorf("%w: layer %d was absorbed while we looked", errGone, l.Parent)
+	}
 	if l.Parent != 0 { // first, as in indexesOf
 		below, err := c.m.frozen.objectMap(ctx, l.Parent)
 		if err != nil {

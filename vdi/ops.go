@@ -308,7 +308,7 @@ func (c *coordinator) settle(ctx context.Context, commitErr error) {
 	c.written = l.Written
 	c.mu.Unlock()
 	c.writtenBytes.Store(0)
-	c.top.Store(&top{layer: l.ID, own: newIndexSet(), below: below})
+	c.top.Store(&top{layer: l.ID, own: newIndexSet(), below: below, under: append([]sheepdog.LayerID{t.layer}, t.under...)})
 }
 
 // decided reports whether the error is the directory's answer, so that nothing

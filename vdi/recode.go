@@ -494,15 +494,25 @@ func (m *Manager) controlApplied(ctx context.Context, body []byte) error {
 }
 
 // rebase forgets the object map of frozen layers below the working one when they
-// have nothing any more: reads then go to the base at once.
+// have nothing any more: reads then go to the base at once. All of them must still
+// be there: what one held that the working layer has absorbed is the working
+// layer's now, and in no other map than this.
 func (c *coordinator) rebase() {
 	t := c.top.Load()
 	if t == nil || t.below == nil {
 		return
 	}
 	chain := logicalChain(c.m.opt.Directory, t.layer)
-	if len(chain) == 0 || slices.ContainsFunc(chain[1:], func(l directory.Layer) bool { return l.Written }) {
+	if len(chain) == 0 || !slices.Equal(idsOf(chain[1:]), t.under) || slices.ContainsFunc(chain[1:], func(l directory.Layer) bool { return l.Written }) {
 		return
 	}
-	c.top.CompareAndSwap(t, &top{layer: t.layer, own: t.own})
+	c.top.CompareAndSwap(t, &top{layer: t.layer, own: t.own, under: t.under})
+}
+
+func idsOf(layers []directory.Layer) []sheepdog.LayerID {
+	out := make([]sheepdog.LayerID, 0, len(layers))
+	for _, l := range layers {
+		out = append(out, l.ID)
+	}
+	return out
 }
