@@ -25,16 +25,17 @@ check: lint
 # played by a build with few partitions, see make sim.
 unit:
 	SEEDS=3 $(GO) test -timeout 15m $$($(GO) list ./... | grep -v '^sheepdog/tests/')
-	$(MAKE) sim SEEDS=200
+	$(MAKE) sim SEEDS=200 SIMTIME=15m
 
 setup:
 	scripts/setup.sh
 
 # Random failures of simulated clusters: SEEDS=N plays seeds 1 to N and says what
 # was played; half a second each on two cores.
-SEEDS ?= 20
+SEEDS   ?= 20
+SIMTIME ?= 24h
 sim:
-	SEEDS=$(SEEDS) $(GO) test -count=1 -v -tags fewpartitions -timeout 24h -run 'TestSeeds$$' ./internal/sim/world | \
+	SEEDS=$(SEEDS) $(GO) test -count=1 -v -tags fewpartitions -timeout $(SIMTIME) -run 'TestSeeds$$' ./internal/sim/world | \
 		awk '!/^=== |^ *--- PASS/ { print } /^ok/ { ok = 1 } END { exit !ok }'
 
 # Faults of real processes, networks and disks; needs root. SEED=N chooses them,

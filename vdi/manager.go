@@ -29,7 +29,7 @@ type Manager struct {
 
 	// moving is held while a VDI goes on in another family; inherited are what
 	// coordinators there have to know of the writes before. (rule 10)
-	moving    sync.Mutex
+	moving    turn
 	inherited map[sheepdog.FamilyID]*originTable
 }
 
@@ -245,10 +245,12 @@ func (m *Manager) takeOver(ctx context.Context, f directory.Family, token sheepd
 		return nil, err
 	}
 	c := &coordinator{m: m, scope: scope, shift: f.BlockSizeShift, origins: newOriginTable(before), dirty: make(map[sheepdog.Partition]struct{})}
-	m.moving.Lock()
+	if err := m.moving.take(ctx); err != nil {
+		return nil, err
+	}
 	c.origins.inherit(m.inherited[f.ID])
 	delete(m.inherited, f.ID)
-	m.moving.Unlock()
+	m.moving.give()
 	c.ctx, c.lose = context.WithCancelCause(m.ctx)
 	if err := c.loadTop(ctx); err != nil {
 		c.lose(err)

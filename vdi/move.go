@@ -41,12 +41,15 @@ func (m *Manager) alterHere(ctx context.Context, c *coordinator, cmd directory.A
 	if err := c.quiesce(ctx); err != nil {
 		return directory.Altered{}, err
 	}
-	m.moving.Lock()
+	if err := m.moving.take(ctx); err != nil {
+		c.gate.open()
+		return directory.Altered{}, err
+	}
 	out, err := commit[directory.Altered](ctx, m, &cmd)
 	if err == nil {
 		m.inherited[out.Family] = c.origins
 	}
-	m.moving.Unlock()
+	m.moving.give()
 	if err != nil {
 		c.settle(ctx, err)
 		c.gate.open()

@@ -2,6 +2,7 @@ package vdi
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"strconv"
@@ -394,4 +395,26 @@ func TestInheritedOriginsAreOfWritesThatWereDone(t *testing.T) {
 			t.Errorf("%+v applied: %t", o, got)
 		}
 	}
+}
+
+// Bug: whoever took a VDI over waited for the commit that moved another one, and
+// could not give up. (Found by internal/sim/world, seed 93.)
+func TestTakeoverIsGivenUpWhileAnotherVDIMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		m := w.manager(t, 1)
+		create(t, m, "v", 1<<20)
+		v := open(t, m, "v", "")
+		if err := m.moving.take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := v.WriteAt(ctx, fill(4096, 1), 0); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the write says %v, want that its time is over", err)
+		}
+		m.moving.give()
+		write(t, v, 0, fill(4096, 1))
+		expect(t, v, 0, fill(4096, 1))
+	})
 }
