@@ -75,7 +75,8 @@ func newGossip(o *Options, describe func() GossipMember, wake func(), successor 
 		cancel()
 		return nil, errors.Join(fmt.Errorf("start gossip: %w", err), transport.Shutdown())
 	}
-	g.wg.Go(func() { g.refreshLoop(ctx) })
+	told := string(g.list.LocalNode().Meta) // not what is true by the time that the loop runs
+	g.wg.Go(func() { g.refreshLoop(ctx, told) })
 	return g, nil
 }
 
@@ -140,8 +141,8 @@ func (g *gossip) join(addrs []string) error {
 // refresh tells the others what this node says of itself now.
 func (g *gossip) refresh() { kick(g.stale) }
 
-func (g *gossip) refreshLoop(ctx context.Context) {
-	told := string(encodeMeta(g.describe()))
+// refreshLoop spreads what this node says of itself when it differs from told.
+func (g *gossip) refreshLoop(ctx context.Context, told string) {
 	tick := time.NewTicker(refreshEvery)
 	defer tick.Stop()
 	for {

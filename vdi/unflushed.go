@@ -75,11 +75,28 @@ func gone(v *sheepdog.View, policy sheepdog.Policy, since map[sheepdog.Partition
 	return false
 }
 
+// as is the number of losses that a volume has told of which told of so many of
+// those of another family before it moved to this one. The move began with a
+// flush, so that what was noted before it is void; what has not been told stays so.
+func (u *unflushed) as(before *unflushed, told uint64) uint64 {
+	n := u.losses.Load()
+	if told != before.losses.Load() {
+		n--
+	}
+	return n
+}
+
 // report tells of losses found since this volume last told of them: each
 // attachment learns of every loss once, as of a failed fsync.
 func (v *Volume) report() error {
+	if v.told.Load() == v.family.Load().unflushed.losses.Load() {
+		return nil
+	}
+	v.m.mu.Lock() // rebind changes both
 	found := v.family.Load().unflushed.losses.Load()
-	if v.told.Swap(found) == found {
+	told := v.told.Swap(found)
+	v.m.mu.Unlock()
+	if told == found {
 		return nil
 	}
 	return fmt.Errorf("flush of VDI %s: every replica of some of it lost its power while acknowledged writes were not flushed; they may be lost: %w", v.name, sheepdog.ErrIO)

@@ -46,3 +46,18 @@ func TestGone(t *testing.T) {
 		}
 	}
 }
+
+// A VDI that moves to another family, whose replicas are others and have losses
+// behind them, tells of the losses that it has not told of, and of no others.
+// (Seed 148: marks of the old family were judged by the rows of the new one.)
+func TestLossesOfAnotherFamilyAreNotTold(t *testing.T) {
+	for _, c := range []struct{ before, told, after uint64 }{{0, 0, 0}, {2, 2, 0}, {2, 2, 5}, {2, 1, 0}, {2, 1, 2}, {1, 0, 1}} {
+		var old, u unflushed
+		old.losses.Store(c.before)
+		u.losses.Store(c.after)
+		told := u.as(&old, c.told)
+		if owes, owed := told != u.losses.Load(), c.told != c.before; owes != owed {
+			t.Errorf("%+v: tells of a loss: %v, want %v", c, owes, owed)
+		}
+	}
+}

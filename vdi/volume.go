@@ -156,7 +156,9 @@ func (v *Volume) Flush(ctx context.Context) error {
 	if v.layer != 0 {
 		return nil
 	}
-	err := v.family.Load().unflushed.flush(func() error { return v.flush(ctx) }, v.lost)
+	f := v.family.Load() // the VDI may move to another meanwhile, with other replicas
+	lost := func(since map[sheepdog.Partition]sheepdog.Revision) bool { return v.lost(f.id, since) }
+	err := f.unflushed.flush(func() error { return v.flush(ctx) }, lost)
 	if err != nil {
 		return err
 	}
@@ -173,9 +175,10 @@ func (v *Volume) flush(ctx context.Context) error {
 	})
 }
 
-// lost reports whether writes acknowledged since those revisions may be gone.
-func (v *Volume) lost(since map[sheepdog.Partition]sheepdog.Revision) bool {
-	f, ok := v.m.opt.Directory.Family(v.family.Load().id)
+// lost reports whether writes to a family acknowledged since those revisions may
+// be gone.
+func (v *Volume) lost(family sheepdog.FamilyID, since map[sheepdog.Partition]sheepdog.Revision) bool {
+	f, ok := v.m.opt.Directory.Family(family)
 	if !ok || !gone(v.m.opt.Cluster.View(), f.Policy, since) {
 		return false
 	}
@@ -258,8 +261,9 @@ func (v *Volume) rebind(from sheepdog.FamilyID) bool {
 	}
 	f := m.family(now.Family)
 	if f.attached == 0 && f.coord == nil {
-		f.requests, f.unflushed = old.requests, old.unflushed // numbers in flight stay known (rule 10)
+		f.requests = old.requests // numbers in flight stay known (rule 10)
 	}
+	v.told.Store(f.unflushed.as(old.unflushed, v.told.Load()))
 	f.attached++
 	v.family.Store(f)
 	old.attached--
