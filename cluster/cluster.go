@@ -40,6 +40,7 @@ type Cluster struct {
 	lease       lease
 	reservation reservation
 	proposals   *proposals
+	searches    searches
 	leaving     atomic.Bool
 	lossy       atomic.Bool // see Doubt
 	expelled    atomic.Bool // the leader said that the view does not list this process

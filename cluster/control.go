@@ -217,68 +217,6 @@ func (c *Cluster) askLeader(ctx context.Context, method string, m message) (repl
 	return c.call(ctx, addr, method, m)
 }
 
-// findLeader is the leader that Raft tells of; a node that Raft has left out
-// asks the members that it knows.
-func (c *Cluster) findLeader(ctx context.Context) (string, error) {
-	if cons := c.consensus.Load(); cons != nil {
-		if addr, _ := cons.leader(); addr != "" {
-			return addr, nil
-		}
-	}
-	return c.askForLeader(ctx, c.clusterID())
-}
-
-// askForLeader asks members of the cluster, a few at a time.
-func (c *Cluster) askForLeader(ctx context.Context, id sheepdog.ClusterID) (string, error) {
-	const width = 5
-	ctx, cancel := context.WithTimeout(ctx, c.opts.Timing.Call)
-	defer cancel()
-	addrs := c.memberAddrs(id)
-	answers := make(chan string, len(addrs))
-	var asked, heard int
-	for heard < len(addrs) {
-		for ; asked < len(addrs) && asked < heard+width; asked++ {
-			addr := addrs[asked]
-			c.wg.Go(func() {
-				r, err := c.call(ctx, addr, methodLeader, message{Cluster: id})
-				if err != nil {
-					r.Addr = ""
-				}
-				answers <- r.Addr
-			})
-		}
-		if addr := <-answers; addr != "" {
-			return addr, nil
-		}
-		heard++
-	}
-	return "", fmt.Errorf("find the leader among %d nodes: %w", len(addrs), sheepdog.ErrNoQuorum)
-}
-
-// memberAddrs lists addresses of other nodes of the cluster, those that gossip
-// has alive first.
-func (c *Cluster) memberAddrs(id sheepdog.ClusterID) []string {
-	var out []string
-	seen := map[string]bool{c.opts.Self.Addr: true}
-	add := func(addr string) {
-		if !seen[addr] {
-			seen[addr] = true
-			out = append(out, addr)
-		}
-	}
-	for _, g := range c.gossip.members() {
-		if g.State == GossipAlive && g.Cluster == id {
-			add(g.Addr)
-		}
-	}
-	if v := c.pub.view(); v != nil && v.Cluster == id {
-		for _, m := range v.Members {
-			add(m.Addr)
-		}
-	}
-	return out
-}
-
 func (c *Cluster) handleLeader(context.Context, message) (any, error) {
 	addr, _ := c.Leader()
 	if addr == "" {

@@ -192,6 +192,7 @@ func (c *Cluster) LeaseValid() bool { return c.LeaseLeft() > 0 }
 // renewLoop keeps the lease for as long as the view lists this node.
 func (c *Cluster) renewLoop() {
 	every := c.opts.Timing.Lease / 3
+	pause := every / 8 // after a failure; longer after each
 	for c.ctx.Err() == nil {
 		if c.fatal.Load() != nil {
 			// It cannot follow any more: let the others go on without it.
@@ -213,9 +214,11 @@ func (c *Cluster) renewLoop() {
 		case err != nil:
 			c.opts.Logger.Debug("lease not renewed", "err", err)
 			c.suspectLeader(err)
-			c.wait(nil, jitter(every/8))
+			c.wait(nil, jitter(pause))
+			pause = min(2*pause, every)
 			continue
 		}
+		pause = every / 8
 		if patient { // the answer came at a slot
 			c.wait(nil, every-every/8)
 			continue

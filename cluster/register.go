@@ -59,7 +59,7 @@ func (c *Cluster) register() error {
 	var addr string
 	var err error
 	if fresh {
-		addr, err = c.askForLeader(ctx, id)
+		addr, err = c.searchLeader(ctx, id, nil)
 	} else {
 		addr, err = c.findLeader(ctx)
 	}

@@ -1,0 +1,30 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+)
+
+// A cluster that has no leader must not be busy with asking for one: 46 nodes on
+// one machine had no time left for an election, for minutes.
+func TestClusterWithoutLeaderIsQuiet(t *testing.T) {
+	simulate(t, func(w *world) {
+		const n, span = 12, 10
+		w.formatted(n)
+		calls := func() uint64 {
+			w.net.mu.Lock()
+			defer w.net.mu.Unlock()
+			return w.net.calls
+		}
+		w.settle()
+		w.lose(w.voters()[1:]...) // no quorum is left
+		time.Sleep(5 * time.Second)
+		before, up := calls(), len(w.up())
+		time.Sleep(span * time.Second)
+		got := float64(calls()-before) / span / float64(up)
+		t.Logf("%.1f control requests a second and node", got)
+		if got > 60 {
+			t.Errorf("%d nodes without a leader make %.0f control requests a second each, want at most 60", up, got)
+		}
+	})
+}
