@@ -122,6 +122,25 @@ func (c *Cluster) start() error {
 	return nil
 }
 
+// size is how many other nodes there are as far as this one knows, or one more.
+func (c *Cluster) size() int {
+	n := 0
+	if c.gossip != nil { // it starts after Raft
+		for _, g := range c.gossip.members() {
+			if g.State == GossipAlive {
+				n++
+			}
+		}
+	}
+	if v := c.pub.view(); v != nil {
+		n = max(n, len(v.Members))
+	}
+	return n
+}
+
+// timing is what suits the present size of the cluster.
+func (c *Cluster) timing() Timing { return c.opts.Timing.ofSize(c.size()) }
+
 // startConsensus starts Raft; c.mu is held.
 func (c *Cluster) startConsensus(id sheepdog.ClusterID) error {
 	if c.closed {
@@ -129,7 +148,7 @@ func (c *Cluster) startConsensus(id sheepdog.ClusterID) error {
 	}
 	c.id.Store(&id)
 	opts := c.opts
-	opts.RaftConns = c.door.open()
+	opts.Timing, opts.RaftConns = c.timing(), c.door.open()
 	cons, err := newConsensus(&opts, id, c.storage, c.fsm, c.suspectStream, c.setOffice)
 	if err != nil {
 		return err

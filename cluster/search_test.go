@@ -28,3 +28,20 @@ func TestClusterWithoutLeaderIsQuiet(t *testing.T) {
 		}
 	})
 }
+
+// Nodes of a small cluster keep the times that guests' stalls depend on; a wide one
+// waits longer before it changes its leader or doubts a member.
+func TestTimingOfSize(t *testing.T) {
+	var small Timing
+	small.fill()
+	if small.ofSize(wideCluster) != small {
+		t.Error("16 nodes have another timing than one")
+	}
+	wide := small.ofSize(46)
+	if err := wide.check(); err != nil {
+		t.Error(err)
+	}
+	if wide.Heartbeat < 2*time.Second || wide.Patience < 3*time.Second || wide.Lease != small.Lease || wide.Probe != small.Probe {
+		t.Errorf("timing of 46 nodes: %+v", wide)
+	}
+}

@@ -75,6 +75,22 @@ func (t *Timing) fill() {
 	set(&t.FormatCalls, 2*time.Second)
 }
 
+// wideCluster is the number of nodes from which on signs of life may come later:
+// every change of members costs every node a look at all partitions and nodes, and
+// until it is over answers are late, more so where nodes share processors. 46 nodes
+// on two processors changed leaders and removed each other without end.
+const wideCluster = 16
+
+// ofSize is the timing of a cluster of n nodes.
+func (t Timing) ofSize(n int) Timing {
+	if n > wideCluster {
+		for _, d := range []*time.Duration{&t.Heartbeat, &t.Election, &t.LeaderLease, &t.Confirm, &t.Patience} {
+			*d = *d * time.Duration(2*n) / wideCluster
+		}
+	}
+	return t
+}
+
 func (t *Timing) check() error {
 	c := *t
 	c.fill()

@@ -139,7 +139,10 @@ const (
 
 // maxRuns bounds the groups worked on at once, so that a node is neither a
 // storm for its sources nor held up by one of them.
-const maxRuns = 8
+const maxRuns = 16
+
+// maxStepRest bounds the rest between looks at new views.
+const maxStepRest = 500 * time.Millisecond
 
 // Agent does the recovery of one node.
 type Agent struct {
@@ -150,6 +153,8 @@ type Agent struct {
 	progress progress
 	slots    chan struct{} // one per object being moved
 	heals    chan healing
+
+	promotions *promotions // set by Run
 }
 
 // New makes an Agent; Run does the work.
@@ -199,15 +204,20 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.runCollector(ctx) })
 	wg.Go(func() { a.runHealer(ctx) })
 	wg.Go(func() { a.scrub.run(ctx) })
+	a.promotions = &promotions{ctx: ctx, spawn: wg.Go, commit: a.cfg.Committer.Promote}
 	s := newSchedule(a)
 	defer s.stop()
 	for {
 		v := a.cfg.Views.View()
 		changed := a.cfg.Views.Changed(v)
-		wake := s.step(ctx, v, time.Now())
+		began := time.Now()
+		wake := s.step(ctx, v, began)
+		took := time.Since(began)
 		timer := time.NewTimer(wake)
 		select {
 		case <-changed:
+			// Views come in bursts; of a large cluster each takes a while to look through.
+			_ = sleep(ctx, min(20*took, maxStepRest))
 		case r := <-s.results:
 			s.finish(r, time.Now())
 		case <-timer.C:

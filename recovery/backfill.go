@@ -229,7 +229,7 @@ func (b *backfill) commit(ctx context.Context) error {
 	if err := b.cfg.Local.Flush(ctx, flush); err != nil {
 		return fmt.Errorf("flush before promotion: %w", err)
 	}
-	return b.settle(ctx, b.run, ready, b.cfg.Committer.Promote)
+	return b.settle(ctx, b.run, ready, b.promotions.promote)
 }
 
 // settle commits a batch and notes what was accepted.

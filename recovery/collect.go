@@ -11,7 +11,7 @@ import (
 )
 
 // collectEvery is the least time between two collections, for the directory
-// may change thousands of times a second.
+// may change thousands of times a second; more after one that took long.
 const collectEvery = time.Second
 
 // evictPage bounds the objects remembered between listing and dropping.
@@ -31,10 +31,11 @@ func (a *Agent) runCollector(ctx context.Context) {
 		layers := a.cfg.Layers.Changed()
 		v := a.cfg.Views.View()
 		views := a.cfg.Views.Changed(v)
+		began := time.Now()
 		if err := c.collect(ctx, v); err != nil && ctx.Err() == nil {
 			a.cfg.Log.Warn("garbage stays for now", "err", err)
 		}
-		if sleep(ctx, collectEvery) != nil {
+		if sleep(ctx, max(collectEvery, min(100*time.Since(began), 10*collectEvery))) != nil {
 			return
 		}
 		select {
