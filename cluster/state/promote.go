@@ -51,6 +51,7 @@ func (s *State) step(policy sheepdog.Policy, ref MemberRef, items []PartitionSin
 		refused  []sheepdog.Partition
 		done     = make(map[*row]*row)
 		rows     = slices.Clone(old.rows)
+		public   = slices.Clone(old.public) // nil if nobody has seen it
 		revision = s.revision + 1
 		changed  bool
 	)
@@ -72,6 +73,9 @@ func (s *State) step(policy sheepdog.Policy, ref MemberRef, items []PartitionSin
 			continue
 		}
 		rows[item.Partition] = to
+		if public != nil {
+			public[item.Partition] = &to.Placement
+		}
 		changed = true
 	}
 	slices.Sort(refused)
@@ -79,7 +83,7 @@ func (s *State) step(policy sheepdog.Policy, ref MemberRef, items []PartitionSin
 		return nil, refused, nil
 	}
 	out := s.successor()
-	out.putTable(&table{policy: policy, rows: rows})
+	out.putTable(&table{policy: policy, rows: rows, public: public})
 	return out, refused, nil
 }
 

@@ -43,6 +43,18 @@ func newDriver() *driver {
 	return &driver{a: New(), b: New(), clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 }
 
+// checkPublished: what promotions change in the published table, without making it
+// anew, is what a table made anew has.
+func (d *driver) checkPublished(t *rapid.T) {
+	for _, tab := range d.a.tables {
+		for p, pl := range tab.public {
+			if pl != &tab.rows[p].Placement {
+				t.Fatalf("policy %v: the view has another placement of partition %d than the table", tab.policy, p)
+			}
+		}
+	}
+}
+
 func (d *driver) step(t *rapid.T) {
 	d.clock = d.clock.Add(time.Second)
 	cmd := d.command(t)
@@ -57,6 +69,7 @@ func (d *driver) step(t *rapid.T) {
 		t.Fatalf("Changed is %v, but the view says %v", res.Changed, before != after)
 	}
 	if rapid.IntRange(0, 5).Draw(t, "restart") == 0 {
+		d.checkPublished(t)
 		d.checkSnapshot(t)
 	}
 	if !res.Changed {
