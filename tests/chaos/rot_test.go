@@ -26,14 +26,14 @@ func TestBitFlips(t *testing.T) {
 		t.Fatal(errText)
 	}
 	a.settled()
-	total := 0
+	total, taken := 0, map[string]bool{}
 	for round := range rounds(t, 4, 1) {
 		flips := 50
 		if !long() {
 			flips = 20
 		}
 		victim := a.Sheep[round%3]
-		done := a.flip(victim, flips)
+		done := a.flip(victim, flips, taken)
 		out, errText, code := a.DogAt(a.First(), "cluster", "check", "--dry-run", "-o", "json")
 		if found := a.corrupt(out); code != 1 || found != done {
 			t.Errorf("round %d: %d bits flipped, %d blocks found: exit %d\n%s%s", round, done, found, code, out, errText)
@@ -82,8 +82,10 @@ func (a *arena) corrupt(out string) (n int) {
 	return n
 }
 
-// flip inverts a bit in n blocks of the extents of a sheep that hold data.
-func (a *arena) flip(s *lab.Sheep, n int) int {
+// flip inverts a bit in n blocks of the extents of a sheep that hold data, and
+// notes them in taken. A place where a block was found bad is not used again:
+// blocks that are taken already hold nothing that anybody reads.
+func (a *arena) flip(s *lab.Sheep, n int, taken map[string]bool) (done int) {
 	a.t.Helper()
 	var files []string
 	err := filepath.WalkDir(filepath.Join(a.Meta(s), "obj"), func(path string, d fs.DirEntry, err error) error {
@@ -95,14 +97,14 @@ func (a *arena) flip(s *lab.Sheep, n int) int {
 	if err != nil || len(files) == 0 {
 		a.t.Fatalf("extents of port %d: %v %v", s.Port, files, err)
 	}
-	taken := map[string]bool{}
-	for tries := 0; len(taken) < n && tries < 100*n; tries++ {
+	for tries := 0; done < n && tries < 100*n; tries++ {
 		path := files[a.rng.IntN(len(files))]
-		if key, done := a.flipIn(path, taken); done {
+		if key, ok := a.flipIn(path, taken); ok {
 			taken[key] = true
+			done++
 		}
 	}
-	return len(taken)
+	return done
 }
 
 // flipIn inverts a bit of a random block of a file, unless the block is empty or
@@ -138,11 +140,11 @@ func TestBitFlipsUnderLoad(t *testing.T) {
 	onlyLong(t)
 	a := enter(t, 3)
 	a.populate()
-	total := 0
+	total, taken := 0, map[string]bool{}
 	for round := range rounds(t, 10, 0) {
 		time.Sleep(time.Second)
 		victim := a.Sheep[round%3]
-		total += a.flip(victim, 20)
+		total += a.flip(victim, 20, taken)
 		time.Sleep(time.Second)
 		if out, errText, code := a.DogAt(a.First(), "cluster", "check"); code != 0 {
 			t.Errorf("round %d: check: exit %d\n%s%s", round, code, out, errText)
