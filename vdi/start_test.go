@@ -127,27 +127,34 @@ func TestBatchTakesOnlyWhatWaitsForNothing(t *testing.T) {
 	})
 }
 
+// snapshotBehindAWrite makes a VDI with a write under way, which the replicas answer
+// when hold is closed, and a snapshot that waits for it.
+func snapshotBehindAWrite(t *testing.T, w *world, m *Manager) (v *Volume, hold chan struct{}, ended, snapped chan error) {
+	t.Helper()
+	create(t, m, "v", 4<<20)
+	v = open(t, m, "v", "")
+	write(t, v, 0, fill(4096, 1))
+	hold = make(chan struct{})
+	w.mu.Lock()
+	w.hold = hold
+	w.mu.Unlock()
+	ended, snapped = make(chan error, 2), make(chan error, 1)
+	if !begin(t, v, 4096, fill(4096, 2), func(err error) { ended <- err }) {
+		t.Fatal("it was refused")
+	}
+	go func() {
+		_, err := m.Snapshot(context.Background(), directory.Snapshot{Name: "v", Tag: "s"})
+		snapped <- err
+	}()
+	return v, hold, ended, snapped
+}
+
 // A snapshot waits for writes on the short way, and holds further ones.
 func TestSnapshotWaitsForABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		m := w.manager(t, 1)
-		create(t, m, "v", 4<<20)
-		v := open(t, m, "v", "")
-		write(t, v, 0, fill(4096, 1))
-		w.mu.Lock()
-		hold := make(chan struct{})
-		w.hold = hold
-		w.mu.Unlock()
-		ended := make(chan error, 1)
-		if !begin(t, v, 4096, fill(4096, 2), func(err error) { ended <- err }) {
-			t.Fatal("it was refused")
-		}
-		snapped := make(chan error, 1)
-		go func() {
-			_, err := m.Snapshot(context.Background(), directory.Snapshot{Name: "v", Tag: "s"})
-			snapped <- err
-		}()
+		v, hold, ended, snapped := snapshotBehindAWrite(t, w, m)
 		synctest.Wait()
 		select {
 		case <-snapped:
@@ -267,22 +274,7 @@ func TestWritesGoOnWithTheCommitOfASnapshot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		m := w.manager(t, 1)
-		create(t, m, "v", 4<<20)
-		v := open(t, m, "v", "")
-		write(t, v, 0, fill(4096, 1))
-		w.mu.Lock()
-		hold := make(chan struct{})
-		w.hold = hold
-		w.mu.Unlock()
-		ended := make(chan error, 2)
-		if !begin(t, v, 4096, fill(4096, 2), func(err error) { ended <- err }) {
-			t.Fatal("it was refused")
-		}
-		snapped := make(chan error, 1)
-		go func() {
-			_, err := m.Snapshot(context.Background(), directory.Snapshot{Name: "v", Tag: "s"})
-			snapped <- err
-		}()
+		v, hold, ended, snapped := snapshotBehindAWrite(t, w, m)
 		synctest.Wait()
 		go func() { ended <- v.WriteAt(context.Background(), fill(4096, 3), 8192) }()
 		synctest.Wait() // at the gate
