@@ -122,33 +122,24 @@ func (c *Cluster) start() error {
 	return nil
 }
 
-// size is how many other nodes there are as far as this one knows, or one more.
-func (c *Cluster) size() int {
-	n := 0
-	if c.gossip != nil { // it starts after Raft
-		for _, g := range c.gossip.members() {
-			if g.State == GossipAlive {
-				n++
-			}
-		}
-	}
+// timing is what suits the size of the cluster that the view tells of, or a cluster
+// of so many nodes at least.
+func (c *Cluster) timing(atLeast int) Timing {
 	if v := c.pub.view(); v != nil {
-		n = max(n, len(v.Members))
+		atLeast = max(atLeast, len(v.Members))
 	}
-	return n
+	return c.opts.Timing.ofSize(atLeast)
 }
 
-// timing is what suits the present size of the cluster.
-func (c *Cluster) timing() Timing { return c.opts.Timing.ofSize(c.size()) }
-
-// startConsensus starts Raft; c.mu is held.
-func (c *Cluster) startConsensus(id sheepdog.ClusterID) error {
+// startConsensus starts Raft with the timing of the cluster as it is, or of so many
+// nodes at least, which it keeps while it runs; c.mu is held.
+func (c *Cluster) startConsensus(id sheepdog.ClusterID, atLeast int) error {
 	if c.closed {
 		return sheepdog.ErrClosed
 	}
 	c.id.Store(&id)
 	opts := c.opts
-	opts.Timing, opts.RaftConns = c.timing(), c.door.open()
+	opts.Timing, opts.RaftConns = c.timing(atLeast), c.door.open()
 	cons, err := newConsensus(&opts, id, c.storage, c.fsm, c.suspectStream, c.setOffice)
 	if err != nil {
 		return err

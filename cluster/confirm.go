@@ -16,7 +16,7 @@ import (
 // gets more time: a process that is starved of its processor falls silent in
 // gossip long before it is dead, and to take it for gone costs a backfill.
 func (c *Cluster) confirmAll(view *sheepdog.View, w work) map[state.MemberRef]bool {
-	ctx, cancel := context.WithTimeout(c.ctx, max(c.timing().Patience, c.timing().Confirm))
+	ctx, cancel := context.WithTimeout(c.ctx, max(c.timing(0).Patience, c.timing(0).Confirm))
 	defer cancel()
 	joining := make(map[sheepdog.NodeID]bool)
 	for _, m := range w.joins {
@@ -57,7 +57,7 @@ func (c *Cluster) confirmPatiently(view *sheepdog.View, w work) (confirmed map[s
 	for range heldTries {
 		began := c.opts.Clock()
 		confirmed = c.confirmAll(view, w)
-		if len(w.doubtful) == 0 || c.opts.Clock()-began < c.timing().Patience+heldUp || c.ctx.Err() != nil {
+		if len(w.doubtful) == 0 || c.opts.Clock()-began < c.timing(0).Patience+heldUp || c.ctx.Err() != nil {
 			break
 		}
 		c.opts.Logger.Info("this node was held up while it waited for others; it asks again")
@@ -74,7 +74,7 @@ type answer struct {
 // collectAnswers takes answers until all are there or, after Timing.Confirm,
 // those of all members in doubt.
 func (c *Cluster) collectAnswers(answers <-chan answer, waits, confirmed map[state.MemberRef]bool) {
-	timer := time.NewTimer(c.timing().Confirm)
+	timer := time.NewTimer(c.timing(0).Confirm)
 	defer timer.Stop()
 	late := false
 	for len(waits) > 0 && !(late && !anyDoubt(waits)) {
@@ -256,7 +256,7 @@ func (c *Cluster) handleProbe(ctx context.Context, m message) (any, error) {
 // observe returns nil if the member's process is certainly gone: its port
 // refuses connections, or another process answers there. Silence is no proof.
 func (c *Cluster) observe(ctx context.Context, m sheepdog.Member) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timing().Confirm)
+	ctx, cancel := context.WithTimeout(ctx, c.timing(0).Confirm)
 	defer cancel()
 	conn, err := c.opts.Network.Dial(ctx, m.Addr)
 	if refused(err) {

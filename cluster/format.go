@@ -225,7 +225,7 @@ func (c *Cluster) reserveAll(ctx context.Context, id sheepdog.ClusterID) ([]shee
 
 // releaseAll undoes reserveAll as far as it can; what it misses times out.
 func (c *Cluster) releaseAll(id sheepdog.ClusterID, members []sheepdog.Member) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.timing().Confirm)
+	ctx, cancel := context.WithTimeout(c.ctx, c.timing(0).Confirm)
 	defer cancel()
 	for _, m := range members {
 		if _, err := c.call(ctx, m.Addr, methodRelease, message{Cluster: id}); err != nil {

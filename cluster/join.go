@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Bounds of the search for other nodes.
+// Bounds of the attempts to find other nodes.
 const (
-	searchFirst = 200 * time.Millisecond
-	searchMost  = 3 * time.Second
-	maxTargets  = 16 // addresses tried in one round
+	joinFirst  = 200 * time.Millisecond
+	joinMost   = 3 * time.Second
+	maxTargets = 16 // addresses tried in one round
 )
 
 // joinLoop keeps gossip together: a node that is alone tries its seeds and
@@ -17,7 +17,7 @@ const (
 // more slowly; one that has company looks now and then for members that gossip
 // has lost, because memberlist forgets nodes after a long outage.
 func (c *Cluster) joinLoop() {
-	pause := searchFirst
+	pause := joinFirst
 	for c.ctx.Err() == nil {
 		targets, _ := c.joinTargets()
 		if err := c.gossip.join(targets); err != nil {
@@ -27,10 +27,10 @@ func (c *Cluster) joinLoop() {
 		switch _, alone := c.joinTargets(); {
 		case !alone:
 			c.wait(nil, jitter(c.opts.Timing.Rejoin))
-			pause = searchFirst
+			pause = joinFirst
 		default:
 			c.wait(nil, jitter(pause))
-			pause = min(2*pause, searchMost)
+			pause = min(2*pause, joinMost)
 		}
 	}
 }

@@ -285,7 +285,7 @@ func (c *Cluster) handleCancel(_ context.Context, m message) (any, error) {
 		return nil, err
 	}
 	c.pending.Store(nil)
-	return reply{}, c.startConsensus(c.clusterID())
+	return reply{}, c.startConsensus(c.clusterID(), 0)
 }
 
 // handleReform makes this node the first voter of the new foundation.
@@ -339,7 +339,7 @@ func (c *Cluster) enterFoundation(f *foundation) error {
 	c.former.Store(&f.former)
 	c.pending.Store(nil)
 	c.opts.Logger.Warn("the cluster was founded anew without the nodes that were lost", "cluster", f.id, "former", f.former[0])
-	return c.startConsensus(f.id)
+	return c.startConsensus(f.id, 0)
 }
 
 // commitFoundation is the first act of its leader.
@@ -376,7 +376,7 @@ func (c *Cluster) resume(id sheepdog.ClusterID) error {
 		c.opts.Logger.Warn("the founding anew of the cluster was interrupted; this node waits for it", "as", c.pending.Load().id)
 		return nil
 	}
-	return c.startConsensus(id)
+	return c.startConsensus(id, 0)
 }
 
 func (c *Cluster) formerIDs() (f formerIDs) {

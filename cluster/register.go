@@ -120,7 +120,7 @@ func (c *Cluster) adoptLocked(id sheepdog.ClusterID) error {
 	}
 	c.former.Store(&former)
 	c.opts.Logger.Info("this node belongs to a cluster now", "cluster", id)
-	return c.startConsensus(id)
+	return c.startConsensus(id, len(c.Alive()))
 }
 
 // handleRegister is the leader's side: the node is put into the next batch, and
