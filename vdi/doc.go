@@ -14,6 +14,7 @@ package vdi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -73,13 +74,14 @@ type Options struct {
 	Logger      *slog.Logger
 }
 
-// errMoved is returned inside the package when a request must be routed again.
-var errMoved = errors.New("coordinator has moved")
+// errMoved is returned when a request must be routed again. Over the wire it is
+// ErrNotCoordinator: whoever forwarded the request routes it again then.
+var errMoved = fmt.Errorf("coordinator has moved: %w", sheepdog.ErrNotCoordinator)
 
 // rerouted reports whether a request that failed with err should look for the
 // coordinator again.
 func rerouted(err error) bool {
-	for _, e := range []error{errMoved, sheepdog.ErrNotCoordinator, sheepdog.ErrFenced, sheepdog.ErrUnreachable,
+	for _, e := range []error{sheepdog.ErrNotCoordinator, sheepdog.ErrFenced, sheepdog.ErrUnreachable,
 		sheepdog.ErrClosed, sheepdog.ErrBehind, sheepdog.ErrBusy, sheepdog.ErrConflict, sheepdog.ErrNoQuorum, sheepdog.ErrStale} {
 		if errors.Is(err, e) {
 			return true

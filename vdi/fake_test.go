@@ -137,7 +137,15 @@ func (n *node) Forwarder(m sheepdog.Member) sheepdog.Forwarder { return forwarde
 
 func (n *node) Call(ctx context.Context, m sheepdog.Member, method string, body []byte) ([]byte, error) {
 	reply, err, _ := n.w.managers[m.ID].HandleControl(ctx, method, body)
-	return reply, err
+	return reply, overWire(err)
+}
+
+// overWire is what is left of an error at the far end of a connection.
+func overWire(err error) error {
+	if err == nil {
+		return nil
+	}
+	return sheepdog.WireError(sheepdog.ErrorCode(err), err.Error())
 }
 
 type forwarder struct {
@@ -152,7 +160,7 @@ func (f forwarder) Forward(ctx context.Context, req *sheepdog.ForwardRequest, bu
 	if cut {
 		return sheepdog.ErrUnreachable
 	}
-	return f.w.managers[f.id].Forward(ctx, req, buf)
+	return overWire(f.w.managers[f.id].Forward(ctx, req, buf))
 }
 
 func (n *node) fence(f sheepdog.FamilyID, token sheepdog.Token) error {
@@ -250,9 +258,12 @@ func (n *node) Records(_ context.Context, _ sheepdog.Scope, obj sheepdog.ObjectI
 	return out, nil
 }
 
-func (n *node) Flush(context.Context, sheepdog.Scope, []sheepdog.Partition, uint64) error {
+func (n *node) Flush(ctx context.Context, _ sheepdog.Scope, _ []sheepdog.Partition, _ uint64) error {
 	if n.w.flushing != nil {
 		n.w.flushing()
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()

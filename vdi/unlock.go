@@ -30,6 +30,7 @@ func (m *Manager) Rename(ctx context.Context, name, newName string) error {
 // given back, so nothing is lost. A client that still writes makes its gateway
 // ask for the VDI again. The error wraps ErrConflict if nobody coordinates it.
 func (m *Manager) Unlock(ctx context.Context, name string) error {
+	asked := false
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		changed := m.opt.Directory.Changed()
 		v, err := m.opt.Directory.Lookup(name)
@@ -37,9 +38,13 @@ func (m *Manager) Unlock(ctx context.Context, name string) error {
 			return err
 		}
 		f, ok := m.opt.Directory.Family(v.Family)
+		if ok && f.Coordinator.IsZero() && asked {
+			return nil // given back, though whoever had it could not say so
+		}
 		if !ok || f.Coordinator.IsZero() {
 			return fmt.Errorf("VDI %s (vid=%s) is not locked: %w", name, v.VID, sheepdog.ErrConflict)
 		}
+		asked = true
 		err = m.releaseAt(ctx, f)
 		if err == nil || !rerouted(err) {
 			return err
@@ -74,9 +79,9 @@ func (m *Manager) releaseAt(ctx context.Context, f directory.Family) error {
 
 // controlRelease serves methodRelease.
 func (m *Manager) controlRelease(ctx context.Context, call remoteCall) error {
-	c := m.local(call.Family)
-	if c == nil || c.scope.Token != call.Token {
-		return fmt.Errorf("family %d with token %d: %w", call.Family, call.Token, sheepdog.ErrNotCoordinator)
+	c, err := m.named(ctx, call.Family, call.Token)
+	if err != nil {
+		return err
 	}
 	return m.release(ctx, c)
 }

@@ -2,9 +2,11 @@ package vdi
 
 import (
 	"errors"
+	"sync"
 	"testing"
 
 	"sheepdog"
+	"sheepdog/vdi/directory"
 )
 
 // An unlocked VDI loses nothing, may be claimed elsewhere, and its writer asks
@@ -42,5 +44,35 @@ func TestUnlockHandsOver(t *testing.T) {
 	expect(t, va, 0, fill(4096, 2))
 	if err := b.Unlock(t.Context(), "nosuch"); !errors.Is(err, sheepdog.ErrNotFound) {
 		t.Errorf("unlock of nothing: %v", err)
+	}
+}
+
+// A coordinator that is lost while it works for another node answers so that the
+// other one looks for the next: its guest's flush does not fail, nor an unlock.
+// Found by the simulation's seed 161.
+func TestCoordinatorLostForAnotherNode(t *testing.T) {
+	for what, ask := range map[string]func(v *Volume, b *Manager) error{
+		"flush":  func(v *Volume, _ *Manager) error { return v.Flush(t.Context()) },
+		"unlock": func(_ *Volume, b *Manager) error { return b.Unlock(t.Context(), "v") },
+		"snapshot": func(_ *Volume, b *Manager) error {
+			_, err := b.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"})
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld()
+			a, b := w.manager(t, 1), w.manager(t, 2)
+			create(t, a, "v", 4<<20)
+			va, vb := open(t, a, "v", ""), open(t, b, "v", "")
+			if err := va.Claim(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			write(t, va, 0, fill(4096, 1))
+			w.flushing = sync.OnceFunc(func() { a.local(va.family.Load().id).lose(errMoved) })
+			if err := ask(vb, b); err != nil {
+				t.Errorf("%s by way of a coordinator that moves: %v", what, err)
+			}
+			expect(t, vb, 0, fill(4096, 1))
+		})
 	}
 }
