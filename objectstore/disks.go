@@ -1,7 +1,6 @@
 package objectstore
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -187,7 +186,7 @@ func (d *Disk) Unplug(dir string) error {
 // was.
 func (d *Disk) empty(v *volume) error {
 	if v.failed.Load() {
-		if err := d.sweep(v.id, lose); err != nil {
+		if err := d.giveUp(v.id); err != nil {
 			return err
 		}
 		v.retired.Store(true)
@@ -270,8 +269,7 @@ func (d *Disk) sweepMoves(v *volume) error {
 func (d *Disk) forgetDisk(v *volume) error {
 	d.destageMu.Lock()
 	defer d.destageMu.Unlock()
-	key := binary.BigEndian.AppendUint16([]byte{keyDisk}, uint16(v.id))
-	gone := change{key, diskRecord{0, filepath.Clean(v.dir)}.encode()}
+	gone := change{diskKey(keyDisk, v.id), diskRecord{0, filepath.Clean(v.dir)}.encode()}
 	if err := d.meta.Room(1, gone.size()); err != nil {
 		return metaError("forget a disk", err)
 	}

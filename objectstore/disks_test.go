@@ -122,6 +122,9 @@ func TestFailedSyncLosesDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.Reopen(t)
+	if u.d.Incomplete() {
+		t.Error("the store is said to lack something, though all was replaced")
+	}
 	for i := range sheepdog.Index(40) {
 		if got, err := readBlocks(t, u.d, i, 1, 0, 20); err != nil || !bytes.Equal(got, storetest.Fill(uint64(i), 20)) {
 			t.Fatalf("object %d: %v", i, err)
@@ -283,6 +286,45 @@ func (g *crashRig) unplugSound(dir string) {
 		if u.Dir == dir && u.State == DiskOK {
 			_ = g.d.Unplug(dir)
 		}
+	}
+}
+
+// A store lacks what was on a disk that failed until it is replaced, also in a
+// later life, whether the disk was unplugged or works again by then: after a loss
+// of all power it must not count as the last that has everything.
+func TestStoreLacksAFailedDiskInItsNextLife(t *testing.T) {
+	for _, unplug := range []bool{false, true} {
+		t.Run(fmt.Sprintf("unplug=%v", unplug), func(t *testing.T) {
+			u, _, _, b := twoDisks(t, Options{})
+			for i := range sheepdog.Index(20) {
+				mustWrite(t, u.d, dataOp(i, 1, 0, storetest.Fill(uint64(i), 20), 1))
+			}
+			if err := u.d.LoseDisk(b); err != nil {
+				t.Fatal(err)
+			}
+			if unplug {
+				if err := u.d.Unplug(b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 {
+				u.Reopen(t)
+				if !u.d.Incomplete() {
+					t.Fatal("the store is said to lack nothing")
+				}
+			}
+			for i := range sheepdog.Index(20) {
+				mend := dataOp(i, 1, 0, storetest.Fill(uint64(i), 20), 1)
+				mend.Force = true
+				mustWrite(t, u.d, mend)
+			}
+			for range 2 {
+				u.Reopen(t)
+				if u.d.Incomplete() {
+					t.Error("the store is said to lack something, though all was replaced")
+				}
+			}
+		})
 	}
 }
 

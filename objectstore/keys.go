@@ -13,6 +13,7 @@ import (
 //	f NAME                                     fact
 //	m format|checkpoint                        see checkpoint.go
 //	d DISK(2)                                  a disk's path and weight
+//	g DISK(2)                                  empty; what was on the disk was given up
 //	o PARTITION(2) FAMILY(8) INDEX(4) LAYER(8)           object header
 //	c PARTITION(2) FAMILY(8) INDEX(4) LAYER(8) CHUNK(4)  chunk of a map
 //	l LAYER(8) FAMILY(8) INDEX(4)              empty; objects by layer
@@ -22,16 +23,22 @@ const (
 	keyFact      = 'f'
 	keyMeta      = 'm'
 	keyDisk      = 'd'
+	keyGivenUp   = 'g'
 	keyObject    = 'o'
 	keyChunk     = 'c'
 	keyLayer     = 'l'
 	keyTombstone = 't'
 
+	diskKeyLen   = 1 + 2
 	pileKeyLen   = 1 + 2 + 8 + 4
 	objectKeyLen = pileKeyLen + 8
 	chunkKeyLen  = objectKeyLen + 4
 	layerKeyLen  = 1 + 8 + 8 + 4
 )
+
+func diskKey(kind byte, id diskID) []byte {
+	return binary.BigEndian.AppendUint16([]byte{kind}, uint16(id))
+}
 
 func pileKey(kind byte, id sheepdog.ObjectID) []byte {
 	k := make([]byte, 0, chunkKeyLen)

@@ -80,27 +80,30 @@ func (d *Disk) open() error {
 
 // loseMissing gives up what is on disks that are left out, so that other
 // replicas replace it. Should such a disk come back, what was not replaced by
-// then counts again.
+// then can be read again, but is older than what any other replica has.
 func (d *Disk) loseMissing() error {
 	known, err := d.readDisks()
 	if err != nil {
 		return err
 	}
+	missing := false
 	for _, id := range slices.Sorted(maps.Keys(known)) {
 		if known[id].weight == 0 || d.volumes.find(id) != nil {
 			continue
 		}
 		d.log.Error("what a missing disk held is fetched from other nodes", "disk", known[id].path)
-		d.incomplete = true
-		if err := d.sweep(id, lose); err != nil {
+		missing = true
+		if err := d.giveUp(id); err != nil {
 			return fmt.Errorf("lose missing disk %s: %w", known[id].path, err)
 		}
 	}
-	return nil
+	lacking, err := d.lacking()
+	d.incomplete = missing || lacking
+	return err
 }
 
-// Incomplete reports whether the store was opened without a disk that it had, so
-// that it lacks what was there.
+// Incomplete reports whether the store was opened without a disk that it had, or
+// lacks what was given up with one earlier.
 func (d *Disk) Incomplete() bool { return d.incomplete }
 
 func (d *Disk) readCheckpoint() (checkpoint, error) {
@@ -272,7 +275,7 @@ func (d *Disk) readDisks() (map[diskID]diskRecord, error) {
 	known := make(map[diskID]diskRecord)
 	err := d.meta.Scan(scan{prefix: []byte{keyDisk}}, func(key, value []byte) (bool, error) {
 		r, err := decodeDiskRecord(value)
-		if err == nil && len(key) != 3 {
+		if err == nil && len(key) != diskKeyLen {
 			err = errTruncated
 		}
 		if err == nil {
@@ -337,8 +340,7 @@ func (d *Disk) openDisk(f format, id diskID, dir string, known map[diskID]diskRe
 	if !ok {
 		v.weight = max(total, 1)
 	}
-	key := binary.BigEndian.AppendUint16([]byte{keyDisk}, uint16(id))
-	if err := d.meta.Commit([]change{{key, diskRecord{v.weight, filepath.Clean(dir)}.encode()}}); err != nil {
+	if err := d.meta.Commit([]change{{diskKey(keyDisk, id), diskRecord{v.weight, filepath.Clean(dir)}.encode()}}); err != nil {
 		return errors.Join(metaError("add a disk", err), v.close())
 	}
 	d.volumes.add(v)

@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -187,6 +188,62 @@ func (p *pile) touchUnlogged(o *object, c *chunk, at lsn, out *outcome) {
 	p.touchPile(at, out)
 }
 
+// giveUp loses what is on a disk, in every object. The store is incomplete from
+// then on, in its later lives as well, until all of it was replaced: with the disk
+// gone or back.
+func (d *Disk) giveUp(id diskID) error {
+	mark := change{diskKey(keyGivenUp, id), []byte{}}
+	if err := d.meta.Room(1, mark.size()); err != nil {
+		return metaError("note that a disk is given up", err)
+	}
+	if err := d.meta.Commit([]change{mark}); err != nil {
+		return metaError("note that a disk is given up", err)
+	}
+	return d.sweep(id, lose)
+}
+
+// lacking finds out whether all that was given up is replaced by now.
+func (d *Disk) lacking() (bool, error) {
+	var given []diskID
+	err := d.meta.Scan(scan{prefix: []byte{keyGivenUp}}, func(key, _ []byte) (bool, error) {
+		if len(key) != diskKeyLen {
+			return false, errTruncated
+		}
+		given = append(given, diskID(binary.BigEndian.Uint16(key[1:])))
+		return true, nil
+	})
+	if err != nil {
+		return false, metaError("look for disks that were given up", err)
+	}
+	lacks := false
+	for _, id := range given {
+		left, err := d.countLost(id)
+		if err != nil {
+			return false, err
+		}
+		if left > 0 {
+			lacks = true
+			continue
+		}
+		if err := d.meta.Commit([]change{{diskKey(keyGivenUp, id), nil}}); err != nil {
+			return false, metaError("note that a disk is replaced", err)
+		}
+	}
+	return lacks, nil
+}
+
+// countLost is the number of blocks that were lost with a disk and have not been
+// replaced.
+func (d *Disk) countLost(id diskID) (n int, err error) {
+	_, err = d.sweepOnce(id, func(s *slot) (bool, error) {
+		if s.stamp == lostStamp {
+			n++
+		}
+		return false, nil
+	})
+	return n, err
+}
+
 // lose gives a block the stamp of what was lost. Place and checksum stay: should
 // the disk come back, and no other replica be left, its bytes still count.
 func lose(s *slot) (bool, error) {
@@ -292,7 +349,7 @@ func (d *Disk) LoseDisk(dir string) error {
 	}
 	defer d.end()
 	v.failed.Store(true)
-	if err := d.sweep(v.id, lose); err != nil {
+	if err := d.giveUp(v.id); err != nil {
 		return fmt.Errorf("lose disk %s: %w", dir, err)
 	}
 	return nil
