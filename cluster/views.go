@@ -94,7 +94,7 @@ func (p *published) until(ctx context.Context, cond func(*snapshotOfState) bool)
 		select {
 		case <-step:
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 }

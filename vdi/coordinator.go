@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"sheepdog"
 )
@@ -33,7 +32,7 @@ type coordinator struct {
 	seq     uint64
 	written bool // the working layer is marked in the directory
 	dirty   map[sheepdog.Partition]struct{}
-	held    *time.Timer // ends a hold that nobody resumes; nil: not held
+	held    held // for a group; zero: not
 }
 
 // top is the working layer and what lies below it, replaced as a whole when a
@@ -65,6 +64,16 @@ func (c *coordinator) err() error {
 		return errMoved
 	}
 	return nil
+}
+
+// judged is what another node is told of an error of c's: that c is over, if it is,
+// whatever came of that, so that it looks for the next coordinator. Of several
+// errors in one only a single code crosses the wire.
+func (c *coordinator) judged(err error) error {
+	if err == nil || c.ctx.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("family %d with token %d: %w: %v", c.scope.Family, c.scope.Token, sheepdog.ErrNotCoordinator, err)
 }
 
 // lock waits for the range and numbers a write. The caller must unlock.

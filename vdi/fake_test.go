@@ -32,10 +32,12 @@ type world struct {
 	hold     chan struct{}
 	full     error // why writes that are held wait for space
 	slow     bool  // nothing is at hand
+	away     bool  // replicas do not answer to flushes
 	managers map[sheepdog.NodeID]*Manager
 	cut      map[sheepdog.NodeID]bool // unreachable
 
 	flushing  func()                             // called by every flush of replicas, without the lock
+	sealing   func(ctx context.Context)          // called by every takeover, without the lock
 	committed func(kind string) error            // what the proposer hears of a command that was committed
 	listed    func(layer sheepdog.LayerID) error // what replicas say to a list
 }
@@ -262,8 +264,14 @@ func (n *node) Flush(ctx context.Context, _ sheepdog.Scope, _ []sheepdog.Partiti
 	if n.w.flushing != nil {
 		n.w.flushing()
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	n.w.mu.Lock()
+	away := n.w.away
+	n.w.mu.Unlock()
+	if away {
+		<-ctx.Done()
+	}
+	if ctx.Err() != nil { // as the gateway says it
+		return fmt.Errorf("%w (last: %w)", context.Cause(ctx), sheepdog.ErrNotActing)
 	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
@@ -286,7 +294,13 @@ func (n *node) Settled(_ context.Context, _ sheepdog.Scope, flushed uint64) erro
 	return nil
 }
 
-func (n *node) Takeover(_ context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {
+func (n *node) Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {
+	if n.w.sealing != nil {
+		n.w.sealing(ctx)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	n.w.sealed[s.Family] = s.Token

@@ -40,30 +40,36 @@ func (f *flusher) do(ctx context.Context, round func() error) error {
 }
 
 // flush makes every write that was acknowledged before the call durable on all
-// acting replicas and targets. (rule 11)
-func (c *coordinator) flush() error {
-	return c.flushes.do(c.ctx, func() error {
-		c.mu.Lock()
-		parts := make([]sheepdog.Partition, 0, len(c.dirty))
-		for p := range c.dirty {
-			parts = append(parts, p)
-		}
-		clear(c.dirty)
-		covered := c.seq
-		if oldest, ok := c.ranges.oldestSeq(); ok {
-			covered = oldest - 1
-		}
-		c.mu.Unlock()
-		if len(parts) == 0 {
-			return nil
-		}
-		if err := c.m.opt.Objects.Flush(c.ctx, c.scope, parts, c.flushes.upTo.Load()); err != nil {
-			c.redirty(parts)
-			return err
-		}
-		c.flushes.upTo.Store(covered)
+// acting replicas and targets, unless ctx ends before: replicas may be away for
+// ever. (rule 11)
+func (c *coordinator) flush(ctx context.Context) error {
+	both, cancel := context.WithCancelCause(c.ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	return c.flushes.do(both, func() error { return c.flushRound(both) })
+}
+
+func (c *coordinator) flushRound(ctx context.Context) error {
+	c.mu.Lock()
+	parts := make([]sheepdog.Partition, 0, len(c.dirty))
+	for p := range c.dirty {
+		parts = append(parts, p)
+	}
+	clear(c.dirty)
+	covered := c.seq
+	if oldest, ok := c.ranges.oldestSeq(); ok {
+		covered = oldest - 1
+	}
+	c.mu.Unlock()
+	if len(parts) == 0 {
 		return nil
-	})
+	}
+	if err := c.m.opt.Objects.Flush(ctx, c.scope, parts, c.flushes.upTo.Load()); err != nil {
+		c.redirty(parts)
+		return err
+	}
+	c.flushes.upTo.Store(covered)
+	return nil
 }
 
 // settleLimit bounds how long a hand-over waits for replicas to note that nothing
@@ -142,10 +148,10 @@ const (
 	flushesAhead = 4
 )
 
-func (c *coordinator) flushAhead() error {
+func (c *coordinator) flushAhead(ctx context.Context) error {
 	for range flushesAhead {
 		began := time.Now()
-		if err := c.flush(); err != nil {
+		if err := c.flush(ctx); err != nil {
 			return err
 		}
 		if time.Since(began) < shortFlush {
@@ -166,13 +172,13 @@ func (c *coordinator) quiesce(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := c.flushAhead(); err != nil {
+	if err := c.flushAhead(ctx); err != nil {
 		return err
 	}
 	if err := c.gate.close(ctx); err != nil {
 		return err
 	}
-	if err := c.flush(); err != nil {
+	if err := c.flush(ctx); err != nil {
 		c.gate.open()
 		return err
 	}

@@ -23,6 +23,10 @@ const (
 // not resumed by then ends: its successor's token makes a late commit fail.
 const holdLimit = 5 * time.Second
 
+// holdID names one hold: a resume that comes late, or after its own hold failed,
+// must not end that of another group.
+type holdID = sheepdog.Origin
+
 // SnapshotGroup snapshots several VDIs in one moment, under the guests' I/O: all
 // their coordinators hold their writes before the one commit. (rule 13) It is tried
 // again when the outcome of a try is not known; with tags it is taken once.
@@ -85,16 +89,21 @@ func (m *Manager) holdMember(ctx context.Context, id sheepdog.FamilyID) (token s
 		// Nobody writes; whoever begins to has another token.
 		return f.Token, nil, nil
 	}
+	hold := holdID{Gateway: m.opt.Incarnation, Request: m.numbers.Add(1)}
 	c, other, token, err := m.route(ctx, id)
 	switch {
 	case err != nil:
 		return 0, nil, err
 	case c != nil:
-		return c.scope.Token, func(ctx context.Context) { m.resume(ctx, c) }, m.hold(ctx, c)
+		return c.scope.Token, func(ctx context.Context) { m.resume(ctx, c, hold) }, m.hold(ctx, c, hold)
 	case token == 0:
 		return 0, nil, errMoved
 	}
-	body, err := json.Marshal(remoteCall{Family: id, Token: token})
+	inner, err := json.Marshal(hold)
+	if err != nil {
+		return 0, nil, err
+	}
+	body, err := json.Marshal(remoteCall{Family: id, Token: token, Body: inner})
 	if err != nil {
 		return 0, nil, err
 	}
@@ -109,29 +118,36 @@ func (m *Manager) holdMember(ctx context.Context, id sheepdog.FamilyID) (token s
 	}, err
 }
 
+// held is a hold that nobody has resumed; limit ends it.
+type held struct {
+	id    holdID
+	limit *time.Timer
+}
+
 // hold shuts c's gate until resume, or until holdLimit, when c ends.
-func (m *Manager) hold(ctx context.Context, c *coordinator) error {
+func (m *Manager) hold(ctx context.Context, c *coordinator, id holdID) error {
 	if err := c.quiesce(ctx); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.held = time.AfterFunc(holdLimit, func() {
+	c.held = held{id, time.AfterFunc(holdLimit, func() {
 		c.lose(errMoved)
 		c.gate.open()
-	})
+	})}
 	return nil
 }
 
-// resume lets c's writes go on in the layer that the directory says.
-func (m *Manager) resume(ctx context.Context, c *coordinator) {
+// resume ends the hold of that name, if there is one, and lets c's writes go on in
+// the layer that the directory says.
+func (m *Manager) resume(ctx context.Context, c *coordinator, id holdID) {
 	c.mu.Lock()
-	held := c.held
-	c.held = nil
-	c.mu.Unlock()
-	if held == nil || !held.Stop() {
-		return // the limit was faster
+	if c.held.id != id || c.held.limit == nil || !c.held.limit.Stop() {
+		c.mu.Unlock()
+		return // it failed, or the limit was faster
 	}
+	c.held = held{}
+	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, holdLimit)
 	defer cancel()
 	c.settle(ctx, errMoved) // this node may not have heard of the commit yet

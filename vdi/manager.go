@@ -118,7 +118,7 @@ func (m *Manager) flushQuietly(c *coordinator) {
 		c.tellClean(c.ctx)
 		return
 	}
-	if err := c.flush(); err != nil && c.ctx.Err() == nil {
+	if err := c.flush(c.ctx); err != nil && c.ctx.Err() == nil {
 		m.opt.Logger.Warn("periodic flush failed", "family", c.scope.Family, "err", err)
 	}
 }
@@ -197,7 +197,7 @@ func (m *Manager) named(ctx context.Context, id sheepdog.FamilyID, token sheepdo
 	if c == nil && ok && f.Token == token && f.Coordinator.Incarnation == m.opt.Incarnation {
 		err := m.once(ctx, fmt.Sprintf("appoint %d", id), func(ctx context.Context) error { return m.appoint(ctx, id) })
 		if err != nil {
-			return nil, fmt.Errorf("family %d: %w: %w", id, sheepdog.ErrNotCoordinator, err)
+			return nil, fmt.Errorf("family %d: %w: %v", id, sheepdog.ErrNotCoordinator, err) // err's own code must not hide it
 		}
 		m.idle(ctx, id)
 	}
@@ -357,8 +357,9 @@ func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
 
 // call is one run of a function that others wait for.
 type call struct {
-	done chan struct{}
-	err  error
+	done    chan struct{}
+	err     error
+	givenUp bool // its own caller did not wait for the end: err says nothing to others
 }
 
 // once runs fn, or waits for a run with the same key that is under way. If that
@@ -374,6 +375,7 @@ func (m *Manager) once(ctx context.Context, key string, fn func(context.Context)
 		m.mu.Unlock()
 		if !ok {
 			running.err = fn(ctx)
+			running.givenUp = running.err != nil && ctx.Err() != nil
 			m.mu.Lock()
 			delete(m.calls, key)
 			m.mu.Unlock()
@@ -385,7 +387,7 @@ func (m *Manager) once(ctx context.Context, key string, fn func(context.Context)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if !errors.Is(running.err, context.Canceled) && !errors.Is(running.err, context.DeadlineExceeded) {
+		if !running.givenUp {
 			return running.err
 		}
 	}

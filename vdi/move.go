@@ -211,20 +211,24 @@ func (m *Manager) controlMove(ctx context.Context, c *coordinator, method string
 	bad := func(err error) error { return fmt.Errorf("%s: %v: %w", method, err, sheepdog.ErrInvalid) }
 	switch method {
 	case methodHold:
-		return nil, m.hold(ctx, c)
+		var id holdID
+		if err := json.Unmarshal(call.Body, &id); err != nil {
+			return nil, bad(err)
+		}
+		return nil, m.hold(ctx, c, id)
 	case methodResume:
-		m.resume(ctx, c)
+		var id holdID
+		if err := json.Unmarshal(call.Body, &id); err != nil {
+			return nil, bad(err)
+		}
+		m.resume(ctx, c, id)
 		return nil, nil
 	case methodCopyUp:
 		var index sheepdog.Index
 		if err := json.Unmarshal(call.Body, &index); err != nil {
 			return nil, bad(err)
 		}
-		err := c.copyUp(ctx, index)
-		if err != nil && c.ctx.Err() != nil {
-			return nil, fmt.Errorf("family %d with token %d: %w", call.Family, call.Token, sheepdog.ErrNotCoordinator)
-		}
-		return nil, err
+		return nil, c.copyUp(ctx, index)
 	case methodFlatten:
 		var cmd directory.Flatten
 		if err := json.Unmarshal(call.Body, &cmd); err != nil {

@@ -98,7 +98,7 @@ func TestAbandonedHoldEnds(t *testing.T) {
 		v := open(t, m, "v", "")
 		write(t, v, 0, fill(4096, 1))
 		c := m.local(v.family.Load().id)
-		if err := m.hold(t.Context(), c); err != nil {
+		if err := m.hold(t.Context(), c, holdID{Request: 1}); err != nil {
 			t.Fatal(err)
 		}
 		token, begin := c.scope.Token, time.Now()

@@ -341,12 +341,17 @@ func (m *Manager) control(ctx context.Context, method string, body []byte) ([]by
 	if err := json.Unmarshal(body, &call); err != nil {
 		return nil, fmt.Errorf("%s: %v: %w", method, err, sheepdog.ErrInvalid)
 	}
-	if method == methodRelease {
-		return nil, m.controlRelease(ctx, call)
-	}
 	c, err := m.named(ctx, call.Family, call.Token)
 	if err != nil {
 		return nil, err
+	}
+	reply, err := m.controlAt(ctx, c, method, call)
+	return reply, c.judged(err)
+}
+
+func (m *Manager) controlAt(ctx context.Context, c *coordinator, method string, call remoteCall) ([]byte, error) {
+	if method == methodRelease {
+		return nil, m.release(ctx, c)
 	}
 	if method != methodSnapshot && method != methodRollback {
 		return m.controlMove(ctx, c, method, call)

@@ -77,15 +77,6 @@ func (m *Manager) releaseAt(ctx context.Context, f directory.Family) error {
 	return m.release(ctx, c)
 }
 
-// controlRelease serves methodRelease.
-func (m *Manager) controlRelease(ctx context.Context, call remoteCall) error {
-	c, err := m.named(ctx, call.Family, call.Token)
-	if err != nil {
-		return err
-	}
-	return m.release(ctx, c)
-}
-
 // Claim makes this node the coordinator of the volume's VDI before its first
 // request. The error wraps ErrBusy if another node is.
 func (v *Volume) Claim(ctx context.Context) error {

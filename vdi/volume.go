@@ -168,7 +168,7 @@ func (v *Volume) Flush(ctx context.Context) error {
 func (v *Volume) flush(ctx context.Context) error {
 	return v.do(ctx, func(c *coordinator, to target) error {
 		if c != nil {
-			return c.flush()
+			return c.flush(ctx)
 		}
 		req := &sheepdog.ForwardRequest{Family: to.family, Token: to.token, Op: sheepdog.ForwardFlush}
 		return v.m.opt.Peers.Forwarder(to.node).Forward(ctx, req, nil)
@@ -326,8 +326,12 @@ func (m *Manager) Forward(ctx context.Context, req *sheepdog.ForwardRequest, buf
 	if err != nil {
 		return err
 	}
+	return c.judged(m.forwarded(ctx, c, req, buf))
+}
+
+func (m *Manager) forwarded(ctx context.Context, c *coordinator, req *sheepdog.ForwardRequest, buf []byte) error {
 	if req.Op == sheepdog.ForwardFlush {
-		return c.flush()
+		return c.flush(ctx)
 	}
 	size := uint64(1) << c.shift
 	p := piece{index: sheepdog.Index(req.Offset >> c.shift), in: req.Offset & (size - 1), n: uint64(req.Length)}
@@ -336,16 +340,11 @@ func (m *Manager) Forward(ctx context.Context, req *sheepdog.ForwardRequest, buf
 	}
 	switch req.Op {
 	case sheepdog.ForwardRead:
-		err = c.read(ctx, p, buf)
+		return c.read(ctx, p, buf)
 	case sheepdog.ForwardWrite, sheepdog.ForwardZero:
-		err = c.origins.once(ctx, req.Origin, req.OriginDone, func() error {
+		return c.origins.once(ctx, req.Origin, req.OriginDone, func() error {
 			return c.write(c.ctx, p, req.Data, req.Origin, req.OriginDone)
 		})
-	default:
-		err = fmt.Errorf("forwarded operation %d: %w", req.Op, sheepdog.ErrInvalid)
 	}
-	if err != nil && c.ctx.Err() != nil {
-		return fmt.Errorf("family %d with token %d: %w", req.Family, req.Token, sheepdog.ErrNotCoordinator)
-	}
-	return err
+	return fmt.Errorf("forwarded operation %d: %w", req.Op, sheepdog.ErrInvalid)
 }
