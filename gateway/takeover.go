@@ -40,6 +40,24 @@ func (g *Gateway) Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Or
 	return origins, nil
 }
 
+// Origins lists the forwarded writes that were applied in a family, as Takeover does,
+// but promises nothing: for whoever goes on with its VDI in another family.
+func (g *Gateway) Origins(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {
+	s.Token = 0
+	var origins []sheepdog.Origin
+	err := g.retry(ctx, func(v *sheepdog.View) error {
+		sealed, err := g.seal(ctx, v, s)
+		if err == nil {
+			origins = sealed.origins
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ask which writes to family %d were applied: %w", s.Family, err)
+	}
+	return origins, nil
+}
+
 // sealed is what all replicas told.
 type sealed struct {
 	dirty   map[sheepdog.NodeID][]sheepdog.DirtyBlocks

@@ -35,6 +35,8 @@ type Objects interface {
 	Flush(ctx context.Context, s sheepdog.Scope, parts []sheepdog.Partition, flushed uint64) error
 	Settled(ctx context.Context, s sheepdog.Scope, flushed uint64) error
 	Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error)
+	// Origins lists the forwarded writes that were applied in a family.
+	Origins(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error)
 	// WaitsForSpace is why a write of the family waits for space, nil if none does.
 	WaitsForSpace(family sheepdog.FamilyID) error
 	LayerIndexes(ctx context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error

@@ -307,6 +307,12 @@ func (n *node) Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origi
 	return n.w.origins[s.Family], nil
 }
 
+func (n *node) Origins(_ context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	return n.w.origins[s.Family], nil
+}
+
 func (n *node) LayerIndexes(_ context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()

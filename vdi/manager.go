@@ -244,6 +244,13 @@ func (m *Manager) takeOver(ctx context.Context, f directory.Family, token sheepd
 	if err != nil {
 		return nil, err
 	}
+	if from, ok := m.movesFrom(f); ok {
+		earlier, err := m.opt.Objects.Origins(ctx, from)
+		if err != nil {
+			return nil, err
+		}
+		before = append(before, earlier...)
+	}
 	c := &coordinator{m: m, scope: scope, shift: f.BlockSizeShift, origins: newOriginTable(before), dirty: make(map[sheepdog.Partition]struct{})}
 	if err := m.moving.take(ctx); err != nil {
 		return nil, err
@@ -257,6 +264,18 @@ func (m *Manager) takeOver(ctx context.Context, f directory.Family, token sheepd
 		return nil, err
 	}
 	return c, nil
+}
+
+// movesFrom is the family that a VDI was in before it was given another redundancy,
+// while its data are being copied from there. Writes that were applied there may
+// be repeated here, and the node that moved it, which knew them, may be gone. (rule 10)
+func (m *Manager) movesFrom(f directory.Family) (sheepdog.Scope, bool) {
+	v, err := m.opt.Directory.Lookup(f.Name)
+	if err != nil || v.Family != f.ID || !v.Moving {
+		return sheepdog.Scope{}, false
+	}
+	from, ok := familyOf(m.opt.Directory, baseOf(m.opt.Directory, f.Working))
+	return sheepdog.Scope{Family: from.ID, Policy: from.Policy}, ok
 }
 
 // loadTop reads the working layer from the directory, and the object maps from

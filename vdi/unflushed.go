@@ -36,19 +36,21 @@ func (u *unflushed) note(v *sheepdog.View, part sheepdog.Partition) {
 
 // flush runs a flush and judges, once it is complete, whether what it should
 // have covered was still there. Writes noted after its begin stay.
-func (u *unflushed) flush(run func() error, judge func(map[sheepdog.Partition]sheepdog.Revision) bool) error {
-	u.mu.Lock()
-	taken := u.since
-	u.since = nil
-	u.mu.Unlock()
+func (u *unflushed) flush(run func() error, judge func(map[sheepdog.Partition]sheepdog.Revision) bool) (lost bool, err error) {
+	taken := u.take()
 	if err := run(); err != nil {
 		u.giveBack(taken)
-		return err
+		return false, err
 	}
-	if len(taken) > 0 && judge(taken) {
-		u.losses.Add(1)
-	}
-	return nil
+	return len(taken) > 0 && judge(taken), nil
+}
+
+func (u *unflushed) take() map[sheepdog.Partition]sheepdog.Revision {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	taken := u.since
+	u.since = nil
+	return taken
 }
 
 func (u *unflushed) giveBack(taken map[sheepdog.Partition]sheepdog.Revision) {
@@ -76,14 +78,44 @@ func gone(v *sheepdog.View, policy sheepdog.Policy, since map[sheepdog.Partition
 }
 
 // as is the number of losses that a volume has told of which told of so many of
-// those of another family before it moved to this one. The move began with a
-// flush, so that what was noted before it is void; what has not been told stays so.
+// those of another family before it moved to this one: what has not been told
+// stays so.
 func (u *unflushed) as(before *unflushed, told uint64) uint64 {
 	n := u.losses.Load()
 	if told != before.losses.Load() {
 		n--
 	}
 	return n
+}
+
+// lost reports whether writes to a family acknowledged since those revisions may
+// be gone.
+func (v *Volume) lost(family sheepdog.FamilyID, since map[sheepdog.Partition]sheepdog.Revision) bool {
+	f, ok := v.m.opt.Directory.Family(family)
+	if !ok || !gone(v.m.opt.Cluster.View(), f.Policy, since) {
+		return false
+	}
+	v.m.opt.Logger.Error("acknowledged writes may be lost: all replicas lost their power before a flush", "vdi", v.name)
+	return true
+}
+
+// lose counts a loss in a family, for all volumes that are there, and in the one
+// into which this volume has moved meanwhile.
+func (v *Volume) lose(in *family) {
+	v.m.mu.Lock() // rebind changes the family
+	defer v.m.mu.Unlock()
+	in.unflushed.losses.Add(1)
+	if now := v.family.Load(); now != in {
+		now.unflushed.losses.Add(1)
+	}
+}
+
+// judgeMoved judges what was noted of a family that the volume leaves: the move began
+// with a flush, which knew nothing of this gateway's writes. m.mu is held.
+func (v *Volume) judgeMoved(old *family) {
+	if taken := old.unflushed.take(); len(taken) > 0 && v.lost(old.id, taken) {
+		old.unflushed.losses.Add(1)
+	}
 }
 
 // report tells of losses found since this volume last told of them: each

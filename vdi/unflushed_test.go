@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"sheepdog"
+	"sheepdog/vdi/directory"
 )
 
 // What a failed flush did not cover is judged by the next one, by the oldest
@@ -15,20 +16,21 @@ func TestUnflushedOutlivesAFailedFlush(t *testing.T) {
 	u.note(at(3), 1)
 	u.note(at(5), 1)
 	broken := errors.New("broken")
-	err := u.flush(func() error { u.note(at(6), 1); u.note(at(7), 2); return broken }, nil)
+	_, err := u.flush(func() error { u.note(at(6), 1); u.note(at(7), 2); return broken }, nil)
 	if !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
 	var judged map[sheepdog.Partition]sheepdog.Revision
 	judge := func(since map[sheepdog.Partition]sheepdog.Revision) bool { judged = since; return true }
-	if err := u.flush(func() error { return nil }, judge); err != nil {
+	lost, err := u.flush(func() error { return nil }, judge)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(judged) != 2 || judged[1] != 3 || judged[2] != 7 || u.losses.Load() != 1 {
-		t.Errorf("judged %v, %d losses", judged, u.losses.Load())
+	if len(judged) != 2 || judged[1] != 3 || judged[2] != 7 || !lost {
+		t.Errorf("judged %v, lost: %v", judged, lost)
 	}
 	judged = nil
-	if err := u.flush(func() error { return nil }, judge); err != nil || judged != nil {
+	if lost, err := u.flush(func() error { return nil }, judge); err != nil || lost || judged != nil {
 		t.Errorf("a flush of nothing judged %v (%v)", judged, err)
 	}
 }
@@ -58,6 +60,48 @@ func TestLossesOfAnotherFamilyAreNotTold(t *testing.T) {
 		told := u.as(&old, c.told)
 		if owes, owed := told != u.losses.Load(), c.told != c.before; owes != owed {
 			t.Errorf("%+v: tells of a loss: %v, want %v", c, owes, owed)
+		}
+	}
+}
+
+// All replicas lose their power, a gateway elsewhere with writes that it has not
+// flushed does not, and then the VDI is given another redundancy, which flushes it:
+// the gateway's next flush tells of the loss all the same, once to each guest.
+func TestLossBeforeAnAlterIsTold(t *testing.T) {
+	for _, mover := range []sheepdog.NodeID{1, 2} {
+		for _, first := range []string{"flush", "write", "write of the other guest"} {
+			w := newWorld()
+			a, b := w.manager(t, 1), w.manager(t, 2)
+			create(t, a, "v", 1<<20)
+			v, other := open(t, a, "v", ""), open(t, a, "v", "")
+			write(t, v, 0, fill(4096, 1))
+			lost := &sheepdog.Placement{Lost: w.view.Revision + 1}
+			w.setMembers(1, 2)
+			w.mu.Lock()
+			rows := make(sheepdog.Table, sheepdog.Partitions)
+			for i := range rows {
+				rows[i] = lost
+			}
+			w.view.Tables = map[sheepdog.Policy]sheepdog.Table{{Copies: 3}: rows}
+			w.mu.Unlock()
+			by := map[sheepdog.NodeID]*Manager{1: a, 2: b}[mover]
+			if _, err := by.Alter(t.Context(), directory.AlterPolicy{Name: "v", Policy: sheepdog.Policy{Copies: 2}}); err != nil {
+				t.Fatal(err)
+			}
+			switch first {
+			case "write":
+				write(t, v, 4096, fill(4096, 2))
+			case "write of the other guest":
+				write(t, other, 4096, fill(4096, 2))
+			}
+			for i, guest := range []*Volume{v, other} {
+				if err := guest.Flush(t.Context()); !errors.Is(err, sheepdog.ErrIO) {
+					t.Errorf("moved by node %d, then a %s: flush of guest %d: %v", mover, first, i, err)
+				}
+				if err := guest.Flush(t.Context()); err != nil {
+					t.Errorf("moved by node %d, then a %s: second flush of guest %d: %v", mover, first, i, err)
+				}
+			}
 		}
 	}
 }

@@ -157,8 +157,14 @@ func (v *Volume) Flush(ctx context.Context) error {
 		return nil
 	}
 	f := v.family.Load() // the VDI may move to another meanwhile, with other replicas
-	lost := func(since map[sheepdog.Partition]sheepdog.Revision) bool { return v.lost(f.id, since) }
-	err := f.unflushed.flush(func() error { return v.flush(ctx) }, lost)
+	judge := func(since map[sheepdog.Partition]sheepdog.Revision) bool { return v.lost(f.id, since) }
+	lost, err := f.unflushed.flush(func() error { return v.flush(ctx) }, judge)
+	if err != nil && v.family.Load() != f { // no flush comes there any more
+		lost = judge(f.unflushed.take())
+	}
+	if lost {
+		v.lose(f)
+	}
 	if err != nil {
 		return err
 	}
@@ -173,17 +179,6 @@ func (v *Volume) flush(ctx context.Context) error {
 		req := &sheepdog.ForwardRequest{Family: to.family, Token: to.token, Op: sheepdog.ForwardFlush}
 		return v.m.opt.Peers.Forwarder(to.node).Forward(ctx, req, nil)
 	})
-}
-
-// lost reports whether writes to a family acknowledged since those revisions may
-// be gone.
-func (v *Volume) lost(family sheepdog.FamilyID, since map[sheepdog.Partition]sheepdog.Revision) bool {
-	f, ok := v.m.opt.Directory.Family(family)
-	if !ok || !gone(v.m.opt.Cluster.View(), f.Policy, since) {
-		return false
-	}
-	v.m.opt.Logger.Error("acknowledged writes may be lost: all replicas lost their power before a flush", "vdi", v.name)
-	return true
 }
 
 // each runs one function per piece of the range, at once if there are several.
@@ -263,6 +258,7 @@ func (v *Volume) rebind(from sheepdog.FamilyID) bool {
 	if f.attached == 0 && f.coord == nil {
 		f.requests = old.requests // numbers in flight stay known (rule 10)
 	}
+	v.judgeMoved(old)
 	v.told.Store(f.unflushed.as(old.unflushed, v.told.Load()))
 	f.attached++
 	v.family.Store(f)
