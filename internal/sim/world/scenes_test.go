@@ -1,9 +1,13 @@
 package world
 
 import (
+	"context"
+	"testing"
 	"time"
 
 	"sheepdog"
+	"sheepdog/api"
+	"sheepdog/vdi/directory"
 )
 
 // Scenes bring a cluster into the situation in which one kind of fault shows.
@@ -183,3 +187,45 @@ var lostReply = scene{nodes: 5, play: func(s *stage) {
 	<-ended
 	next.read(0, 4)
 }}
+
+// movedBeforeTheRetry: as lostReply, but the VDI is given another redundancy before
+// the coordinator dies, so that the next one serves another family, in which nobody
+// ever made the write.
+var movedBeforeTheRetry = scene{nodes: 5, play: func(s *stage) {
+	hold, others := s.acting()
+	two := sheepdog.Policy{Copies: 2}
+	if _, err := s.host(1).Node().Backend().CreateVDI(context.Background(), &api.CreateRequest{Name: "other", SizeBytes: 1 << 20, Copies: &two}); err != nil {
+		s.t.Fatalf("create: %v", err)
+	}
+	g := s.guest(hold[0])
+	g.write(0, 4)
+	g.flush()
+	far := s.guest(others[0])
+	far.read(0, 4) // it knows the coordinator now
+	s.net.Cut(g.host.Name, far.host.Name)
+	ended := far.begin(0, 4)
+	time.Sleep(5 * time.Millisecond)
+	s.cutOff(others[0])
+	g.read(0, 4) // the write is there
+	if _, err := g.host.Node().VDIs().Alter(g.ctx, directory.AlterPolicy{Name: stageDisk, Policy: two}); err != nil {
+		s.t.Fatalf("alter: %v", err)
+	}
+	g.host.Kill()
+	s.awaitGone(hold[1], hold[0])
+	next := s.guest(hold[1])
+	next.read(0, 4)
+	next.write(0, 4)
+	next.read(0, 4)
+	s.Heal()
+	<-ended
+	next.read(0, 4)
+}}
+
+// A gateway that was cut off repeats a write after its VDI was given another
+// redundancy and the node that did so died: it is not applied a second time, over
+// what was written meanwhile.
+func TestRetryAfterAnAlterRunsOnce(t *testing.T) {
+	if why, trace := movedBeforeTheRetry.run(t, nil); why != "" {
+		t.Errorf("%s\n%s", why, trace)
+	}
+}
