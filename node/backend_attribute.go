@@ -124,7 +124,7 @@ func (b backend) CopyVDI(ctx context.Context, req *api.CloneRequest, report func
 	if _, err := b.n.vdis.Create(ctx, cmd); err != nil {
 		return nil, err
 	}
-	if err := b.fillCopy(ctx, req, src, report); err != nil {
+	if err := b.fillCopy(ctx, req.Name, allocates(req.Preallocate, cmd.Policy), src, report); err != nil {
 		gone, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 		defer cancel()
 		if derr := b.n.vdis.Delete(gone, directory.Delete{Name: req.Name}); derr != nil {

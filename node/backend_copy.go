@@ -11,15 +11,15 @@ import (
 // statusLimit bounds the extents of one step of a copy.
 const statusLimit = 4096
 
-// fillCopy copies the data of src into the new VDI; with Preallocate it writes
-// the holes as well.
-func (b backend) fillCopy(ctx context.Context, req *api.CloneRequest, src *vdi.Volume, report func(api.CopyProgress) error) error {
-	dst, err := b.n.vdis.Open(req.Name, "")
+// fillCopy copies the data of src into a new VDI, and the holes as well if those are
+// wanted.
+func (b backend) fillCopy(ctx context.Context, name string, holes bool, src *vdi.Volume, report func(api.CopyProgress) error) error {
+	dst, err := b.n.vdis.Open(name, "")
 	if err != nil {
 		return err
 	}
 	defer dst.Close(context.WithoutCancel(ctx))
-	c := &copying{dst: dst, src: src, holes: req.Preallocate, buf: make([]byte, copyChunk), report: report, total: dst.Size()}
+	c := &copying{dst: dst, src: src, holes: holes, buf: make([]byte, copyChunk), report: report, total: dst.Size()}
 	if err := c.run(ctx); err != nil {
 		return err
 	}

@@ -27,6 +27,13 @@ func (d *dog) made(v *api.VDI, words string) error {
 	return d.print(words + ": " + v.ID.String() + "\n")
 }
 
+// unallocated says that -P was accepted and allocates nothing.
+func (d *dog) unallocated(asked bool, v *api.VDI) {
+	if asked && v.Copies.Parity > 0 {
+		fmt.Fprintf(d.stderr, "-P allocates nothing with redundancy %s: zeros take no space once they are encoded\n", v.Copies)
+	}
+}
+
 func (d *dog) vdiCreate() *cobra.Command {
 	var copies string
 	var shift int
@@ -60,6 +67,7 @@ func (d *dog) vdiCreate() *cobra.Command {
 			if err != nil {
 				return failed(err, "create VDI %s", args[0])
 			}
+			d.unallocated(req.Preallocate, v)
 			return d.made(v, "VDI ID of newly created VDI")
 		})}
 	f := cmd.Flags()
@@ -104,6 +112,7 @@ func (d *dog) vdiClone() *cobra.Command {
 			if err != nil {
 				return failed(err, "clone VDI %s (snapshot %s) to %s", req.Source, req.Snapshot, req.Name)
 			}
+			d.unallocated(req.Preallocate, v)
 			return d.made(v, "VDI ID of newly created clone")
 		})}
 	snapshotFlag(cmd, &req.Snapshot)
