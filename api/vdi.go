@@ -63,6 +63,9 @@ type VDI struct {
 	// disks. The server fills them in.
 	UsedBytes   uint64 `json:"usedBytes"`
 	SharedBytes uint64 `json:"sharedBytes"`
+	// HeldBytes are the objects times object size that it reads and no older VDI
+	// does: each is counted with one VDI and its snapshots. The server fills it in.
+	HeldBytes uint64 `json:"heldBytes,omitempty"`
 	// Space on all disks together, all replicas counted, as it was at most a minute
 	// ago: null unless asked for. PhysicalBytes is what was written since the last
 	// snapshot; ExclusiveBytes what would be free if this VDI or snapshot were

@@ -38,13 +38,14 @@ func (b backend) VDIs(ctx context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 			return nil, err
 		}
 	}
-	out, owners := make([]api.VDI, len(entries)), b.n.owners()
+	out, owners, holders := make([]api.VDI, len(entries)), b.n.owners(), b.n.holders()
 	for i := range entries {
 		v := b.describe(&entries[i], counts)
 		if api.VID(owners[entries[i].Layer]) != v.ID {
 			// An older snapshot of the same bytes has written them.
 			v.OwnObjects, v.SharedObjects = 0, v.OwnObjects+v.SharedObjects
 		}
+		v.HeldBytes = b.n.held(&entries[i], counts, holders) << v.BlockSizeShift
 		out[i] = v
 	}
 	if q.Physical {
@@ -102,7 +103,7 @@ func (b backend) CreateVDI(ctx context.Context, req *api.CreateRequest) (*api.VD
 	if _, err := b.n.vdis.Create(ctx, cmd); err != nil {
 		return nil, err
 	}
-	if req.Preallocate {
+	if allocates(req.Preallocate, cmd.Policy) {
 		if err := b.preallocate(ctx, req.Name); err != nil {
 			return nil, err
 		}
@@ -118,6 +119,10 @@ func (b backend) table(ctx context.Context, p sheepdog.Policy) error {
 	_, err := b.n.cluster.ProposeState(ctx, state.Command{Table: &state.AddTable{Policy: p}})
 	return err
 }
+
+// allocates reports whether zeros are written for their space. With erasure coding
+// that would be for nothing: encoded zeros take none.
+func allocates(asked bool, p sheepdog.Policy) bool { return asked && p.Parity == 0 }
 
 // preallocate writes zeros over the whole VDI, so that every object exists.
 func (b backend) preallocate(ctx context.Context, name string) error {

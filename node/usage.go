@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -157,6 +158,38 @@ func (n *Node) objects(e *directory.Entry, counts map[sheepdog.LayerID]layerCoun
 	limit := (e.Size + 1<<e.BlockSizeShift - 1) >> e.BlockSizeShift
 	own.Objects, shared.Objects = min(own.Objects, limit), min(shared.Objects, limit)
 	return own, shared
+}
+
+// holders tells with which VDI, named by its origin, a layer is counted: the oldest
+// one that reads it.
+func (n *Node) holders() map[sheepdog.LayerID]uint64 {
+	list := n.dir.List()
+	slices.SortStableFunc(list, func(a, b directory.Entry) int { return cmp.Compare(a.Origin, b.Origin) })
+	out := make(map[sheepdog.LayerID]uint64, len(list))
+	for i := range list {
+		for layer := list[i].Layer; layer != 0; layer = n.below(layer) {
+			if _, ok := out[layer]; ok {
+				break // and so has all that is below
+			}
+			out[layer] = list[i].Origin
+		}
+	}
+	return out
+}
+
+// held counts the objects that a VDI or snapshot reads and no older VDI does.
+func (n *Node) held(e *directory.Entry, counts map[sheepdog.LayerID]layerCount, holders map[sheepdog.LayerID]uint64) (objects uint64) {
+	for layer := e.Layer; layer != 0 && holders[layer] == e.Origin; layer = n.below(layer) {
+		l, _ := n.dir.Layer(layer)
+		objects += counts[layer].Objects + l.Objects // of replicas, or of a coded layer
+	}
+	return min(objects, (e.Size+1<<e.BlockSizeShift-1)>>e.BlockSizeShift)
+}
+
+// below is the next layer that a reader of one looks into; 0: there is none.
+func (n *Node) below(layer sheepdog.LayerID) sheepdog.LayerID {
+	l, _ := n.dir.Layer(layer)
+	return cmp.Or(l.Parent, l.Base)
 }
 
 // isCoded reports whether a layer is coded: as the base of a VDI or snapshot that

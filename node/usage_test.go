@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"sheepdog"
 	"sheepdog/api"
 )
 
@@ -32,6 +33,69 @@ func TestObjectsCountAtTheSnapshotThatHasWrittenThem(t *testing.T) {
 		}
 		if v.OwnObjects != own || v.SharedObjects != shared {
 			t.Errorf("%s@%s has %d objects and shares %d, want %d and %d", v.Name, v.Tag, v.OwnObjects, v.SharedObjects, own, shared)
+		}
+	}
+}
+
+// TestABaseKeepsItsAllocation: what clones share is counted with their base, also
+// after it was cloned from and has an empty layer on top, and with the oldest of
+// them once the base is gone.
+func TestABaseKeepsItsAllocation(t *testing.T) {
+	b := backend{startAlone(t)}
+	ctx := t.Context()
+	check := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(name string, offset uint64, n int) {
+		t.Helper()
+		check(b.WriteVDI(ctx, &api.WriteRequest{Name: name, Offset: offset, Length: int64(n)}, bytes.NewReader(bytes.Repeat([]byte{7}, n))))
+	}
+	want := func(objects map[string]uint64) {
+		t.Helper()
+		vdis, err := b.VDIs(ctx, &api.VDIQuery{})
+		check(nil, err)
+		for _, v := range vdis {
+			if n, ok := objects[v.Name]; ok && !v.Snapshot && v.HeldBytes != n<<22 {
+				t.Errorf("%s holds %d bytes, want %d objects", v.Name, v.HeldBytes, n)
+			}
+		}
+	}
+	check(b.CreateVDI(ctx, &api.CreateRequest{Name: "base", SizeBytes: 40 << 20}))
+	write("base", 0, 5<<20)
+	for _, name := range []string{"one", "two"} {
+		check(b.CloneVDI(ctx, &api.CloneRequest{Source: "base", Name: name}))
+	}
+	want(map[string]uint64{"base": 2, "one": 0, "two": 0})
+	write("one", 20<<20, 1<<20)
+	check(b.SnapshotVDI(ctx, &api.SnapshotRequest{Name: "one", Tag: "s"}))
+	check(b.CloneVDI(ctx, &api.CloneRequest{Source: "one", Name: "three"}))
+	write("one", 30<<20, 1<<20)
+	want(map[string]uint64{"base": 2, "one": 2, "two": 0, "three": 0})
+	check(nil, b.DeleteVDI(ctx, &api.DeleteRequest{Name: "base"}))
+	want(map[string]uint64{"one": 4, "two": 0, "three": 0})
+}
+
+// TestPreallocationOfCodedDataWritesNothing: its zeros would be written to replicas
+// first and take no space once they are encoded.
+func TestPreallocationOfCodedDataWritesNothing(t *testing.T) {
+	b := backend{startAlone(t)}
+	for name, p := range map[string]sheepdog.Policy{"copies": {Copies: 1}, "coded": {Copies: 4, Parity: 2}} {
+		if _, err := b.CreateVDI(t.Context(), &api.CreateRequest{Name: name, SizeBytes: 8 << 20, Copies: &p, Preallocate: true}); err != nil {
+			t.Fatal(err)
+		}
+		vdis, err := b.VDIs(t.Context(), &api.VDIQuery{Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := uint64(2)
+		if p.Parity > 0 {
+			want = 0
+		}
+		if got := vdis[0].OwnObjects; got != want {
+			t.Errorf("%s: %d objects are written, want %d", name, got, want)
 		}
 	}
 }

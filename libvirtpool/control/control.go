@@ -66,14 +66,6 @@ func (s *Store) Find(ctx context.Context, name string) (storage.VDI, error) {
 	return list[0], nil
 }
 
-// patience bounds questions, which change nothing. A sheep that hangs, or that
-// waits for a majority, is out of reach then.
-const patience = 10 * time.Second
-
-func patient(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, patience, fmt.Errorf("%w: no answer within %v", sheepdog.ErrUnreachable, patience))
-}
-
 func (s *Store) list(ctx context.Context, name string) ([]storage.VDI, error) {
 	ctx, cancel := patient(ctx)
 	defer cancel()
@@ -90,7 +82,7 @@ func (s *Store) list(ctx context.Context, name string) ([]storage.VDI, error) {
 	var out []storage.VDI
 	for i := range all {
 		if v := &all[i]; !v.Snapshot {
-			out = append(out, storage.VDI{Name: v.Name, Size: v.SizeBytes, Allocated: min(v.UsedBytes, v.SizeBytes), Snapshots: snaps[v.Name]})
+			out = append(out, storage.VDI{Name: v.Name, Size: v.SizeBytes, Allocated: min(v.HeldBytes, v.SizeBytes), Snapshots: snaps[v.Name]})
 		}
 	}
 	return out, nil
@@ -106,6 +98,8 @@ func selector(v *api.VDI) string {
 
 // Create makes an empty VDI.
 func (s *Store) Create(ctx context.Context, name string, size uint64) error {
+	ctx, cancel := decisive(ctx)
+	defer cancel()
 	_, err := s.c.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: size})
 	return err
 }
@@ -113,6 +107,8 @@ func (s *Store) Create(ctx context.Context, name string, size uint64) error {
 // Clone makes a VDI of what the source holds now, in one commit. The time does not
 // depend on the size.
 func (s *Store) Clone(ctx context.Context, source, name string, size uint64) (uint64, error) {
+	ctx, cancel := decisive(ctx)
+	defer cancel()
 	v, err := s.c.CloneVDI(ctx, &api.CloneRequest{Source: source, Name: name, SizeBytes: size})
 	if err != nil {
 		return 0, err
@@ -123,43 +119,54 @@ func (s *Store) Clone(ctx context.Context, source, name string, size uint64) (ui
 // Delete removes a VDI and its snapshots; the working VDI goes first, so that
 // nothing can be attached any more.
 func (s *Store) Delete(ctx context.Context, name string) error {
-	all, err := s.c.VDIs(ctx, &api.VDIQuery{Name: name})
+	v, err := s.Find(ctx, name)
 	if err != nil {
 		return err
 	}
-	if err := s.c.DeleteVDI(ctx, &api.DeleteRequest{Name: name}); err != nil {
+	if err := erase(ctx, s.c, &api.DeleteRequest{Name: name}); err != nil {
 		return err
 	}
-	for i := range all {
-		if v := &all[i]; v.Snapshot {
-			err := s.DeleteSnapshot(ctx, name, selector(v))
-			if err != nil && !errors.Is(err, sheepdog.ErrNotFound) {
-				return err
-			}
+	for _, snapshot := range v.Snapshots {
+		err := s.DeleteSnapshot(ctx, name, snapshot)
+		if err != nil && !errors.Is(err, sheepdog.ErrNotFound) {
+			return fmt.Errorf("the VDI is deleted, but not its snapshot %q (dog vdi delete -s does it): %w", snapshot, err)
 		}
 	}
 	return nil
 }
 
+// erase deletes a VDI or snapshot.
+func erase(ctx context.Context, c Client, req *api.DeleteRequest) error {
+	ctx, cancel := decisive(ctx)
+	defer cancel()
+	return c.DeleteVDI(ctx, req)
+}
+
 // Resize makes a VDI larger.
 func (s *Store) Resize(ctx context.Context, name string, size uint64) error {
+	ctx, cancel := decisive(ctx)
+	defer cancel()
 	_, err := s.c.ResizeVDI(ctx, &api.ResizeRequest{Name: name, SizeBytes: size})
 	return err
 }
 
 // Snapshot freezes what a VDI holds now under a tag.
 func (s *Store) Snapshot(ctx context.Context, name, tag string) error {
+	ctx, cancel := decisive(ctx)
+	defer cancel()
 	_, err := s.c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: name, Tag: tag})
 	return err
 }
 
 // DeleteSnapshot deletes a snapshot by tag or number.
 func (s *Store) DeleteSnapshot(ctx context.Context, name, snapshot string) error {
-	return s.c.DeleteVDI(ctx, &api.DeleteRequest{Name: name, Snapshot: api.Selector(snapshot)})
+	return erase(ctx, s.c, &api.DeleteRequest{Name: name, Snapshot: api.Selector(snapshot)})
 }
 
 // Rollback puts a VDI back to a snapshot.
 func (s *Store) Rollback(ctx context.Context, name, snapshot string) error {
+	ctx, cancel := decisive(ctx)
+	defer cancel()
 	_, err := s.c.RollbackVDI(ctx, &api.RollbackRequest{Name: name, Snapshot: api.Selector(snapshot)})
 	return err
 }
@@ -169,12 +176,16 @@ func (s *Store) Read(ctx context.Context, name string, off, n uint64, w io.Write
 	if n > math.MaxInt64 {
 		return fmt.Errorf("a read of %d bytes: %w", n, sheepdog.ErrInvalid)
 	}
-	_, err := s.c.ReadVDI(ctx, &api.ReadRequest{Name: name, Offset: off, Length: int64(n)}, w)
+	ctx, d := watch(ctx)
+	defer d.stop()
+	_, err := s.c.ReadVDI(ctx, &api.ReadRequest{Name: name, Offset: off, Length: int64(n)}, watchedWriter{d, w})
 	return err
 }
 
 // Write writes all of r to a VDI.
 func (s *Store) Write(ctx context.Context, name string, off uint64, r io.Reader) error {
-	_, err := s.c.WriteVDI(ctx, &api.WriteRequest{Name: name, Offset: off, Length: -1}, r)
+	ctx, d := watch(ctx)
+	defer d.stop()
+	_, err := s.c.WriteVDI(ctx, &api.WriteRequest{Name: name, Offset: off, Length: -1}, watchedReader{d, r})
 	return err
 }
