@@ -21,18 +21,10 @@ import (
 func TestPackage(t *testing.T) {
 	lab.Need(t, "dpkg-deb")
 	dir := t.TempDir()
-	build := exec.CommandContext(t.Context(), "packaging/deb.sh", "1.2.3", dir)
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	packages, err := filepath.Glob(filepath.Join(dir, "sheepdog_1.2.3_*.deb"))
-	if err != nil || len(packages) != 1 {
-		t.Fatal(packages, err)
-	}
+	pack := packed(t, dir, "1.2.3")
 	root := filepath.Join(dir, "root")
-	lab.Tool(t, "dpkg-deb", "-x", packages[0], root)
-	if out := lab.Tool(t, "dpkg-deb", "-f", packages[0], "Package", "Version"); out != "Package: sheepdog\nVersion: 1.2.3\n" {
+	lab.Tool(t, "dpkg-deb", "-x", pack, root)
+	if out := lab.Tool(t, "dpkg-deb", "-f", pack, "Package", "Version"); out != "Package: sheepdog\nVersion: 1.2.3\n" {
 		t.Errorf("%q", out)
 	}
 	for _, path := range []string{"usr/sbin/sheep", "usr/bin/dog", "lib/systemd/system/sheepdog.service", "usr/sbin/sheep-libvirt", "lib/systemd/system/sheep-libvirt.service", "etc/default/sheepdog", "var/lib/sheepdog",
@@ -42,6 +34,35 @@ func TestPackage(t *testing.T) {
 		}
 	}
 	runPackaged(t, root)
+}
+
+// TestPackageInstalls has dpkg install, upgrade, remove and purge the package on a
+// copy of this machine's file system.
+func TestPackageInstalls(t *testing.T) {
+	lab.Need(t, "dpkg-deb", "dpkg", "unshare")
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED: a file system of our own needs root")
+	}
+	dir := t.TempDir()
+	try := exec.CommandContext(t.Context(), "../../packaging/try.sh", packed(t, dir, "1.2.3"), packed(t, dir, "1.2.4"))
+	if out, err := try.CombinedOutput(); err != nil || !strings.Contains(string(out), "INSTALLS-OK") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// packed builds the .deb of a version in a directory.
+func packed(t *testing.T, dir, version string) string {
+	t.Helper()
+	build := exec.CommandContext(t.Context(), "packaging/deb.sh", version, dir)
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	packages, err := filepath.Glob(filepath.Join(dir, "sheepdog_"+version+"_*.deb"))
+	if err != nil || len(packages) != 1 {
+		t.Fatal(packages, err)
+	}
+	return packages[0]
 }
 
 func runPackaged(t *testing.T, root string) {
