@@ -137,7 +137,7 @@ func (d Definitions) Add(ctx context.Context, def storage.Definition) error {
 	if err != nil {
 		return err
 	}
-	_, err = d.c.CreateVDI(ctx, &api.CreateRequest{Name: vdi, SizeBytes: sheepdog.BlockSize})
+	err = d.create(ctx, vdi)
 	switch {
 	case errors.Is(err, sheepdog.ErrExists):
 		err = d.adopt(ctx, vdi)
@@ -147,7 +147,20 @@ func (d Definitions) Add(ctx context.Context, def storage.Definition) error {
 	if err != nil {
 		return err
 	}
-	_, err = d.c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: vdi, Tag: tag})
+	return d.write(ctx, vdi, tag)
+}
+
+func (d Definitions) create(ctx context.Context, vdi string) error {
+	ctx, cancel := decisive(ctx)
+	defer cancel()
+	_, err := d.c.CreateVDI(ctx, &api.CreateRequest{Name: vdi, SizeBytes: sheepdog.BlockSize})
+	return err
+}
+
+func (d Definitions) write(ctx context.Context, vdi, tag string) error {
+	ctx, cancel := decisive(ctx)
+	defer cancel()
+	_, err := d.c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: vdi, Tag: tag})
 	return err
 }
 
@@ -188,7 +201,7 @@ func (d Definitions) Replace(ctx context.Context, def storage.Definition) error 
 	if err != nil {
 		return err
 	}
-	if _, err := d.c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: vdi, Tag: tag}); err != nil {
+	if err := d.write(ctx, vdi, tag); err != nil {
 		return err
 	}
 	return d.drop(ctx, vdi, old)
@@ -201,7 +214,7 @@ func (d Definitions) Remove(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.c.DeleteVDI(ctx, &api.DeleteRequest{Name: vdi}); err != nil {
+	if err := erase(ctx, d.c, &api.DeleteRequest{Name: vdi}); err != nil {
 		return err
 	}
 	return d.drop(ctx, vdi, old)
@@ -209,7 +222,7 @@ func (d Definitions) Remove(ctx context.Context, name string) error {
 
 func (d Definitions) drop(ctx context.Context, vdi string, old []record) error {
 	for _, r := range old {
-		err := d.c.DeleteVDI(ctx, &api.DeleteRequest{Name: vdi, Snapshot: api.Selector(r.tag)})
+		err := erase(ctx, d.c, &api.DeleteRequest{Name: vdi, Snapshot: api.Selector(r.tag)})
 		if err != nil && !errors.Is(err, sheepdog.ErrNotFound) {
 			return fmt.Errorf("delete the old definition %s: %w", r.tag, err)
 		}

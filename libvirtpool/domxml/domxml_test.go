@@ -129,8 +129,8 @@ func TestDisks(t *testing.T) {
 }
 
 func TestSnapshots(t *testing.T) {
-	s, err := ParseSnapshot(`<domainsnapshot><name>s</name><description>d</description><memory snapshot='no'/><disks><disk name='vda'/><disk name='vdb' snapshot='no'/></disks></domainsnapshot>`)
-	if err != nil || s.Name != "s" || s.Description != "d" || s.Memory != "no" || !s.Excluded["vdb"] || s.Excluded["vda"] {
+	s, err := ParseSnapshot(`<domainsnapshot><name>s</name><description>d</description><memory snapshot='no'/><disks><disk name='vda'/><disk name='vdb' snapshot='no'/><disk name='vdc'><source file='/f'/></disk></disks></domainsnapshot>`)
+	if err != nil || s.Name != "s" || s.Description != "d" || s.Memory != "no" || !s.Excluded["vdb"] || s.Excluded["vda"] || !s.Outside["vdc"] || s.Outside["vda"] {
 		t.Errorf("%+v %v", s, err)
 	}
 	if _, err := ParseSnapshot("<domainsnapshot>"); err == nil {

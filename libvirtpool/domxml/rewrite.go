@@ -60,6 +60,24 @@ func (r Rewriter) Disks(text string) ([]Disk, error) {
 	return out, nil
 }
 
+// Sources lists all disks, of any device, whose data are VDIs.
+func (r Rewriter) Sources(text string) (out []Disk) {
+	list, err := disks(text)
+	if err != nil {
+		return nil // libvirt says best what is wrong with it
+	}
+	for _, d := range list {
+		vdi, ours := r.named(d.disk)
+		if !ours {
+			vdi, ours = r.served(d.disk)
+		}
+		if target := d.disk.child("target"); ours && target != nil {
+			out = append(out, Disk{Target: target.get("dev"), VDI: vdi, Ours: true})
+		}
+	}
+	return out
+}
+
 // UnknownPool is a pool of which a disk is a volume, and of which it is not known
 // whose it is; empty: none.
 func (r Rewriter) UnknownPool(text string) (pool string) {

@@ -10,9 +10,9 @@ import (
 type Snapshot struct {
 	Name        string
 	Description string
-	Memory      string            // how to save memory; empty: not said
-	Excluded    map[string]bool   // disks, by target, that are left out
-	Location    map[string]string // how other disks are asked to be saved
+	Memory      string          // how to save memory; empty: not said
+	Excluded    map[string]bool // disks, by target, that are left out
+	Outside     map[string]bool // disks that are to go on in a file or device that is named
 }
 
 // snapshotDocument is what is read of that XML.
@@ -26,6 +26,9 @@ type snapshotDocument struct {
 	Disks []struct {
 		Name     string `xml:"name,attr"`
 		Snapshot string `xml:"snapshot,attr"`
+		Source   *struct {
+			Attr []xml.Attr `xml:",any,attr"`
+		} `xml:"source"`
 	} `xml:"disks>disk"`
 }
 
@@ -35,11 +38,10 @@ func ParseSnapshot(text string) (Snapshot, error) {
 	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
 		return Snapshot{}, fmt.Errorf("parse the snapshot's XML: %w", err)
 	}
-	s := Snapshot{Name: doc.Name, Description: doc.Description, Memory: doc.Memory.Snapshot, Excluded: map[string]bool{}, Location: map[string]string{}}
+	s := Snapshot{Name: doc.Name, Description: doc.Description, Memory: doc.Memory.Snapshot, Excluded: map[string]bool{}, Outside: map[string]bool{}}
 	for _, d := range doc.Disks {
-		if s.Excluded[d.Name] = d.Snapshot == "no"; !s.Excluded[d.Name] {
-			s.Location[d.Name] = d.Snapshot
-		}
+		s.Excluded[d.Name] = d.Snapshot == "no"
+		s.Outside[d.Name] = d.Source != nil && len(d.Source.Attr) > 0
 	}
 	return s, nil
 }

@@ -118,6 +118,17 @@ func TestUploadFailsClearly(t *testing.T) {
 		if e := rpc.DecodeError(m.Payload()); m.Type != rpc.Stream || m.Status != rpc.Failed || e.Code != rpc.CodeInvalidArg {
 			t.Errorf("%s: %+v %v", name, m.Header, e)
 		}
+		if got := w.cluster.Bytes("p/v"); limit > 0 && !bytes.Equal(got[:11], append(pattern(10), 0)) {
+			t.Errorf("%s: the volume begins with %q", name, got[:20])
+		}
+		if err := w.cluster.Write(t.Context(), "p/v", 0, bytes.NewReader(make([]byte, 1<<20))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serial := c.begin(rpc.VolumeDownload, "p", "v", "", uint64(1<<20-5), uint64(100), 0)
+	c.read()
+	if data, _ := c.stream(serial); len(data) != 5 {
+		t.Errorf("a download over the end has %d bytes", len(data))
 	}
 	c.must(rpc.PoolIsActive, "p", noUUID) // the connection is as good as before
 }

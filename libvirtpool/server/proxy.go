@@ -30,6 +30,8 @@ func (c *session) proxyCall(m *rpc.Message) error {
 		}
 	case rpc.DomainSnapshotCreateXML, rpc.DomainSnapshotDelete, rpc.DomainSnapshotRevert:
 		return c.snapshotCall(m)
+	case rpc.DomainCreate, rpc.DomainCreateFlags, rpc.DomainCreateXML, rpc.DomainAttachDevice, rpc.DomainAttachDeviceFlags, rpc.DomainUpdateDeviceFlags:
+		return c.useCall(m)
 	}
 	return c.forward(m)
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"fmt"
 	"net"
 	"path/filepath"
 	"runtime"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sheepdog"
 	"sheepdog/libvirtpool/rpc"
 	"sheepdog/libvirtpool/storage"
 )
@@ -457,6 +459,7 @@ func TestSnapshotSteps(t *testing.T) {
 		"thaw fails":       {agentXML("connected"), snapDiskOnly, rpc.DomainFSThaw, rpc.CodeAgent, "thaw", 1},
 		"list fails":       {agentXML("connected"), snapDiskOnly, rpc.DomainSnapshotCreateXML, rpc.CodeFailed, "list", 1},
 		"memory":           {domainXML, 0, 0, rpc.CodeConfig, "--disk-only", 0},
+		"a file is named":  {domainXML, snapDiskOnly, 0, rpc.CodeConfig, "name no file", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, d := behind(t)
@@ -465,7 +468,11 @@ func TestSnapshotSteps(t *testing.T) {
 			if c.fails != 0 {
 				d.fail(c.fails, fail)
 			}
-			_, err := cl.call(rpc.DomainSnapshotCreateXML, "vm", noUUID, 7, "<domainsnapshot><name>s</name></domainsnapshot>", c.flags)
+			asked := "<domainsnapshot><name>s</name></domainsnapshot>"
+			if name == "a file is named" { // and was ignored
+				asked = "<domainsnapshot><name>s</name><disks><disk name='vda' snapshot='external'><source file='/f'/></disk></disks></domainsnapshot>"
+			}
+			_, err := cl.call(rpc.DomainSnapshotCreateXML, "vm", noUUID, 7, asked, c.flags)
 			switch {
 			case c.code == 0 && err != nil:
 				t.Fatal(err)
@@ -542,4 +549,57 @@ func TestSnapshotIsDeletedAndReverted(t *testing.T) {
 	if v, _ := w.cluster.Find(t.Context(), "p/v"); len(v.Snapshots) != 0 || d.saw(rpc.DomainSnapshotDelete) != 1 {
 		t.Errorf("snapshots %v", v.Snapshots)
 	}
+}
+
+// A domain is not started without its volumes, and none is attached that is not
+// there: libvirt's code for a missing volume, and its name, come before QEMU is.
+func TestStartNeedsTheVolumes(t *testing.T) {
+	w, d := behind(t)
+	r := w.dial("")
+	r.must(rpc.ConnectOpen, null{}, uint32(0))
+	text := func(volume string) string {
+		return "<domain><devices><disk type='volume' device='cdrom'><source pool='p' volume='" + volume + "'/><target dev='sda'/><readonly/></disk></devices></domain>"
+	}
+	start := map[string]func() *rpc.Error{
+		"define and create": func() *rpc.Error { _, err := r.call(rpc.DomainCreate, "vm", noUUID, -1); return err },
+		"with flags":        func() *rpc.Error { _, err := r.call(rpc.DomainCreateFlags, "vm", noUUID, -1, uint32(0)); return err },
+		"createXML":         func() *rpc.Error { _, err := r.call(rpc.DomainCreateXML, text("gone"), uint32(0)); return err },
+	}
+	device := "<disk type='volume' device='cdrom'><source pool='p' volume='gone'/><target dev='sda'/></disk>"
+	for p, impact := range map[rpc.Procedure]uint32{rpc.DomainAttachDeviceFlags: affectLive, rpc.DomainUpdateDeviceFlags: affectLive | affectConfig} {
+		start["device, "+fmt.Sprint(p)] = func() *rpc.Error { _, err := r.call(p, "vm", noUUID, 7, device, impact); return err }
+	}
+	start["attach"] = func() *rpc.Error { _, err := r.call(rpc.DomainAttachDevice, "vm", noUUID, 7, device); return err }
+	r.must(rpc.DomainAttachDeviceFlags, "vm", noUUID, -1, device, uint32(0)) // is only written down
+	r.must(rpc.DomainAttachDeviceFlags, "vm", noUUID, 7, device, uint32(affectConfig))
+	r.must(rpc.DomainDefineXML, text("gone"))
+	for how, f := range start {
+		err := f()
+		if err == nil || err.Code != rpc.CodeNoVolume || !strings.Contains(err.Text, "'sda'") || !strings.Contains(err.Text, "'p/gone'") {
+			t.Errorf("%s: %v", how, err)
+		}
+	}
+	if n := d.saw(rpc.DomainCreate) + d.saw(rpc.DomainCreateFlags) + d.saw(rpc.DomainCreateXML) + d.saw(rpc.DomainAttachDevice); n != 0 {
+		t.Errorf("%d starts reached libvirtd", n)
+	}
+	w.cluster.Fail(sheepdog.ErrUnreachable)
+	if err := start["with flags"](); err == nil || err.Code == rpc.CodeNoVolume {
+		t.Errorf("without the cluster: %v", err)
+	}
+	w.cluster.Fail(nil)
+	if err := w.cluster.Create(t.Context(), "p/gone", 4096); err != nil {
+		t.Fatal(err)
+	}
+	for how, f := range start {
+		if err := f(); err != nil {
+			t.Errorf("%s, with the volume: %v", how, err)
+		}
+	}
+	for _, p := range []rpc.Procedure{rpc.DomainCreate, rpc.DomainCreateFlags, rpc.DomainCreateXML} {
+		if n := d.saw(p); n != 1 {
+			t.Errorf("procedure %d reached libvirtd %d times", p, n)
+		}
+	}
+	r.must(rpc.DomainDefineXML, "<domain><devices><disk type='file'><source file='/x'/><target dev='vda'/></disk></devices></domain>")
+	r.must(rpc.DomainCreate, "vm", noUUID, -1) // of which no disk is ours
 }

@@ -146,6 +146,8 @@ func (r *snapshotRequest) plan(disks []domxml.Disk) error {
 		case r.asked.Excluded[d.Target]:
 		case !d.Ours:
 			return refuse("disk '%s' is not on the cluster: exclude it with snapshot='no'", d.Target)
+		case r.asked.Outside[d.Target]:
+			return refuse("disk '%s' is on the cluster and is saved there, as a snapshot of its VDI: name no file for it", d.Target)
 		default:
 			r.disks = append(r.disks, d)
 		}

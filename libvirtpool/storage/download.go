@@ -21,17 +21,18 @@ type Download struct {
 	off, length uint64
 }
 
-// Download prepares a read of length bytes (0: to the end) from off.
+// Download prepares a read of length bytes (0: all) from off, as far as there are so
+// many.
 func (d *Driver) Download(ctx context.Context, pool, name string, off, length uint64) (*Download, error) {
 	v, err := d.Volume(ctx, pool, name)
 	if err != nil {
 		return nil, err
 	}
-	if off > v.VDI.Size || length > v.VDI.Size-off {
-		return nil, rpc.Errorf(rpc.CodeInvalidArg, "%d bytes at %d are beyond the end of volume '%s' at %d", length, off, name, v.VDI.Size)
+	if off > v.VDI.Size {
+		return nil, rpc.Errorf(rpc.CodeInvalidArg, "offset %d is beyond the end of volume '%s' at %d", off, name, v.VDI.Size)
 	}
-	if length == 0 {
-		length = v.VDI.Size - off
+	if left := v.VDI.Size - off; length == 0 || length > left {
+		length = left
 	}
 	return &Download{d: d, vdi: v.VDI.Name, off: off, length: length}, nil
 }

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"sheepdog"
 	"sheepdog/libvirtpool/rpc"
 )
 
@@ -82,7 +84,7 @@ func (d *Driver) refresh(ctx context.Context, age time.Duration) error {
 		return missed
 	}
 	began := d.now()
-	list, err := d.defs.Load(ctx)
+	list, err := d.load(ctx, age)
 	err = failure(err, "load the pool definitions")
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -102,6 +104,19 @@ func (d *Driver) refresh(ctx context.Context, age time.Duration) error {
 	d.defined, d.loaded = defined, began
 	d.autostart()
 	return nil
+}
+
+// load asks the cluster; who can do with what is known does not wait long for it.
+func (d *Driver) load(ctx context.Context, age time.Duration) ([]Definition, error) {
+	d.mu.Lock()
+	known := !d.loaded.IsZero()
+	d.mu.Unlock()
+	if known && age > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, knownPatience, fmt.Errorf("%w: no answer within %v", sheepdog.ErrUnreachable, knownPatience))
+		defer cancel()
+	}
+	return d.defs.Load(ctx)
 }
 
 // autostart activates, once after boot, what should be. It is called with mu.
@@ -151,13 +166,15 @@ func (d *Driver) pool(name string) Pool {
 // find looks a pool up, and once more with new definitions before it gives up.
 func (d *Driver) find(ctx context.Context, match func(*Pool) bool) (Pool, bool) {
 	for _, age := range []time.Duration{definitionsAge, 0} {
-		if err := d.refresh(ctx, age); err != nil {
-			d.log.Warn("pools are looked up as last known", "err", err)
-		}
+		err := d.refresh(ctx, age)
 		for _, p := range d.known() {
 			if match(&p) {
 				return p, true
 			}
+		}
+		if err != nil {
+			d.log.Warn("pools are looked up as last known", "err", err)
+			break
 		}
 	}
 	return Pool{}, false

@@ -2,12 +2,14 @@ package storage_test
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"sheepdog"
+	"sheepdog/libvirtpool/rpc"
 	"sheepdog/libvirtpool/storage"
 	"sheepdog/libvirtpool/storage/storagetest"
 )
@@ -31,7 +33,7 @@ func (s *slow) Load(ctx context.Context) ([]storage.Definition, error) {
 }
 
 // While the cluster hangs, lists and look-ups show what was known last, and only
-// the first of them waits for it.
+// the first of them waits for it, shortly.
 func TestPoolsOfAHangingClusterAreListed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := storagetest.New()
@@ -61,7 +63,7 @@ func TestPoolsOfAHangingClusterAreListed(t *testing.T) {
 		gone, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		d.Pools(gone, storage.Filter{}) // of a client that gives up
-		list(10*time.Second, 1)
+		list(2*time.Second, 1)
 		list(0, 1)
 		time.Sleep(5 * time.Second)
 		list(0, 1)
@@ -74,5 +76,35 @@ func TestPoolsOfAHangingClusterAreListed(t *testing.T) {
 			t.Error(err)
 		}
 		list(0, 2)
+	})
+}
+
+// stuck is definitions in a cluster that never answers.
+type stuck struct{ storage.Definitions }
+
+func (stuck) Load(ctx context.Context) ([]storage.Definition, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A change that waits for the cluster does not hold up the next one for ever.
+func TestChangesWaitForEachOtherWithinALimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := storagetest.New()
+		d, err := storage.New(storage.Config{Store: cluster, Definitions: stuck{cluster}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var first sync.WaitGroup
+		first.Go(func() { _, _ = d.Define(ctx, "<pool type='sheepdog'><name>p</name></pool>") })
+		synctest.Wait()
+		began := time.Now()
+		_, err = d.Define(ctx, "<pool type='sheepdog'><name>q</name></pool>")
+		if took := time.Since(began); err == nil || rpc.AsError(err).Code != rpc.CodeBusy || took != 30*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+		cancel()
+		first.Wait()
 	})
 }

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 
 	"sheepdog"
@@ -11,11 +12,13 @@ import (
 
 // lock waits for its turn to change pools.
 func (d *Driver) lock(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, turnPatience, fmt.Errorf("%w: that one has not ended within %v", sheepdog.ErrBusy, turnPatience))
+	defer cancel()
 	select {
 	case d.change <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return failure(ctx.Err(), "wait for another change of pools")
+		return failure(context.Cause(ctx), "wait for another change of pools")
 	}
 }
 

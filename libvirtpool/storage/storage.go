@@ -51,7 +51,7 @@ type Data interface {
 type VDI struct {
 	Name      string
 	Size      uint64   // bytes
-	Allocated uint64   // bytes written to it since it was made, without what it shares
+	Allocated uint64   // bytes of what it and no older VDI reads
 	Snapshots []string // tags, or numbers where there is no tag
 }
 
@@ -109,4 +109,8 @@ const (
 	// missedAge is how long a cluster that did not answer is not asked again by
 	// those who can do with what was known last.
 	missedAge = 10 * time.Second
+	// knownPatience is how long those wait for the cluster's answer.
+	knownPatience = 2 * time.Second
+	// turnPatience is how long a change of pools waits for another one.
+	turnPatience = 30 * time.Second
 )

@@ -46,7 +46,7 @@ func (d *Driver) Upload(ctx context.Context, pool, name string, off, length uint
 // Write takes the next data. It blocks while the cluster is slower.
 func (u *Upload) Write(ctx context.Context, p []byte) error {
 	if u.limit && uint64(len(p)) > u.left {
-		return rpc.Errorf(rpc.CodeInvalidArg, "more data than the upload of volume '%s' announced", u.volume.Name)
+		return u.overflow(ctx, p[:u.left])
 	}
 	u.left -= min(u.left, uint64(len(p)))
 	if u.sink == nil {
@@ -61,6 +61,21 @@ func (u *Upload) Write(ctx context.Context, p []byte) error {
 	}
 	_, err := u.sink.Write(p)
 	return failure(err, "write volume "+u.volume.Name)
+}
+
+// overflow ends an upload of more data than were announced. As with libvirt's own
+// pools those that were are in the volume, and the upload fails.
+func (u *Upload) overflow(ctx context.Context, last []byte) error {
+	u.limit = false
+	err := u.Write(ctx, last)
+	if err == nil {
+		err = u.Finish(ctx)
+		u.sink = nil // Abort has nothing to do any more
+	}
+	if err != nil {
+		return err
+	}
+	return rpc.Errorf(rpc.CodeInvalidArg, "more data than the upload of volume '%s' announced", u.volume.Name)
 }
 
 // open chooses where the data go, by how they begin.

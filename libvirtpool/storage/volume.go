@@ -66,6 +66,19 @@ func (d *Driver) volume(ctx context.Context, p Pool, name string) (Volume, error
 	return Volume{Pool: p.Name, Name: name, VDI: v}, nil
 }
 
+// Exists fails, with CodeNoVolume, if there is no such VDI. Snapshots, NAME@TAG, are
+// not looked up.
+func (d *Driver) Exists(ctx context.Context, vdi string) error {
+	if strings.Contains(vdi, "@") {
+		return nil
+	}
+	_, err := d.store.Find(ctx, vdi)
+	if errors.Is(err, sheepdog.ErrNotFound) {
+		return rpc.Errorf(rpc.CodeNoVolume, "no storage vol with matching name '%s'", vdi)
+	}
+	return failure(err, "look up volume '"+vdi+"'")
+}
+
 // VolumeByKey finds a volume of any active pool by its key, which is its path
 // too. what says which of both the caller has.
 func (d *Driver) VolumeByKey(ctx context.Context, what, key string) (Volume, error) {

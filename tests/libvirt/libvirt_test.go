@@ -45,7 +45,7 @@ func TestStorageAlone(t *testing.T) {
 	first.do("pool-start", "images")
 	first.do("pool-autostart", "images")
 	first.refused("already active", "pool-start", "images")
-	lab.Eventually(w.t, 5*time.Second, "another host sees the pool", func() error {
+	lab.Eventually(w.t, 20*time.Second, "another host sees the pool", func() error {
 		if out := second.do("pool-list", "--all"); !strings.Contains(out, "images") {
 			return fmt.Errorf("only %q", out)
 		}
@@ -89,7 +89,7 @@ func TestStorageAlone(t *testing.T) {
 	reader.refused("read only", "vol-delete", "--pool", "images", "copy")
 	first.do("pool-destroy", "images")
 	first.do("pool-undefine", "images")
-	lab.Eventually(w.t, 5*time.Second, "another host sees that the pool is gone", func() error {
+	lab.Eventually(w.t, 20*time.Second, "another host sees that the pool is gone", func() error {
 		if out := second.do("pool-list", "--all"); strings.Contains(out, "images") {
 			return fmt.Errorf("still %q", out)
 		}
@@ -159,10 +159,17 @@ func TestInFrontOfLibvirtd(t *testing.T) {
 		t.Errorf("after libvirtd's restart by-pool is %s, directly %s", through, straight)
 	}
 	c.do("destroy", "by-pool")
+}
+
+// A manager's calls in front of a libvirtd, with machines, and the figures of
+// docs/libvirt.md.
+func TestFigures(t *testing.T) {
+	need(t, "virsh", "libvirtd", "qemu-system-x86_64")
 	needPython(t)
-	c.do("pool-destroy", "images")
-	c.do("pool-undefine", "images")
-	python(t, c.uri, direct.uri)
+	w := start(t)
+	_, lv := w.libvirtd()
+	direct := "qemu+unix:///system?socket=" + filepath.Join(lv, "run/libvirt-sock")
+	python(t, "qemu+unix:///system?socket="+w.serve("c", "--upstream", filepath.Join(lv, "run/libvirt-sock")), direct)
 }
 
 // domains makes one with each form of a disk.
@@ -211,6 +218,10 @@ func (w *world) domains(c, direct virsh) {
 	w.reverts(c)
 	c.do("undefine", "by-protocol", "--remove-all-storage")
 	c.refused("Storage volume not found", "vol-info", "--pool", "images", "by-protocol")
+	c.do("define", filepath.Join(w.dir, "by-protocol.xml"))
+	c.refused("Storage volume not found: disk 'vda': no storage vol with matching name 'images/by-protocol'", "start", "by-protocol")
+	c.refused("Storage volume not found", "create", filepath.Join(w.dir, "by-protocol.xml"))
+	c.do("undefine", "by-protocol")
 }
 
 // reverts puts a domain that is off back to a snapshot: its disk, and its
