@@ -83,6 +83,7 @@ func TestLifecycleIsLibvirts(t *testing.T) {
 	alike(t, "our pool beside libvirtd", want, trace(t, proxy, "sheepdog", "-"), except)
 	alike(t, "our pool alone", want, trace(t, alone, "sheepdog", "-"), except)
 	w.standardPath(lv)
+	w.storageDaemon(lv)
 }
 
 // standardPath puts sheep-libvirt where clients look for libvirtd, in front of a
@@ -90,31 +91,74 @@ func TestLifecycleIsLibvirts(t *testing.T) {
 // the cluster, anybody may read, and nobody else may change anything.
 func (w *world) standardPath(lv string) {
 	w.t.Helper()
-	args := []string{"--mount", "sh", "-c", `mount --bind "$0" /run/libvirt && exec "$@"`, w.mkdir("std"), filepath.Join(w.bin, "sheep-libvirt"),
-		"--listen", "/run/libvirt/libvirt-sock", "--listen-ro", "/run/libvirt/libvirt-sock-ro", "--state", filepath.Join(w.dir, "std-state"),
-		"--upstream", filepath.Join(lv, "run/libvirt-sock"), "--upstream-ro", filepath.Join(lv, "run/libvirt-sock-ro"),
-		"--api", fmt.Sprintf("127.0.0.1:%d", w.ports[0])}
-	cmd := w.run("std", "unshare", args...)
+	within := w.inPlaceOf("std", "--listen", "/run/libvirt/libvirt-sock", "--listen-ro", "/run/libvirt/libvirt-sock-ro",
+		"--upstream", filepath.Join(lv, "run/libvirt-sock"), "--upstream-ro", filepath.Join(lv, "run/libvirt-sock-ro"))
 	w.answers(filepath.Join(w.dir, "std/libvirt-sock-ro"))
-	within := func(args ...string) (string, error) {
-		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
-		defer cancel()
-		out, err := exec.CommandContext(ctx, "nsenter", append([]string{"--mount", "--target", strconv.Itoa(cmd.Process.Pid)}, args...)...).CombinedOutput()
-		return string(out), err
-	}
 	nobody := []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "virsh"}
-	for _, c := range []struct {
-		args []string
-		want string
-	}{
+	for _, c := range []said{
 		{[]string{"virsh", "-c", "qemu:///system", "pool-define-as", "std", "sheepdog", "--source-host", "h"}, "Pool std defined"},
 		{[]string{"virsh", "-c", "qemu:///system", "pool-start", "std"}, "Pool std started"},
 		{append(nobody, "-r", "-c", "qemu:///system", "pool-list"), "std"},
 		{append(nobody, "-r", "-c", "qemu:///system", "pool-destroy", "std"), "read only access"},
 		{append(nobody, "-c", "qemu:///system", "pool-list"), "Permission denied"},
 		{[]string{"virsh", "-c", "qemu:///system", "pool-destroy", "std"}, "Pool std destroyed"},
+		{[]string{"virsh", "-c", "qemu:///system", "pool-undefine", "std"}, "Pool std has been undefined"},
 	} {
-		if out, err := within(c.args...); !strings.Contains(out, c.want) {
+		within(c)
+	}
+}
+
+// storageDaemon puts sheep-libvirt where modular daemons look for virtstoraged. The
+// storage driver behind it is a libvirtd's, which Debian has; what is asked of it,
+// and how, is the same.
+func (w *world) storageDaemon(lv string) {
+	w.t.Helper()
+	within := w.inPlaceOf("virtstoraged", "--listen", "/run/libvirt/virtstoraged-sock", "--upstream", filepath.Join(lv, "run/libvirt-sock"))
+	w.answers(filepath.Join(w.dir, "virtstoraged/virtstoraged-sock"))
+	ask := func(want string, args ...string) {
+		w.t.Helper()
+		within(said{append([]string{"virsh", "-c", "storage:///system?mode=direct"}, args...), want})
+	}
+	ask("storage:///system", "uri")
+	ask("Pool beside defined", "pool-define-as", "beside", "dir", "--target", w.mkdir("beside"))
+	ask("Pool beside started", "pool-start", "beside")
+	ask("Pool modular defined", "pool-define-as", "modular", "sheepdog", "--source-host", "h")
+	ask("Pool modular started", "pool-start", "modular")
+	ask("beside", "pool-list")
+	ask("modular", "pool-list")
+	ask("Vol a created", "vol-create-as", "beside", "a", "1M")
+	ask("Vol b created", "vol-create-as", "modular", "b", "1M")
+	ask("Vol c cloned from b", "vol-clone", "--pool", "modular", "b", "c")
+	ask("modular/c", "vol-list", "modular")
+	ask(filepath.Join(w.dir, "beside/a"), "vol-list", "beside")
+	for _, v := range [][2]string{{"beside", "a"}, {"modular", "b"}, {"modular", "c"}} {
+		ask("deleted", "vol-delete", "--pool", v[0], v[1])
+	}
+	for _, pool := range []string{"beside", "modular"} {
+		ask("destroyed", "pool-destroy", pool)
+		ask("undefined", "pool-undefine", pool)
+	}
+}
+
+// said is a command and what its output must hold.
+type said struct {
+	args []string
+	want string
+}
+
+// inPlaceOf runs a sheep-libvirt in a mount namespace whose /run/libvirt is the
+// directory name of the world. What it returns runs commands in there.
+func (w *world) inPlaceOf(name string, args ...string) (within func(said)) {
+	w.t.Helper()
+	in := []string{"--mount", "sh", "-c", `mount --bind "$0" /run/libvirt && exec "$@"`, w.mkdir(name), filepath.Join(w.bin, "sheep-libvirt"),
+		"--state", filepath.Join(w.dir, name+"-state"), "--api", fmt.Sprintf("127.0.0.1:%d", w.ports[0])}
+	cmd := w.run(name, "unshare", append(in, args...)...)
+	return func(c said) {
+		w.t.Helper()
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, "nsenter", append([]string{"--mount", "--target", strconv.Itoa(cmd.Process.Pid)}, c.args...)...).CombinedOutput()
+		if !strings.Contains(string(out), c.want) {
 			w.t.Errorf("%v: want %q, got %v\n%s", c.args, c.want, err, out)
 		}
 	}
