@@ -350,6 +350,15 @@ func open(t *testing.T, m *Manager, name, ref string) *Volume {
 	return v
 }
 
+// oneVDI is a world of one node with an open VDI named v of size bytes.
+func oneVDI(t *testing.T, size uint64) (*world, *Manager, *Volume) {
+	t.Helper()
+	w := newWorld()
+	m := w.manager(t, 1)
+	create(t, m, "v", size)
+	return w, m, open(t, m, "v", "")
+}
+
 func write(t *testing.T, v *Volume, off uint64, p []byte) {
 	t.Helper()
 	if err := v.WriteAt(t.Context(), p, off); err != nil {

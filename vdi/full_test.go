@@ -17,10 +17,7 @@ func TestSnapshotDoesNotWaitForWriteWithoutSpace(t *testing.T) {
 	for _, before := range []bool{true, false} {
 		t.Run(fmt.Sprint("before ", before), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld()
-				m := w.manager(t, 1)
-				create(t, m, "v", 4<<20)
-				v := open(t, m, "v", "")
+				w, m, v := oneVDI(t, 4<<20)
 				write(t, v, 0, fill(4096, 1))
 				hold := make(chan struct{})
 				w.mu.Lock()

@@ -13,10 +13,7 @@ import (
 // A burst goes at once, then requests come at the rate, whichever way they go.
 func TestLimitsOfOperations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 4<<20)
-		v := open(t, m, "v", "")
+		_, m, v := oneVDI(t, 4<<20)
 		write(t, v, 0, fill(4096, 1))
 		if err := m.SetLimits(t.Context(), "v", Limits{IOPS: 100, BurstSeconds: 0.5}); err != nil {
 			t.Fatal(err)

@@ -92,10 +92,7 @@ func TestGroupSnapshotIsOneMoment(t *testing.T) {
 // its commit, should it still come, finds another token.
 func TestAbandonedHoldEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 1<<20)
-		v := open(t, m, "v", "")
+		_, m, v := oneVDI(t, 1<<20)
 		write(t, v, 0, fill(4096, 1))
 		c := m.local(v.family.Load().id)
 		if err := m.hold(t.Context(), c, holdID{Request: 1}); err != nil {
@@ -301,10 +298,7 @@ func TestFlattenKeepsTheBaseOfALayerThatWasEncoded(t *testing.T) {
 
 // TestVDIThatMovesIsNotEncoded before everything is copied.
 func TestVDIThatMovesIsNotEncoded(t *testing.T) {
-	w := newWorld()
-	m := w.manager(t, 1)
-	create(t, m, "v", 4<<20)
-	v := open(t, m, "v", "")
+	_, m, v := oneVDI(t, 4<<20)
 	write(t, v, 0, fill(4096, 1))
 	altered, err := m.Alter(t.Context(), directory.AlterPolicy{Name: "v", Policy: sheepdog.Policy{Copies: 2, Parity: 1}})
 	if err != nil || !altered.Moving {
@@ -401,10 +395,7 @@ func TestInheritedOriginsAreOfWritesThatWereDone(t *testing.T) {
 // could not give up. (Found by internal/sim/world, seed 93.)
 func TestTakeoverIsGivenUpWhileAnotherVDIMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 1<<20)
-		v := open(t, m, "v", "")
+		_, m, v := oneVDI(t, 1<<20)
 		if err := m.moving.take(t.Context()); err != nil {
 			t.Fatal(err)
 		}

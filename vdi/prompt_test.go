@@ -65,10 +65,7 @@ func TestTryReadAtIsReadAt(t *testing.T) {
 
 func TestTryReadAtWaitsForNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 4<<20)
-		v := open(t, m, "v", "")
+		w, m, v := oneVDI(t, 4<<20)
 		buf := make([]byte, 4096)
 		if v.TryReadAt(buf, 0) {
 			t.Error("read without a coordinator")

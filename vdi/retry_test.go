@@ -13,10 +13,7 @@ import (
 // directory of a new coordinator still listed, and a guest's write failed because
 // of it.
 func TestTakeoverReadsTheDirectoryAgain(t *testing.T) {
-	w := newWorld()
-	m := w.manager(t, 1)
-	create(t, m, "v", 4<<20)
-	v := open(t, m, "v", "")
+	w, m, v := oneVDI(t, 4<<20)
 	write(t, v, 0, fill(4096, 1))
 	if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"}); err != nil {
 		t.Fatal(err)
@@ -45,10 +42,7 @@ func TestTakeoverReadsTheDirectoryAgain(t *testing.T) {
 // nobody knew whether the first try had been committed met its own result and
 // answered that it existed.
 func TestSnapshotThatIsTriedAgainIsTaken(t *testing.T) {
-	w := newWorld()
-	m := w.manager(t, 1)
-	create(t, m, "v", 1<<20)
-	v := open(t, m, "v", "")
+	w, m, v := oneVDI(t, 1<<20)
 	write(t, v, 0, fill(4096, 1))
 	tries := 0
 	w.committed = func(kind string) error {

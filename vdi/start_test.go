@@ -84,10 +84,7 @@ func TestBatchEqualsWriteAt(t *testing.T) {
 
 func TestBatchTakesOnlyWhatWaitsForNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 4<<20)
-		v := open(t, m, "v", "")
+		w, m, v := oneVDI(t, 4<<20)
 		end := func(error) { t.Error("a refused write ended") }
 		refused := func(what string, v *Volume, off uint64, n int) {
 			t.Helper()
@@ -182,10 +179,7 @@ func TestSnapshotWaitsForABatch(t *testing.T) {
 // way; its writes reach the next one, once.
 func TestBatchOfADeposedCoordinatorIsRoutedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 4<<20)
-		v := open(t, m, "v", "")
+		w, m, v := oneVDI(t, 4<<20)
 		write(t, v, 0, fill(4096, 1))
 		for name, depose := range map[string]func(){
 			"lease": func() {
@@ -245,10 +239,7 @@ func (nothing) Start(_ context.Context, reqs []*sheepdog.WriteRequest, done func
 
 // The short way costs a fixed number of allocations.
 func TestBatchAllocations(t *testing.T) {
-	w := newWorld()
-	m := w.manager(t, 1)
-	create(t, m, "v", 4<<20)
-	v := open(t, m, "v", "")
+	_, m, v := oneVDI(t, 4<<20)
 	write(t, v, 0, fill(4096, 1))
 	m.opt.Objects = nothing{m.opt.Objects.(*node)}
 	p, end := fill(4096, 2), func(error) {}
@@ -309,10 +300,7 @@ func TestSnapshotHoldsWritesForAShortFlushOnly(t *testing.T) {
 		{slices.Repeat([]time.Duration{time.Second}, 20), flushesAhead},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld()
-			m := w.manager(t, 1)
-			create(t, m, "v", 4<<20)
-			v := open(t, m, "v", "")
+			w, m, v := oneVDI(t, 4<<20)
 			write(t, v, 0, fill(4096, 1))
 			ahead, inside := 0, 0
 			w.flushing = func() {

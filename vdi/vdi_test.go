@@ -276,10 +276,7 @@ func TestRetryOfAGatewayThatWasCutOffRunsOnce(t *testing.T) {
 // Without a valid lease a coordinator answers no read. (rule 6)
 func TestNoReadWithoutLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 1<<20)
-		v := open(t, m, "v", "")
+		_, m, v := oneVDI(t, 1<<20)
 		write(t, v, 0, fill(4096, 1))
 		n := m.opt.Cluster.(*node)
 		n.mu.Lock()
@@ -300,10 +297,7 @@ func TestNoReadWithoutLease(t *testing.T) {
 // A read that overlaps a write in flight waits for it. (rule 5)
 func TestReadWaitsForOverlappingWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 1<<20)
-		v := open(t, m, "v", "")
+		w, _, v := oneVDI(t, 1<<20)
 		write(t, v, 0, fill(8192, 1))
 		w.mu.Lock()
 		w.hold = make(chan struct{})
@@ -341,10 +335,7 @@ func TestReadWaitsForOverlappingWrite(t *testing.T) {
 // A flush covers only what was acknowledged, and reports it to the replicas.
 func TestFlushedNeverCoversAWriteInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 1<<20)
-		v := open(t, m, "v", "")
+		w, m, v := oneVDI(t, 1<<20)
 		write(t, v, 0, fill(4096, 1)) // seq 1
 		w.mu.Lock()
 		w.hold = make(chan struct{})
@@ -379,10 +370,7 @@ func TestFlushedNeverCoversAWriteInFlight(t *testing.T) {
 // a hand-over left everything since the flush before dirty, and whoever opened the
 // VDI next compared all of it first, for a second or more.
 func TestHandOverLeavesNothingDirty(t *testing.T) {
-	w := newWorld()
-	m := w.manager(t, 1)
-	create(t, m, "v", 1<<20)
-	v := open(t, m, "v", "")
+	w, _, v := oneVDI(t, 1<<20)
 	write(t, v, 0, fill(4096, 1))
 	if err := v.Flush(t.Context()); err != nil {
 		t.Fatal(err)
@@ -399,10 +387,7 @@ func TestHandOverLeavesNothingDirty(t *testing.T) {
 // The same after the last write of a VDI that stays open.
 func TestIdleVDIIsNotDirty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 1<<20)
-		v := open(t, m, "v", "")
+		w, m, v := oneVDI(t, 1<<20)
 		write(t, v, 0, fill(4096, 1))
 		time.Sleep(3 * m.opt.FlushEvery)
 		w.mu.Lock()
@@ -544,10 +529,7 @@ func TestZerosOverNothingAreNotWritten(t *testing.T) {
 // was written: another may have.
 func TestZerosOverNothingNeedTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 1<<20)
-		v := open(t, m, "v", "")
+		_, m, v := oneVDI(t, 1<<20)
 		write(t, v, 0, fill(4096, 1))
 		c := m.local(v.family.Load().id)
 		n := m.opt.Cluster.(*node)
@@ -569,10 +551,7 @@ func TestZerosOverNothingNeedTheLease(t *testing.T) {
 // A VDI that was given back is snapshotted without a coordinator; one that is
 // written again at that moment is not frozen under its writer.
 func TestSnapshotOfAnIdleVDINeedsNoCoordinator(t *testing.T) {
-	w := newWorld()
-	m := w.manager(t, 1)
-	create(t, m, "v", 1<<20)
-	v := open(t, m, "v", "")
+	w, m, v := oneVDI(t, 1<<20)
 	write(t, v, 0, fill(4096, 1))
 	if err := v.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -633,10 +612,7 @@ func TestAbandonedAppointmentIsTakenUp(t *testing.T) {
 // seed 174.)
 func TestDeletedSnapshotBelowAnOpenVDI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		m := w.manager(t, 1)
-		create(t, m, "v", 12<<20)
-		v := open(t, m, "v", "")
+		_, m, v := oneVDI(t, 12<<20)
 		write(t, v, 0, fill(4096, 1))
 		if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"}); err != nil {
 			t.Fatal(err)
