@@ -141,7 +141,7 @@ type Disk struct {
 	Path      string `json:"path"`
 	UsedBytes uint64 `json:"usedBytes"`
 	FreeBytes uint64 `json:"freeBytes"`
-	State     string `json:"state"` // ok, failed, or leaving while it is emptied
+	State     string `json:"state"` // ok, failed, missing since the start, or leaving while it is emptied
 }
 
 // DisksRequest names disks of a node by their directories, absolute paths.

@@ -82,7 +82,7 @@ func (n *Node) loseDisk(dir string) error {
 	return nil
 }
 
-// failedDisks counts the disks of this node that failed.
+// failedDisks counts the disks of this node that failed or are missing.
 func (n *Node) failedDisks() uint8 {
 	if n.cfg.standIn != nil {
 		return 1
@@ -96,7 +96,7 @@ func (n *Node) failedDisks() uint8 {
 	}
 	count := uint8(0)
 	for _, d := range disks {
-		if d.State == objectstore.DiskFailed && count < 255 {
+		if (d.State == objectstore.DiskFailed || d.State == objectstore.DiskMissing) && count < 255 {
 			count++
 		}
 	}

@@ -132,7 +132,7 @@ func (n *Node) spaceWarnings() []string {
 			out = append(out, waitingText(&m)+todo)
 		}
 		if m.Hints.BadDisks > 0 {
-			out = append(out, fmt.Sprintf("node %s has %d failed disks; dog node md info -A shows them", m.Addr, m.Hints.BadDisks))
+			out = append(out, fmt.Sprintf("node %s has %d failed or missing disks; dog node md info -A shows them, and dog node md unplug takes them out", m.Addr, m.Hints.BadDisks))
 		}
 	}
 	return out

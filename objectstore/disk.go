@@ -37,6 +37,7 @@ type Disk struct {
 	plugMu   sync.Mutex // one change of the disks at a time
 	nextDisk diskID     // guarded by plugMu once the store is open
 	layout   format
+	missing  missing
 
 	destageMu  sync.Mutex        // one destage at a time; guards what the metadata store has:
 	tombstones map[objectKey]lsn // the last drop of objects that the log may have entries of

@@ -3,10 +3,12 @@ package objectstore
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"sheepdog"
 )
@@ -19,6 +21,7 @@ const (
 	DiskOK      DiskState = "ok"
 	DiskFailed  DiskState = "failed"
 	DiskLeaving DiskState = "leaving"
+	DiskMissing DiskState = "missing" // since the store was opened: other nodes fill in for it
 )
 
 // DiskUsage is the space of one disk in bytes, like sheepdog.Usage.
@@ -51,7 +54,59 @@ func (d *Disk) Disks() ([]DiskUsage, error) {
 		}
 		out = append(out, u)
 	}
+	for _, dir := range d.missing.dirs() {
+		out = append(out, DiskUsage{Dir: dir, State: DiskMissing})
+	}
 	return out, nil
+}
+
+// missing are the disks that the store had and was opened without.
+type missing struct {
+	mu sync.Mutex
+	is map[diskID]string
+}
+
+func (m *missing) add(id diskID, dir string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.is == nil {
+		m.is = make(map[diskID]string)
+	}
+	m.is[id] = filepath.Clean(dir)
+}
+
+func (m *missing) remove(id diskID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.is, id)
+}
+
+func (m *missing) at(dir string) (diskID, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, is := range m.is {
+		if is == filepath.Clean(dir) {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+func (m *missing) dirs() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Values(m.is))
+}
+
+// forgetMissing lets go of a missing disk. What was on it is given up since the
+// store was opened.
+func (d *Disk) forgetMissing(id diskID, dir string) error {
+	if err := d.commitGone(id, dir); err != nil {
+		return err
+	}
+	d.missing.remove(id)
+	d.log.Info("missing disk was forgotten", "disk", dir)
+	return nil
 }
 
 // freeBytes is what the disk can still take, without the reserve.
@@ -76,7 +131,8 @@ func (d *Disk) diskAt(dir string) (*volume, error) {
 
 // Plug adds an empty disk to an open store, which remembers it. What an earlier
 // disk of this store left in the directory is removed; anything else is refused
-// with ErrInvalid, a disk that is there already with ErrExists.
+// with ErrInvalid, a disk that is there already with ErrExists. A disk that is
+// missing from that directory is forgotten: the new one replaces it.
 func (d *Disk) Plug(dir string) error {
 	if err := d.begin(); err != nil {
 		return err
@@ -94,6 +150,9 @@ func (d *Disk) Plug(dir string) error {
 	err := d.clearDisk(dir)
 	if err == nil {
 		err = d.meta.Room(1, 2*pileKeyLen+len(dir))
+	}
+	if old, ok := d.missing.at(dir); ok && err == nil {
+		err = d.forgetMissing(old, dir)
 	}
 	if err == nil {
 		d.nextDisk++
@@ -159,11 +218,10 @@ func (d *Disk) removeDisk(dir string, names []string) error {
 
 // Unplug takes a disk out of an open store. One that works is emptied first:
 // its blocks move to the other disks, which must have room for them
-// (sheepdog.ErrNoSpace). The blocks of a failed one are lost; see LoseDisk. The
-// last disk that works cannot be unplugged.
+// (sheepdog.ErrNoSpace). The blocks of a failed one are lost; see LoseDisk. A
+// missing one is forgotten. The last disk that works cannot be unplugged.
 func (d *Disk) Unplug(dir string) error {
-	v, err := d.begun(dir)
-	if err != nil {
+	if err := d.begin(); err != nil {
 		return fmt.Errorf("unplug: %w", err)
 	}
 	defer d.end()
@@ -171,6 +229,13 @@ func (d *Disk) Unplug(dir string) error {
 		return fmt.Errorf("unplug disk %s: disks are being changed: %w", dir, sheepdog.ErrBusy)
 	}
 	defer d.plugMu.Unlock()
+	if id, ok := d.missing.at(dir); ok {
+		return d.forgetMissing(id, dir)
+	}
+	v, err := d.diskAt(dir)
+	if err != nil {
+		return fmt.Errorf("unplug: %w", err)
+	}
 	if err := d.empty(v); err != nil {
 		return fmt.Errorf("unplug disk %s: %w", dir, err)
 	}
@@ -269,12 +334,8 @@ func (d *Disk) sweepMoves(v *volume) error {
 func (d *Disk) forgetDisk(v *volume) error {
 	d.destageMu.Lock()
 	defer d.destageMu.Unlock()
-	gone := change{diskKey(keyDisk, v.id), diskRecord{0, filepath.Clean(v.dir)}.encode()}
-	if err := d.meta.Room(1, gone.size()); err != nil {
-		return metaError("forget a disk", err)
-	}
-	if err := d.meta.Commit([]change{gone}); err != nil {
-		return metaError("forget a disk", err)
+	if err := d.commitGone(v.id, v.dir); err != nil {
+		return err
 	}
 	d.volumes.remove(v)
 	d.guard.wait()
@@ -285,6 +346,17 @@ func (d *Disk) forgetDisk(v *volume) error {
 	}
 	if err != nil {
 		d.log.Warn("unplugged disk is not left tidy", "disk", v.dir, "error", err)
+	}
+	return nil
+}
+
+func (d *Disk) commitGone(id diskID, dir string) error {
+	gone := change{diskKey(keyDisk, id), diskRecord{0, filepath.Clean(dir)}.encode()}
+	if err := d.meta.Room(1, gone.size()); err != nil {
+		return metaError("forget a disk", err)
+	}
+	if err := d.meta.Commit([]change{gone}); err != nil {
+		return metaError("forget a disk", err)
 	}
 	return nil
 }

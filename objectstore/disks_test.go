@@ -289,24 +289,63 @@ func (g *crashRig) unplugSound(dir string) {
 	}
 }
 
-// A store lacks what was on a disk that failed until it is replaced, also in a
-// later life, whether the disk was unplugged or works again by then: after a loss
-// of all power it must not count as the last that has everything.
-func TestStoreLacksAFailedDiskInItsNextLife(t *testing.T) {
-	for _, unplug := range []bool{false, true} {
-		t.Run(fmt.Sprintf("unplug=%v", unplug), func(t *testing.T) {
-			u, _, _, b := twoDisks(t, Options{})
+// A store lacks what was on a disk that it gave up until it is replaced, also in a
+// later life, whether the disk was unplugged, works again, or is another one by
+// then: after a loss of all power it must not count as the last that has everything.
+func TestStoreLacksAGivenUpDiskInItsNextLife(t *testing.T) {
+	away := func(t *testing.T, u *diskUnderTest, files *simFiles, b string) {
+		if err := u.d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		fault(files, func(op, name string) error {
+			if filepath.Dir(name) == b {
+				return unix.EIO
+			}
+			return nil
+		})
+		u.open(t)
+		if disks, err := u.d.Disks(); err != nil || len(disks) != 2 || disks[1].Dir != b || disks[1].State != DiskMissing {
+			t.Fatalf("disks: %+v, %v", disks, err)
+		}
+	}
+	ok := func(t *testing.T, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, happens := range map[string]func(t *testing.T, u *diskUnderTest, files *simFiles, b string){
+		"works again": func(t *testing.T, u *diskUnderTest, _ *simFiles, b string) {
+			ok(t, u.d.LoseDisk(b))
+		},
+		"unplugged": func(t *testing.T, u *diskUnderTest, _ *simFiles, b string) {
+			ok(t, u.d.LoseDisk(b))
+			ok(t, u.d.Unplug(b))
+		},
+		"missing": away,
+		"missing and forgotten": func(t *testing.T, u *diskUnderTest, files *simFiles, b string) {
+			away(t, u, files, b)
+			ok(t, u.d.Unplug(b))
+			if disks, err := u.d.Disks(); err != nil || len(disks) != 1 {
+				t.Fatalf("disks: %+v, %v", disks, err)
+			}
+		},
+		"missing and replaced": func(t *testing.T, u *diskUnderTest, files *simFiles, b string) {
+			away(t, u, files, b)
+			fault(files, nil)
+			ok(t, u.d.Plug(b))
+			if disks, err := u.d.Disks(); err != nil || len(disks) != 2 || disks[1].State != DiskOK {
+				t.Fatalf("disks: %+v, %v", disks, err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u, files, _, b := twoDisks(t, Options{})
+			defer fault(files, nil)
 			for i := range sheepdog.Index(20) {
 				mustWrite(t, u.d, dataOp(i, 1, 0, storetest.Fill(uint64(i), 20), 1))
 			}
-			if err := u.d.LoseDisk(b); err != nil {
-				t.Fatal(err)
-			}
-			if unplug {
-				if err := u.d.Unplug(b); err != nil {
-					t.Fatal(err)
-				}
-			}
+			happens(t, u, files, b)
 			for range 2 {
 				u.Reopen(t)
 				if !u.d.Incomplete() {

@@ -86,24 +86,22 @@ func (d *Disk) loseMissing() error {
 	if err != nil {
 		return err
 	}
-	missing := false
 	for _, id := range slices.Sorted(maps.Keys(known)) {
 		if known[id].weight == 0 || d.volumes.find(id) != nil {
 			continue
 		}
 		d.log.Error("what a missing disk held is fetched from other nodes", "disk", known[id].path)
-		missing = true
+		d.missing.add(id, known[id].path)
 		if err := d.giveUp(id); err != nil {
 			return fmt.Errorf("lose missing disk %s: %w", known[id].path, err)
 		}
 	}
-	lacking, err := d.lacking()
-	d.incomplete = missing || lacking
+	d.incomplete, err = d.lacking()
 	return err
 }
 
-// Incomplete reports whether the store was opened without a disk that it had, or
-// lacks what was given up with one earlier.
+// Incomplete reports whether the store lacked something when it was opened: what
+// was on a disk that it was opened without, or was given up with one earlier.
 func (d *Disk) Incomplete() bool { return d.incomplete }
 
 func (d *Disk) readCheckpoint() (checkpoint, error) {

@@ -108,7 +108,7 @@ func testMetaDies(t *testing.T) {
 		return nil
 	})
 	t.Logf("its guests had 100 answers %v after the disk died; the node led Raft: %v", time.Since(dead).Round(100*time.Millisecond), leads)
-	if _, warnings, _ := a.DogAt(a.Sheep[1], "cluster", "info"); !strings.Contains(warnings, "failed disks") {
+	if _, warnings, _ := a.DogAt(a.Sheep[1], "cluster", "info"); !strings.Contains(warnings, "failed or missing disks") {
 		t.Errorf("the other nodes do not warn: %q", warnings)
 	}
 	a.Kill(s)

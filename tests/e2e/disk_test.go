@@ -51,7 +51,7 @@ func TestFailedDiskDegradesItsObjectsOnly(t *testing.T) {
 	write(second, "50331648")
 	w.Eventually(30*time.Second, "the failed disk is told", func() error {
 		_, errText, _ := w.DogAt(w.Sheep[1], "cluster", "info")
-		if !strings.Contains(errText, "failed disk") {
+		if !strings.Contains(errText, "failed or missing disk") {
 			return errFrom(errText)
 		}
 		return nil

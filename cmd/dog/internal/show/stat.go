@@ -47,6 +47,14 @@ func statRow(b *strings.Builder, name string, s, last *api.RequestStats, d time.
 	b.WriteString(strings.Join(cells, sep) + "\n")
 }
 
+// unlessOK is the state of a disk behind its path; nothing where all is well.
+func unlessOK(state string) string {
+	if state == "" || state == "ok" {
+		return ""
+	}
+	return " (" + state + ")"
+}
+
 // Disks is `dog node md info`.
 func Disks(l *api.DiskList, all, raw bool) string {
 	var b strings.Builder
@@ -63,7 +71,7 @@ func Disks(l *api.DiskList, all, raw bool) string {
 				fmt.Fprintf(&b, "%s %d %d %d %d %d%% %s\n", l.Nodes[i].Addr, j, size, disk.UsedBytes, disk.FreeBytes, percent(disk.UsedBytes, size), disk.Path)
 				continue
 			}
-			fmt.Fprintf(&b, "%2d\t%s\t%s\t%s\t%3d%%\t%s\n", j, Size(size), Size(disk.UsedBytes), Size(disk.FreeBytes), percent(disk.UsedBytes, size), disk.Path)
+			fmt.Fprintf(&b, "%2d\t%s\t%s\t%s\t%3d%%\t%s%s\n", j, Size(size), Size(disk.UsedBytes), Size(disk.FreeBytes), percent(disk.UsedBytes, size), disk.Path, unlessOK(disk.State))
 		}
 	}
 	return b.String()
