@@ -75,6 +75,7 @@ type Node struct {
 	adoption adoption
 	merges   merges
 	spaces   spaceCache
+	stuck    atomic.Pointer[stuck] // of the newest view that anybody asked about
 	stats    stats
 	nbdAddr  string         // TCP address of NBD; empty: none
 	doors    []net.Listener // of NBD: the unix socket, and TCP if there is that

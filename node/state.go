@@ -20,7 +20,7 @@ func (n *Node) state() api.ClusterState {
 		return api.StateWaiting
 	}
 	v := n.cluster.View()
-	if p, _, ok := waiting(v); ok {
+	if p, _, ok := n.waiting(v); ok {
 		if live, missing := v.ActingMembers(p); missing > 0 || len(live) == 0 {
 			return api.StateWaiting
 		}
@@ -29,22 +29,46 @@ func (n *Node) state() api.ClusterState {
 	return api.StateRunning
 }
 
-// waiting finds a partition that cannot serve writes now, and its policy.
-func waiting(v *sheepdog.View) (*sheepdog.Placement, sheepdog.Policy, bool) {
+// stuck is a partition that cannot serve writes in a view, and its policy; nil if
+// there is none.
+type stuck struct {
+	view      *sheepdog.View
+	placement *sheepdog.Placement
+	policy    sheepdog.Policy
+}
+
+// waiting finds a partition that cannot serve writes now, and its policy. It looks
+// at all of them, once per view: whoever asks for the state of the cluster asks.
+func (n *Node) waiting(v *sheepdog.View) (*sheepdog.Placement, sheepdog.Policy, bool) {
+	s := n.stuck.Load()
+	if s == nil || s.view != v {
+		s = findStuck(v)
+		n.stuck.Store(s)
+	}
+	return s.placement, s.policy, s.placement != nil
+}
+
+func findStuck(v *sheepdog.View) *stuck {
 	for policy, t := range v.Tables {
-		var last *sheepdog.Placement // rows are shared
+		need := v.MinCopies(policy)
 		for _, p := range t {
-			if p == last {
-				continue
-			}
-			last = p
-			live, missing := v.ActingMembers(p)
-			if missing > 0 || len(live) < v.MinCopies(policy) || p.State != sheepdog.Clean {
-				return p, policy, true
+			if !writable(v, p, need) {
+				return &stuck{v, p, policy}
 			}
 		}
 	}
-	return nil, sheepdog.Policy{}, false
+	return &stuck{view: v}
+}
+
+// writable reports whether a partition is clean, and its acting replicas are all
+// members and at least need.
+func writable(v *sheepdog.View, p *sheepdog.Placement, need int) bool {
+	for _, id := range p.Acting {
+		if _, ok := v.Member(id); !ok {
+			return false
+		}
+	}
+	return len(p.Acting) >= need && p.State == sheepdog.Clean
 }
 
 // why says what a partition that waiting found waits for.
@@ -91,7 +115,7 @@ func (n *Node) warnings(v *sheepdog.View) []string {
 	if n.cfg.NoSync {
 		out = append(out, fmt.Sprintf("node %s was started with --nosync: flushes survive the death of processes, not the loss of power", n.self.Addr))
 	}
-	if p, policy, ok := waiting(v); ok {
+	if p, policy, ok := n.waiting(v); ok {
 		out = append(out, why(v, p, policy))
 	}
 	out = append(out, n.spaceWarnings()...)
