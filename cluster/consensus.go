@@ -58,8 +58,13 @@ type configWatcher struct {
 	committed  func()
 }
 
-func (w configWatcher) Apply(l *raft.Log) any {
-	out := w.fsm.Apply(l)
+func (w configWatcher) ApplyBatch(logs []*raft.Log) []any {
+	out := w.fsm.ApplyBatch(logs)
+	for _, l := range logs {
+		if l.Type == raft.LogConfiguration {
+			w.configured(raft.DecodeConfiguration(l.Data))
+		}
+	}
 	w.committed()
 	return out
 }

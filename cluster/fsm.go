@@ -25,6 +25,9 @@ type fsm struct {
 
 	generation   uint64 // of the last call of onGeneration
 	onGeneration func(uint64) error
+	// held is the index of the newest entry that is applied and not published yet;
+	// 0: there is none.
+	held uint64
 	// failed is called once when this node must not go on: an entry of a newer
 	// version, or a store that could not be wiped.
 	failed func(error)
@@ -33,13 +36,32 @@ type fsm struct {
 }
 
 var (
-	_ raft.FSM                = (*fsm)(nil)
+	_ raft.BatchingFSM        = (*fsm)(nil)
 	_ raft.ConfigurationStore = (*fsm)(nil)
 )
 
-// Apply runs one entry; the answer is an outcome. It also publishes what the
-// entry changed before the proposer hears of it.
-func (f *fsm) Apply(l *raft.Log) any {
+// Apply is ApplyBatch for one entry.
+func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch runs entries that were committed together; the answers are outcomes.
+// What they changed is published before the proposers hear of it. Steps of
+// recovery that follow each other share one view: in a large cluster every node
+// looks at each, and they come by the hundred.
+func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	out := make([]any, len(logs))
+	for i, l := range logs {
+		if l.Type == raft.LogConfiguration {
+			f.release()
+			f.StoreConfiguration(l.Index, raft.DecodeConfiguration(l.Data))
+			continue
+		}
+		out[i] = f.apply(l)
+	}
+	f.release()
+	return out
+}
+
+func (f *fsm) apply(l *raft.Log) outcome {
 	if f.broken != nil {
 		return outcomeOf(l.Index, nil, f.broken)
 	}
@@ -50,15 +72,47 @@ func (f *fsm) Apply(l *raft.Log) any {
 		return outcomeOf(l.Index, nil, f.broken)
 	}
 	o := outcomeOf(l.Index, nil, err)
+	var c membershipCommand
 	if err == nil {
-		o = f.once(l.Index, e)
+		c = decodeCommand(e)
+		if !c.step() {
+			f.release() // anything else finds the view of what came before
+		}
+		o = f.once(l.Index, e, c)
 	}
-	f.publish(l.Index)
+	f.held = l.Index
+	if !c.step() {
+		f.release()
+	}
 	return o
 }
 
+// release publishes what is held.
+func (f *fsm) release() {
+	if f.held != 0 {
+		f.publish(f.held)
+		f.held = 0
+	}
+}
+
+// membershipCommand is what an entry asks of the membership; empty in other entries.
+type membershipCommand struct {
+	state.Command
+	err error
+}
+
+func decodeCommand(e entry) (c membershipCommand) {
+	if e.Type == entryState {
+		c.Command, c.err = state.DecodeCommand(e.Body)
+	}
+	return c
+}
+
+// step reports whether the command is one of recovery's.
+func (c *membershipCommand) step() bool { return c.Promote != nil || c.Clean != nil }
+
 // once runs the entry unless it was applied before.
-func (f *fsm) once(index uint64, e entry) outcome {
+func (f *fsm) once(index uint64, e entry, c membershipCommand) outcome {
 	if old, ok := f.requests.before(index, e.request); ok {
 		return old
 	}
@@ -66,13 +120,13 @@ func (f *fsm) once(index uint64, e entry) outcome {
 		// Not remembered: the proposer goes through the gate again.
 		return outcome{Index: index, Code: codeGateAgain}
 	}
-	result, err := f.run(index, e)
+	result, err := f.run(index, e, c)
 	o := outcomeOf(index, result, err)
 	f.requests.after(e.request, o)
 	return o
 }
 
-func (f *fsm) run(index uint64, e entry) ([]byte, error) {
+func (f *fsm) run(index uint64, e entry, c membershipCommand) ([]byte, error) {
 	switch e.Type {
 	case entryMachine:
 		if !f.state.Formatted() {
@@ -80,21 +134,19 @@ func (f *fsm) run(index uint64, e entry) ([]byte, error) {
 		}
 		return f.machine.Apply(index, e.Kind, e.Body)
 	case entryState:
-		return f.runState(e.Body)
+		return f.runState(c)
 	}
 	return nil, nil // entryLead
 }
 
-func (f *fsm) runState(body []byte) ([]byte, error) {
-	cmd, err := state.DecodeCommand(body)
-	if errors.Is(err, state.ErrVersion) {
-		f.fail(err)
-		return nil, err
+func (f *fsm) runState(cmd membershipCommand) ([]byte, error) {
+	if errors.Is(cmd.err, state.ErrVersion) {
+		f.fail(cmd.err)
 	}
-	if err != nil {
-		return nil, err
+	if cmd.err != nil {
+		return nil, cmd.err
 	}
-	result, err := f.state.Apply(cmd)
+	result, err := f.state.Apply(cmd.Command)
 	if err != nil {
 		return nil, err
 	}

@@ -234,6 +234,9 @@ func (c *Cluster) handlePropose(ctx context.Context, body []byte) ([]byte, error
 	if e.Client == 0 || e.Seq == 0 || e.Done >= e.Seq {
 		return nil, fmt.Errorf("%w: proposal without a number", sheepdog.ErrInvalid)
 	}
+	if err := c.gather(ctx, e); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotLeader, err)
+	}
 	o, err := c.commit(ctx, e)
 	if err != nil {
 		return nil, err

@@ -166,3 +166,70 @@ func TestStoreThatIsNotWipedStopsTheNode(t *testing.T) {
 		t.Errorf("failed with %v, view %v", failed, f.pub.view())
 	}
 }
+
+// watchedMachine notes the revision that is published when it is asked for anything.
+type watchedMachine struct {
+	logMachine
+	pub  *published
+	seen []sheepdog.Revision
+}
+
+func (m *watchedMachine) Apply(index uint64, kind string, body []byte) ([]byte, error) {
+	m.seen = append(m.seen, m.pub.view().Revision)
+	return m.logMachine.Apply(index, kind, body)
+}
+
+// Steps of recovery that are committed together are one view; a command of the
+// directory among them finds the view of those before it.
+func TestStepsThatFollowEachOtherMakeOneView(t *testing.T) {
+	f, _ := newTestFSM()
+	m := &watchedMachine{pub: f.pub}
+	f.machine = m
+	apply(t, f, 1, formatEntry(t))
+	join := state.Change{Join: []sheepdog.Member{{ID: 2, Incarnation: 2, Addr: "10.0.0.2:7000", Zone: 2, VNodes: 1}}}
+	apply(t, f, 2, stateEntry(t, state.Command{Change: &join}))
+	before := f.pub.view()
+	promote := func(p sheepdog.Partition) entry {
+		items := state.Items{{Partition: p, Since: before.Revision}}
+		return stateEntry(t, state.Command{Promote: &state.Promote{Policy: testConfig.Policy, Node: 2, Incarnation: 2, Items: items}})
+	}
+	batch := []entry{promote(1), promote(2), command(1, 0, "a"), promote(3), promote(4), promote(5)}
+	var logs []*raft.Log
+	for i, e := range batch {
+		b, err := e.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs = append(logs, &raft.Log{Index: uint64(3 + i), Type: raft.LogCommand, Data: b})
+	}
+	changed := f.pub.changed(before)
+	for i, o := range f.ApplyBatch(logs) {
+		if _, err := o.(outcome).value(); err != nil {
+			t.Fatalf("entry %d: %v", i, err)
+		}
+	}
+	<-changed
+	if want := before.Revision + 2; len(m.seen) != 1 || m.seen[0] != want {
+		t.Errorf("the directory was asked under revisions %v, want %d", m.seen, want)
+	}
+	after := f.pub.view()
+	if after.Revision != before.Revision+5 || f.pub.index() != 8 {
+		t.Errorf("revision %d at index %d, want %d at 8", after.Revision, f.pub.index(), before.Revision+5)
+	}
+	for p := range sheepdog.Partition(7) {
+		now, _ := after.Placement(testConfig.Policy, p)
+		old, _ := before.Placement(testConfig.Policy, p)
+		if want := p >= 1 && p <= 5; now.IsActing(2) != want || old.IsActing(2) {
+			t.Errorf("partition %d: node 2 acts: %v, want %v; in the view before: %v", p, now.IsActing(2), want, old.IsActing(2))
+		}
+	}
+}
+
+func stateEntry(t *testing.T, cmd state.Command) entry {
+	t.Helper()
+	body, err := cmd.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entry{Type: entryState, Body: body}
+}

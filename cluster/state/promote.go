@@ -50,13 +50,12 @@ func (s *State) step(policy sheepdog.Policy, ref MemberRef, items []PartitionSin
 	var (
 		refused  []sheepdog.Partition
 		done     = make(map[*row]*row)
-		rows     = slices.Clone(old.rows)
-		public   = slices.Clone(old.public) // nil if nobody has seen it
+		out      = old.own()
 		revision = s.revision + 1
 		changed  bool
 	)
 	for _, item := range items {
-		r := rows[item.Partition]
+		r := out.rows[item.Partition]
 		if r.Since != item.Since {
 			refused = append(refused, item.Partition)
 			continue
@@ -72,19 +71,16 @@ func (s *State) step(policy sheepdog.Policy, ref MemberRef, items []PartitionSin
 			refused = append(refused, item.Partition)
 			continue
 		}
-		rows[item.Partition] = to
-		if public != nil {
-			public[item.Partition] = &to.Placement
-		}
+		out.put(item.Partition, to)
 		changed = true
 	}
 	slices.Sort(refused)
 	if !changed {
 		return nil, refused, nil
 	}
-	out := s.successor()
-	out.putTable(&table{policy: policy, rows: rows, public: public})
-	return out, refused, nil
+	after := s.successor()
+	after.putTable(out)
+	return after, refused, nil
 }
 
 // promoted is r with one more acting node; nil if it may not act. Backfill reads

@@ -51,11 +51,13 @@ func (s *State) forgot(r *row) bool {
 	return true
 }
 
-// table is all rows of one policy. Immutable but for the cached view of it.
+// table is all rows of one policy. Only the state has the rows; a step of recovery
+// replaces some where they are.
 type table struct {
 	policy sheepdog.Policy
 	rows   []*row
-	public sheepdog.Table
+	public sheepdog.Table // the same for views; nil until one was made
+	seen   bool           // a view has public: it must not change any more
 }
 
 // published is the table as views show it.
@@ -66,7 +68,26 @@ func (t *table) published() sheepdog.Table {
 			t.public[p] = &r.Placement
 		}
 	}
+	t.seen = true
 	return t.public
+}
+
+// own is the table for the state's successor, to be changed by put, after which t
+// is void. What no view has is not copied: steps that follow each other cost little.
+func (t *table) own() *table {
+	out := *t
+	if t.seen {
+		out.public, out.seen = slices.Clone(t.public), false
+	}
+	return &out
+}
+
+// put replaces one row.
+func (t *table) put(p sheepdog.Partition, r *row) {
+	t.rows[p] = r
+	if t.public != nil {
+		t.public[p] = &r.Placement
+	}
 }
 
 // freshTable is a table for a policy under which nothing is stored yet: what
@@ -108,6 +129,21 @@ func inRingOrder(acting, target []sheepdog.NodeID) []sheepdog.NodeID {
 		}
 	}
 	return out
+}
+
+// isInRingOrder reports whether inRingOrder would leave acting as it is.
+func isInRingOrder(acting, target []sheepdog.NodeID) bool {
+	i := 0
+	for _, id := range target {
+		if !slices.Contains(acting, id) {
+			continue
+		}
+		if acting[i] != id {
+			return false
+		}
+		i++
+	}
+	return true
 }
 
 func comparePolicies(a, b sheepdog.Policy) int {
