@@ -33,28 +33,53 @@ import (
 // Member ids must be distinct; their order, addresses and incarnations do not
 // matter.
 func Place(members []sheepdog.Member, width int) [][]sheepdog.NodeID {
+	r := newPlacer(members, width)
 	rows := make([][]sheepdog.NodeID, sheepdog.Partitions)
-	candidates := storing(members)
-	if len(candidates) == 0 || width < 1 {
-		return rows
-	}
-	var (
-		logs = newLogTable()
-		best = newPodium(min(width, len(candidates)))
-		pool = newInterner(candidates)
-	)
 	for p := range rows {
-		best.clear()
-		seed := partitionSeed(sheepdog.Partition(p))
-		for i := range candidates {
-			c := &candidates[i]
-			if cost := logs.cost(mix64(seed ^ c.seed)); best.open(c.weight, cost) {
-				best.offer(entry{node: i, id: c.id, zone: c.zone, weight: c.weight, cost: cost})
-			}
-		}
-		rows[p] = pool.row(best.entries)
+		rows[p] = r.row(sheepdog.Partition(p))
 	}
 	return rows
+}
+
+// placer computes one partition at a time.
+type placer struct {
+	candidates []candidate
+	positions  map[sheepdog.NodeID]int // among the candidates
+	logs       *logTable
+	best       *podium
+	pool       *interner
+}
+
+func newPlacer(members []sheepdog.Member, width int) *placer {
+	candidates := storing(members)
+	r := &placer{candidates: candidates, positions: make(map[sheepdog.NodeID]int), logs: newLogTable(),
+		best: newPodium(max(0, min(width, len(candidates)))), pool: newInterner(candidates)}
+	for i, c := range candidates {
+		r.positions[c.id] = i
+	}
+	return r
+}
+
+// row is the list of one partition; nil if nothing stores.
+func (r *placer) row(p sheepdog.Partition) []sheepdog.NodeID {
+	if r.best.size == 0 {
+		return nil
+	}
+	r.best.clear()
+	seed := partitionSeed(p)
+	for i := range r.candidates {
+		c := &r.candidates[i]
+		if cost := r.logs.cost(mix64(seed ^ c.seed)); r.best.open(c.weight, cost) {
+			r.best.offer(entry{node: i, id: c.id, zone: c.zone, weight: c.weight, cost: cost})
+		}
+	}
+	return r.pool.row(r.best.entries)
+}
+
+// entry is the result of the candidate at a position.
+func (r *placer) entry(seed uint64, i int) entry {
+	c := &r.candidates[i]
+	return entry{node: i, id: c.id, zone: c.zone, weight: c.weight, cost: r.logs.cost(mix64(seed ^ c.seed))}
 }
 
 // candidate is a member with storage.

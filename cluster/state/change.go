@@ -136,25 +136,19 @@ func searchWeight(weights []Weight, id sheepdog.NodeID) (int, bool) {
 	return slices.BinarySearchFunc(weights, id, func(w Weight, id sheepdog.NodeID) int { return cmp.Compare(w.ID, id) })
 }
 
-// moveTables computes all rows anew and reports whether any differs. s holds
-// the new members already.
+// moveTables moves the rows that the change is about and reports whether any
+// differs. s holds the new members already.
 func (s *State) moveTables(old *State, c *Change) (moved bool) {
-	var wanted [][]sheepdog.NodeID
-	if !sameRing(old.members, s.members) {
-		wanted = ring.Place(s.members, widest(old.tables))
-	}
 	m := newMove(old.members, s.members, c, s.revision)
+	same := sameRing(old.members, s.members)
 	s.tables = slices.Clone(old.tables)
 	for i, t := range old.tables {
+		var wanted [][]sheepdog.NodeID
+		if !same {
+			wanted = ring.Replace(old.members, s.members, t.policy.Width(), func(p sheepdog.Partition) []sheepdog.NodeID { return t.rows[p].Target })
+		}
 		s.tables[i] = m.table(t, wanted)
 		moved = moved || s.tables[i] != t
 	}
 	return moved
-}
-
-func widest(tables []*table) (width int) {
-	for _, t := range tables {
-		width = max(width, t.policy.Width())
-	}
-	return width
 }

@@ -88,7 +88,11 @@ func (m *move) table(t *table, ring [][]sheepdog.NodeID) *table {
 	for p, r := range t.rows {
 		target := r.Target
 		if ring != nil {
-			target = ring[p][:min(len(ring[p]), t.policy.Width())]
+			target = ring[p]
+		}
+		if m.unconcerned(r, target) {
+			out.rows[p] = r
+			continue
 		}
 		key := step{from: r}
 		if len(target) > 0 {
@@ -106,6 +110,31 @@ func (m *move) table(t *table, ring [][]sheepdog.NodeID) *table {
 		return t
 	}
 	return out
+}
+
+// unconcerned reports, at little cost and for most rows of a large cluster, that next
+// would leave a row as it is: all its nodes are members as before, and it waits for
+// nothing that a confirmation could bring.
+func (m *move) unconcerned(r *row, target []sheepdog.NodeID) bool {
+	if len(r.Acting) > len(target) || !sameList(r.Target, target) || !m.calm(target) {
+		return false
+	}
+	return sameList(r.Acting, target) || m.calm(r.Acting) && isInRingOrder(r.Acting, target)
+}
+
+// calm reports whether all nodes are members as before.
+func (m *move) calm(nodes []sheepdog.NodeID) bool {
+	for _, id := range nodes {
+		if f := m.fate[id]; f != silent && f != confirmed || m.replaced[id] {
+			return false
+		}
+	}
+	return true
+}
+
+// sameList looks at the nodes only if the lists are not one in memory.
+func sameList(a, b []sheepdog.NodeID) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 
 // next is the row after the change; r itself if it stays.

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sheepdog"
+	"sheepdog/cluster/ring"
 )
 
 // The property test drives two instances with random commands and checks after
@@ -55,10 +56,39 @@ func (d *driver) checkPublished(t *rapid.T) {
 	}
 }
 
+// checkUnconcerned: rows that a change passes over would have stayed as they are.
+func (d *driver) checkUnconcerned(t *rapid.T, cmd Command) {
+	if cmd.Change == nil || !d.a.Formatted() {
+		return
+	}
+	m := newMove(d.a.members, newMembers(d.a.members, d.a.weights, cmd.Change), cmd.Change, d.a.revision+1)
+	for _, tab := range d.a.tables {
+		done := make(map[*row]bool)
+		for p, r := range tab.rows {
+			if !done[r] && m.unconcerned(r, r.Target) && m.next(r, r.Target) != r {
+				t.Fatalf("partition %d is passed over, but would become %+v of %+v", p, m.next(r, r.Target), r)
+			}
+			done[r] = true
+		}
+	}
+}
+
+// checkRing: targets that are made of those before are what the ring wants.
+func checkRing(t *rapid.T, v *sheepdog.View) {
+	for policy, table := range v.Tables {
+		for p, want := range ring.Place(v.Members, policy.Width()) {
+			if !slices.Equal(table[p].Target, want) {
+				t.Fatalf("table %s, partition %d: target %v, the ring wants %v", policy, p, table[p].Target, want)
+			}
+		}
+	}
+}
+
 func (d *driver) step(t *rapid.T) {
 	d.clock = d.clock.Add(time.Second)
 	cmd := d.command(t)
 	before := d.a.View()
+	d.checkUnconcerned(t, cmd)
 	res, err := d.a.Apply(cmd)
 	again, errAgain := d.b.Apply(recode(t, cmd))
 	if (err == nil) != (errAgain == nil) || !reflect.DeepEqual(res, again) {
@@ -77,6 +107,9 @@ func (d *driver) step(t *rapid.T) {
 	}
 	d.remember(after)
 	checkView(t, after)
+	if cmd.Change != nil {
+		checkRing(t, after)
+	}
 	if before != nil && cmd.Format == nil {
 		checkStepBetween(t, cmd, before, after)
 	}
