@@ -44,14 +44,20 @@ type Plan struct {
 // NewPlan says what node self has to do in v. Partitions for which skip is true
 // are left out: somebody works on them already, or they wait.
 func NewPlan(v *sheepdog.View, self sheepdog.NodeID, skip func(Place, sheepdog.Revision) bool) *Plan {
-	b := &planner{view: v, self: self, skip: skip, plan: new(Plan), load: make(map[sheepdog.NodeID]int)}
+	return newLookout(self).plan(v, skip)
+}
+
+// plan is NewPlan for views that follow each other.
+func (l *lookout) plan(v *sheepdog.View, skip func(Place, sheepdog.Revision) bool) *Plan {
+	l.look(v)
+	b := &planner{view: v, self: l.self, skip: skip, plan: new(Plan), load: make(map[sheepdog.NodeID]int)}
 	policies := make([]sheepdog.Policy, 0, len(v.Tables))
 	for policy := range v.Tables {
 		policies = append(policies, policy)
 	}
 	slices.SortFunc(policies, comparePolicies)
 	for _, policy := range policies {
-		b.table(policy, v.Tables[policy])
+		b.table(policy, l.tables[policy])
 	}
 	return b.plan
 }
@@ -87,30 +93,22 @@ const (
 	reconciles
 )
 
-func (b *planner) table(policy sheepdog.Policy, table sheepdog.Table) {
+func (b *planner) table(policy sheepdog.Policy, t *lookedAt) {
 	b.backfill, b.reconcile = make(map[sheepdog.NodeID]*Group), make(map[string]*Group)
 	b.shared = make(map[*sheepdog.Placement]verdict)
-	for p, pl := range table {
-		if b.idle(pl) {
-			continue
-		}
+	for p := range t.asks.all {
+		pl := t.table[p]
 		d, ok := b.shared[pl]
 		if !ok {
 			d = b.judge(pl)
 			b.shared[pl] = d
 		}
 		if d.todo != nothing {
-			b.assign(Place{policy, sheepdog.Partition(p)}, pl.Since, d)
+			b.assign(Place{policy, p}, pl.Since, d)
 		}
 	}
 	b.plan.Backfill = appendSorted(b.plan.Backfill, b.backfill)
 	b.plan.Reconcile = appendSorted(b.plan.Reconcile, b.reconcile)
-}
-
-// idle reports, cheaply and for most partitions, that a placement asks nothing
-// of this node.
-func (b *planner) idle(pl *sheepdog.Placement) bool {
-	return pl.State == sheepdog.Clean && (pl.IsActing(b.self) || !slices.Contains(pl.Target, b.self))
 }
 
 func (b *planner) judge(pl *sheepdog.Placement) verdict {
