@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 
 	"sheepdog"
 )
@@ -34,21 +35,54 @@ func newRoll(v *sheepdog.View, policy sheepdog.Policy) *roll {
 		r.err = fmt.Errorf("%w: no table for policy %s in revision %d", errWaiting, policy, v.Revision)
 		return r
 	}
-	met := make(map[*sheepdog.Placement]bool) // rows are shared
 	acting, writers := make(map[sheepdog.NodeID]bool), make(map[sheepdog.NodeID]bool)
+	met := make(map[*sheepdog.Placement]bool) // small clusters share rows
 	for part, p := range t {
 		if met[p] {
 			continue
 		}
-		met[p] = true
-		if _, missing := v.ActingMembers(p); missing > 0 || p.State != sheepdog.Clean {
+		if len(met) < maxMet {
+			met[p] = true
+		}
+		if p.State != sheepdog.Clean || !r.enrolActing(p, acting) {
+			_, missing := v.ActingMembers(p)
 			r.err = fmt.Errorf("%w: partition %d has %d acting replicas missing", errWaiting, part, missing)
 			return r
 		}
-		r.acting = enrol(r.acting, v, p.Acting, acting)
-		r.writers = enrol(r.writers, v, p.Writers(), writers)
+		r.writers = enrol(r.writers, v, p.Acting, writers)
+		r.writers = enrol(r.writers, v, p.Target, writers)
 	}
 	return r
+}
+
+// maxMet bounds the rows that are remembered: where there are more, few partitions
+// share one.
+const maxMet = 1024
+
+// enrolActing is false if an acting replica is no member.
+func (r *roll) enrolActing(p *sheepdog.Placement, seen map[sheepdog.NodeID]bool) bool {
+	for _, id := range p.Acting {
+		if seen[id] {
+			continue
+		}
+		m, ok := r.view.Member(id)
+		if !ok {
+			return false
+		}
+		seen[id] = true
+		r.acting = append(r.acting, m)
+	}
+	return true
+}
+
+// within reports whether all that hold anything are among those of another roll.
+func (r *roll) within(other *roll) bool {
+	for _, m := range r.writers {
+		if !slices.Contains(other.writers, m) {
+			return false
+		}
+	}
+	return true
 }
 
 // enrol appends the members that were not seen yet.

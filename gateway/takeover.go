@@ -14,9 +14,10 @@ import (
 // blocks equal that an earlier coordinator may have left unfinished
 // (docs/protocol.md rule 7): of every block that is dirty anywhere the highest
 // stamp wins and is written to all acting replicas and targets. It returns the
-// origins of the forwarded writes that are now in place. A view change in
-// between starts it again. Nothing of the family may be read or written under
-// the token before it has returned.
+// origins of the forwarded writes that are now in place. A change of the members in
+// between starts it again, and so does one of a partition that had dirty blocks.
+// Nothing of the family may be read or written under the token before it has
+// returned.
 func (g *Gateway) Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {
 	var origins []sheepdog.Origin
 	err := g.retry(ctx, func(v *sheepdog.View) error {
@@ -28,8 +29,8 @@ func (g *Gateway) Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Or
 		if err != nil {
 			return err
 		}
-		if now := g.views.View(); now.Revision != v.Revision {
-			return fmt.Errorf("%w: revision %d, takeover began in %d", sheepdog.ErrStale, now.Revision, v.Revision)
+		if err := g.stands(s.Policy, sealed.roll, g.views.View(), parts); err != nil {
+			return err
 		}
 		origins = sealed.origins
 		return g.Flush(ctx, s, parts, 0)
@@ -58,8 +59,30 @@ func (g *Gateway) Origins(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Ori
 	return origins, nil
 }
 
+// stands reports whether what was sealed and made equal in one view is good in a
+// later one. Steps of recovery elsewhere are of no matter, and there may be one every
+// few milliseconds: whoever acts or is a target now was one of those that were
+// asked, and what it was given since comes from another one.
+func (g *Gateway) stands(policy sheepdog.Policy, asked *roll, now *sheepdog.View, parts []sheepdog.Partition) error {
+	v := asked.view
+	if now.Revision == v.Revision {
+		return nil
+	}
+	moved := now.Epoch != v.Epoch
+	for _, p := range parts {
+		was, _ := v.Placement(policy, p)
+		is, ok := now.Placement(policy, p)
+		moved = moved || !ok || is.Since != was.Since
+	}
+	if after := g.roll(now, policy); moved || after.err != nil || !after.within(asked) {
+		return fmt.Errorf("%w: revision %d, takeover began in %d", sheepdog.ErrStale, now.Revision, v.Revision)
+	}
+	return nil
+}
+
 // sealed is what all replicas told.
 type sealed struct {
+	roll    *roll // who was asked
 	dirty   map[sheepdog.NodeID][]sheepdog.DirtyBlocks
 	origins []sheepdog.Origin
 }
@@ -82,7 +105,7 @@ func (g *Gateway) seal(ctx context.Context, v *sheepdog.View, s sheepdog.Scope) 
 		return nil, roll.err
 	}
 	var mu sync.Mutex
-	all := &sealed{dirty: make(map[sheepdog.NodeID][]sheepdog.DirtyBlocks)}
+	all := &sealed{roll: roll, dirty: make(map[sheepdog.NodeID][]sheepdog.DirtyBlocks)}
 	req := &sheepdog.SealRequest{Fence: sheepdog.Fence{Revision: v.Revision, Token: s.Token}, Family: s.Family}
 	err := g.each(ctx, roll.writers, "seal", func(ctx context.Context, m sheepdog.Member, r sheepdog.Replica) error {
 		reply, err := r.Seal(ctx, req)

@@ -88,6 +88,7 @@ func (s *Server) Discard(ctx context.Context, r *sheepdog.FetchRequest) error {
 			return fmt.Errorf("node %s: discard object %s layer %d: keep blocks: %w", s.cfg.Self, r.Object, r.Layer, err)
 		}
 	}
+	raise(&s.dropped, uint64(s.view().Revision))
 	for _, layer := range s.cfg.Layers.Logical(r.Layer) {
 		if err := s.cfg.Engine.DropObject(r.Object, layer); err != nil {
 			return fmt.Errorf("node %s: discard object %s layer %d: %w", s.cfg.Self, r.Object, layer, err)
@@ -178,10 +179,12 @@ func (s *Server) Evict(policy sheepdog.Policy, obj sheepdog.ObjectID, layer shee
 	sh := &s.shards[shardOf(p)]
 	sh.gate.Lock()
 	defer sh.gate.Unlock()
-	pl, ok := sh.view.Load().Placement(policy, p)
+	v = sh.view.Load()
+	pl, ok := v.Placement(policy, p)
 	if !ok || pl.IsWriter(s.cfg.Self) || !pl.Complete() {
 		return nil
 	}
+	raise(&s.dropped, uint64(v.Revision))
 	if err := s.cfg.Engine.DropObject(obj, layer); err != nil {
 		return fmt.Errorf("node %s: evict object %s layer %d: %w", s.cfg.Self, obj, layer, err)
 	}

@@ -15,7 +15,7 @@ const maxListLimit = 65536
 // a deleted layer holds counts for the layer that absorbs it, with a digest of
 // the resolved records, so that replicas which merged at different times agree.
 // Layers that the directory does not list are left out. By layer, entries have
-// no digest and only partitions in which this node acts are listed.
+// no digest; see listLayer for the partitions.
 func (s *Server) List(ctx context.Context, r *sheepdog.ListRequest) (*sheepdog.ListReply, error) {
 	if r.Limit < 1 || r.Limit > maxListLimit {
 		return nil, fmt.Errorf("%w: page of %d entries, want 1 to %d", sheepdog.ErrInvalid, r.Limit, maxListLimit)
@@ -178,9 +178,11 @@ func mixRecord(h, block uint64, rec sheepdog.Record) uint64 {
 	return h
 }
 
-// listLayer answers with the indexes that a layer holds, for the object map. It
-// refuses if any partition of the policy moved since the request's revision:
-// the caller asks every acting node, and must mean the same ones by it.
+// listLayer answers with the indexes that a layer holds, for the object map: in all
+// partitions in which this node acted in the request's revision, for the caller asks
+// every node that did. Where it may have ceased to act since, it lists what it still
+// holds, which may be too much; if it has dropped anything since, it refuses. Views
+// come one after the other while nodes are filled, and most are of no matter here.
 //
 // A layer that was absorbed is listed with the one above, and by itself as empty.
 // Caller and replica may not have heard of the same deletions; so the caller asks
@@ -188,9 +190,12 @@ func mixRecord(h, block uint64, rec sheepdog.Record) uint64 {
 // what a replica has not yet moved up it lists at its old place, and what it has,
 // or moves meanwhile, at a later one.
 func (s *Server) listLayer(v *sheepdog.View, r *sheepdog.ListRequest) (*sheepdog.ListReply, error) {
-	table, err := s.fenceTable(v, r)
-	if err != nil {
+	if err := s.fenceNode(v, r.Revision); err != nil {
 		return nil, err
+	}
+	table, ok := v.Tables[r.Policy]
+	if !ok {
+		return nil, fmt.Errorf("node %s: %w: no table for policy %s in revision %d", s.cfg.Self, sheepdog.ErrNotActing, r.Policy, v.Revision)
 	}
 	if s.absorbed(r.Layer) {
 		return new(sheepdog.ListReply), nil
@@ -205,35 +210,15 @@ func (s *Server) listLayer(v *sheepdog.View, r *sheepdog.ListRequest) (*sheepdog
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.fenceTable(s.view(), r)
-	return reply, err
+	if dropped := s.dropped.Load(); dropped > uint64(r.Revision) {
+		return nil, fmt.Errorf("node %s: %w: objects were dropped in revision %d, request is of %d", s.cfg.Self, sheepdog.ErrStale, dropped, r.Revision)
+	}
+	return reply, nil
 }
 
 func (s *Server) absorbed(layer sheepdog.LayerID) bool {
 	owner, listed := s.cfg.Layers.Owner(layer)
 	return listed && owner != layer && slices.Contains(s.cfg.Layers.Logical(owner), layer)
-}
-
-// fenceTable refuses a request that is older than the newest change of any
-// partition under its policy.
-func (s *Server) fenceTable(v *sheepdog.View, r *sheepdog.ListRequest) (sheepdog.Table, error) {
-	if err := s.fenceNode(v, r.Revision); err != nil {
-		return nil, err
-	}
-	table, ok := v.Tables[r.Policy]
-	if !ok {
-		return nil, fmt.Errorf("node %s: %w: no table for policy %s in revision %d", s.cfg.Self, sheepdog.ErrNotActing, r.Policy, v.Revision)
-	}
-	if v.Revision == r.Revision {
-		return table, nil
-	}
-	for p, pl := range table {
-		if pl.Since > r.Revision {
-			return nil, fmt.Errorf("node %s: %w: partition %d changed in revision %d, request is of %d",
-				s.cfg.Self, sheepdog.ErrStale, p, pl.Since, r.Revision)
-		}
-	}
-	return table, nil
 }
 
 func (s *Server) layerPage(table sheepdog.Table, r *sheepdog.ListRequest) (*sheepdog.ListReply, error) {
@@ -262,7 +247,7 @@ func (s *Server) layerPage(table sheepdog.Table, r *sheepdog.ListRequest) (*shee
 	reply := new(sheepdog.ListReply)
 	for _, index := range indexes {
 		obj := sheepdog.ObjectID{Family: family, Index: index}
-		if !table[obj.Partition()].IsActing(s.cfg.Self) {
+		if pl := table[obj.Partition()]; !pl.IsActing(s.cfg.Self) && pl.Since <= r.Revision {
 			continue
 		}
 		if len(reply.Entries) == r.Limit {

@@ -114,7 +114,40 @@ func TestListByLayer(t *testing.T) {
 			t.Errorf("limit %d: %d objects, want the 29 of partitions that act here, ascending", limit, len(got))
 		}
 	}
-	_, err := b.server.List(t.Context(), &sheepdog.ListRequest{Fence: sheepdog.Fence{Revision: 10}, Policy: replicatest.Policy, Layer: 2, Limit: 1})
+}
+
+// A caller that has not heard of a view asks for what acted in the one before. What
+// this node acted for then it lists for as long as it holds it: views that let others
+// act, one after the other, do not hold up whoever opens a disk.
+func TestListByLayerOfAnOlderView(t *testing.T) {
+	b := newBench(t)
+	b.scatter(top, 30, 1)
+	list := func() ([]sheepdog.ListEntry, error) {
+		reply, err := b.server.List(t.Context(), &sheepdog.ListRequest{Fence: sheepdog.Fence{Revision: 10}, Policy: replicatest.Policy, Layer: top, Limit: 100})
+		if err != nil {
+			return nil, err
+		}
+		return reply.Entries, nil
+	}
+	step := func(index sheepdog.Index, acting ...sheepdog.NodeID) {
+		b.views.Publish(replicatest.Next(b.views.View(), func(v *sheepdog.View, table sheepdog.Table) {
+			obj := sheepdog.ObjectID{Family: fam, Index: index}
+			table[obj.Partition()] = &sheepdog.Placement{Acting: acting, Target: acting, Since: v.Revision}
+		}))
+	}
+	before, err := list()
+	if err != nil || len(before) != 30 {
+		t.Fatalf("%d entries, %v, want 30", len(before), err)
+	}
+	step(3, 1, 2, 3, 4) // another one begins to act
+	step(4, 2, 3, 4)    // this one ceases to
+	if got, err := list(); err != nil || !slices.Equal(got, before) {
+		t.Errorf("after views of others: %v, %v, want %v", got, err, before)
+	}
+	if err := b.server.Evict(replicatest.Policy, sheepdog.ObjectID{Family: fam, Index: 4}, top); err != nil {
+		t.Fatal(err)
+	}
+	_, err = list()
 	wantError(t, err, sheepdog.ErrStale)
 }
 

@@ -86,7 +86,10 @@ type Server struct {
 	// ceased is the newest revision that took this node out of the acting replicas
 	// of some partition, or began its backfill anew.
 	ceased atomic.Uint64
-	lives  sheepdog.Lives // of the gateways that have sent writes
+	// dropped is the newest revision under which this node dropped an object that it
+	// need not have: see listLayer.
+	dropped atomic.Uint64
+	lives   sheepdog.Lives // of the gateways that have sent writes
 	// scratch numbers the temporary layers of Discard.
 	scratch atomic.Uint64
 }
