@@ -100,7 +100,7 @@ func (d *Disk) destageAll(all bool) error {
 			return err
 		}
 	}
-	return d.trim()
+	return d.trimScarce()
 }
 
 // dirtyUpTo lists dirty piles in the order of their keys.
@@ -360,13 +360,33 @@ func (d *Disk) retire(last generation, upto lsn) error {
 	return nil
 }
 
-// trim gives unused space back when there is much of it.
-func (d *Disk) trim() error {
+// trimScarce gives unused space back where the file system has little.
+func (d *Disk) trimScarce() error {
+	return d.trim(func(v *volume) error {
+		if !v.scarce() {
+			return nil
+		}
+		return v.trim(v.space.excess(), func() bool { return false })
+	})
+}
+
+// trimIdle gives back what nobody has used since the call before, until stop.
+func (d *Disk) trimIdle(stop func() bool) error {
+	d.destageMu.Lock()
+	defer d.destageMu.Unlock()
+	if d.journal.failed() != nil {
+		return nil // told already
+	}
+	return d.trim(func(v *volume) error { return v.trim(v.space.takeIdle(), stop) })
+}
+
+// trim runs one for each disk that works.
+func (d *Disk) trim(one func(*volume) error) error {
 	for _, v := range d.volumes.all() {
 		if v.failed.Load() {
 			continue
 		}
-		if err := v.trim(); err != nil {
+		if err := one(v); err != nil {
 			return err
 		}
 	}

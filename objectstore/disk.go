@@ -101,6 +101,9 @@ func (d *Disk) destager(ctx context.Context) {
 			return
 		case <-d.kicks:
 		case <-tick.C:
+			if err := d.trimIdle(func() bool { return len(d.kicks) > 0 || ctx.Err() != nil }); err != nil {
+				d.log.Error("unused space could not be given back; it will be tried again", "store", d.opts.Meta, "error", err)
+			}
 			if d.freedBlocks.Load() == 0 {
 				continue
 			}

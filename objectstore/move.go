@@ -72,7 +72,7 @@ func (d *Disk) movePart(v *volume, part []moveRef) error {
 	}
 	rank := func(order []*volume) []*volume { return append([]*volume{v}, order...) }
 	return d.volumes.first(rank, func(v *volume) error {
-		runs, err := v.put(buf)
+		runs, err := v.put(buf, 1) // small writes: their neighbours are apart anyhow
 		if err == nil {
 			setPlaces(part, runs)
 		}

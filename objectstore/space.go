@@ -7,16 +7,25 @@ import (
 
 // space says which blocks of a disk's extent files are in use. Addresses are
 // cheap, because unused ones are holes: it prefers blocks in a row to low
-// addresses, and grows by a file rather than cut writes into small pieces.
+// addresses, and grows by a file rather than cut writes into small pieces. But
+// where there is much slack, that is used first: to use it again costs less than
+// to give it back and take other space.
 type space struct {
 	perFile uint64 // blocks of an extent file, a multiple of 64
 
 	mu     sync.Mutex
 	used   []uint64 // bit per block; the header block of every file is set
-	slack  []uint64 // bit per block: not in use, but may still take space
+	slack  []uint64 // bit per block: free, but may still take space, or is being given back
 	nUsed  uint64   // without headers
 	nSlack uint64
-	cursor uint64 // where the next search begins
+	idle   uint64 // the least excess since it was last asked for
+	all    search // of all free blocks
+	again  search // of slack
+}
+
+// search is what is known of free blocks from looking for them before.
+type search struct {
+	cursor uint64 // where the next one begins
 	// longest is the longest row that the last full search could promise;
 	// freed blocks make it worth while to look again.
 	longest    uint64
@@ -25,7 +34,9 @@ type space struct {
 
 const longRow = 256
 
-func newSpace(perFile uint64) *space { return &space{perFile: perFile, longest: longRow} }
+func newSpace(perFile uint64) *space {
+	return &space{perFile: perFile, all: search{longest: longRow}, again: search{longest: longRow}}
+}
 
 func (s *space) blocks() uint64 { return uint64(len(s.used)) * 64 }
 
@@ -44,38 +55,51 @@ func (s *space) grow() {
 	s.used = append(s.used, make([]uint64, s.perFile/64)...)
 	s.slack = append(s.slack, make([]uint64, s.perFile/64)...)
 	s.used[at/64] |= 1
-	s.cursor, s.longest = at, longRow
+	s.all.cursor, s.all.longest = at, longRow
 }
 
-// allocate takes n blocks, in as few rows as it finds. When the addresses end
-// it takes fewer: the caller grows and asks for the rest.
-func (s *space) allocate(n uint64, runs []spaceRun) []spaceRun {
+// allocate takes n blocks, in as few rows as it finds, but if there is much slack
+// first what rows of at least so many blocks of that there are. When the addresses
+// end it takes fewer: the caller grows and asks for the rest.
+func (s *space) allocate(n, least uint64, runs []spaceRun) []spaceRun {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for want := min(n, s.longest); n > 0; {
-		r, ok := s.find(want, n)
-		if ok {
-			s.take(r)
+	if s.muchSlack() {
+		runs, n = s.fill(&s.again, n, least, runs)
+	}
+	runs, _ = s.fill(&s.all, n, 1, runs)
+	return runs
+}
+
+// fill takes up to n blocks in rows of at least so many, and tells how many are
+// missing.
+func (s *space) fill(from *search, n, least uint64, runs []spaceRun) ([]spaceRun, uint64) {
+	for want := min(n, from.longest); n > 0 && from.longest >= min(n, least); {
+		if r, ok := s.find(from, want, n); ok {
+			s.take(from, r)
 			runs = append(runs, r)
 			n -= r.n
 			want = min(want, n)
 			continue
 		}
-		if s.mayGrow() || want == 1 {
-			return runs
+		if from == &s.all && (s.mayGrow() || want == 1) {
+			break
 		}
-		want = max(want/4, 1)
-		s.longest, s.freedSince = want, 0
+		want /= 4
+		if from == &s.all {
+			want = max(want, 1)
+		}
+		from.longest, from.freedSince = want, 0
 	}
-	return runs
+	return runs, n
 }
 
-// mayGrow: addresses are at most half again what is in use, and a file; and
-// slack is used up first when there is much of it, because to use it again
-// costs less than to give it back and take other space.
+// mayGrow: addresses are at most half again what is in use, and a file.
 func (s *space) mayGrow() bool {
-	return s.blocks() < s.nUsed+s.nUsed/2+s.perFile && s.nSlack < max(s.nUsed/8, minSlack/2)
+	return s.blocks() < s.nUsed+s.nUsed/2+s.perFile && !s.muchSlack()
 }
+
+func (s *space) muchSlack() bool { return s.nSlack >= max(s.nUsed/8, minSlack/2) }
 
 // minSlack is the slack that is always kept for the next writes, in blocks.
 const minSlack = 16 << 20 / blockSize
@@ -84,7 +108,23 @@ const minSlack = 16 << 20 / blockSize
 func (s *space) excess() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.excessNow()
+}
+
+// excessNow is excess with the lock held.
+func (s *space) excessNow() uint64 {
 	return s.nSlack - min(s.nSlack, max(s.nUsed/4, minSlack))
+}
+
+// takeIdle tells how much of the excess nobody has used since the call before. To
+// give space back that is soon taken again costs much and gains nothing.
+func (s *space) takeIdle() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.excessNow()
+	n := min(s.idle, now)
+	s.idle = now
+	return n
 }
 
 // spaceRun is blocks in a row of one disk.
@@ -92,27 +132,27 @@ type spaceRun struct{ at, n uint64 }
 
 // find searches for at least want free blocks in a row, from the cursor once
 // around, and returns at most limit of them.
-func (s *space) find(want, limit uint64) (spaceRun, bool) {
+func (s *space) find(from *search, want, limit uint64) (spaceRun, bool) {
 	end := s.blocks()
-	if end == 0 {
+	if end == 0 || want == 0 {
 		return spaceRun{}, false
 	}
-	if s.cursor >= end {
-		s.cursor = 0
+	if from.cursor >= end {
+		from.cursor = 0
 	}
-	if r, ok := s.findIn(s.cursor, end, want, limit); ok {
+	if r, ok := s.findIn(from, from.cursor, end, want, limit); ok {
 		return r, true
 	}
-	return s.findIn(0, min(s.cursor+want, end), want, limit)
+	return s.findIn(from, 0, min(from.cursor+want, end), want, limit)
 }
 
-func (s *space) findIn(at, end, want, limit uint64) (spaceRun, bool) {
+func (s *space) findIn(from *search, at, end, want, limit uint64) (spaceRun, bool) {
 	for at < end {
-		free := s.nextBit(at, end, false)
+		free := s.next(from, at, end, true)
 		if free == end {
 			break
 		}
-		stop := s.nextBit(free, min(free+limit, end), true)
+		stop := s.next(from, free, min(free+limit, end), false)
 		if stop-free >= want {
 			return spaceRun{free, stop - free}, true
 		}
@@ -121,11 +161,14 @@ func (s *space) findIn(at, end, want, limit uint64) (spaceRun, bool) {
 	return spaceRun{}, false
 }
 
-// nextBit is the first block from at whose used bit is as wanted, or end.
-func (s *space) nextBit(at, end uint64, set bool) uint64 {
+// next is the first block from at that may be taken, or may not, or end.
+func (s *space) next(from *search, at, end uint64, free bool) uint64 {
 	for at < end {
-		w := s.used[at/64]
-		if !set {
+		w := ^s.used[at/64]
+		if from == &s.again {
+			w &= s.slack[at/64]
+		}
+		if !free {
 			w = ^w
 		}
 		if w >>= at % 64; w != 0 {
@@ -136,7 +179,7 @@ func (s *space) nextBit(at, end uint64, set bool) uint64 {
 	return end
 }
 
-func (s *space) take(r spaceRun) {
+func (s *space) take(from *search, r spaceRun) {
 	for b := r.at; b < r.at+r.n; b++ {
 		s.used[b/64] |= 1 << (b % 64)
 		if s.slack[b/64]&(1<<(b%64)) != 0 {
@@ -145,7 +188,8 @@ func (s *space) take(r spaceRun) {
 		}
 	}
 	s.nUsed += r.n
-	s.cursor = r.at + r.n
+	from.cursor = r.at + r.n
+	s.idle = min(s.idle, s.excessNow())
 }
 
 // mark notes at start that a block is in use; false if it was already.
@@ -180,8 +224,10 @@ func (s *space) free(at, n uint64) {
 	}
 	s.nUsed -= n
 	s.nSlack += n
-	if s.freedSince += n; s.freedSince > 16*longRow {
-		s.longest, s.freedSince = longRow, 0
+	for _, f := range []*search{&s.all, &s.again} {
+		if f.freedSince += n; f.freedSince > 16*longRow {
+			f.longest, f.freedSince = longRow, 0
+		}
 	}
 }
 

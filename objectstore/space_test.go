@@ -35,7 +35,7 @@ func TestSpaceAllocator(t *testing.T) {
 			continue
 		}
 		n := uint64(1 + r.IntN(60))
-		runs := s.allocate(n, nil)
+		runs := s.allocate(n, 1, nil)
 		got := uint64(0)
 		for _, run := range runs {
 			got += run.n
@@ -81,11 +81,11 @@ func TestSpaceAllocator(t *testing.T) {
 func TestSpacePrefersRows(t *testing.T) {
 	s := newSpace(4096)
 	s.grow()
-	first := s.allocate(1000, nil)
+	first := s.allocate(1000, 1, nil)
 	for b := uint64(0); b < 1000; b += 2 {
 		s.free(first[0].at+b, 1)
 	}
-	if runs := s.allocate(200, nil); len(runs) != 1 {
+	if runs := s.allocate(200, 1, nil); len(runs) != 1 {
 		t.Errorf("200 blocks in %d pieces though a row is free", len(runs))
 	}
 }
@@ -140,9 +140,7 @@ func TestSpaceBound(t *testing.T) {
 		written += n * blockSize
 	}
 	obj := filepath.Join(u.opts.Meta, "obj")
-	if err := u.d.destage(true); err != nil {
-		t.Fatal(err)
-	}
+	destageAndRest(t, u.d)
 	const fixed = 17 << 20 // slack that is kept for the next writes
 	if n := allocated(t, obj); n > set*14/10+fixed {
 		t.Errorf("%d MiB take %d MiB", set>>20, n>>20)
@@ -154,9 +152,7 @@ func TestSpaceBound(t *testing.T) {
 	if err := u.d.DropLayer(1); err != nil {
 		t.Fatal(err)
 	}
-	if err := u.d.destage(true); err != nil {
-		t.Fatal(err)
-	}
+	destageAndRest(t, u.d)
 	after, err := u.d.Usage()
 	if err != nil || before.Used-after.Used < set {
 		t.Errorf("used %d MiB before, %d MiB after the drop: %v", before.Used>>20, after.Used>>20, err)
@@ -170,6 +166,84 @@ func TestSpaceBound(t *testing.T) {
 		t.Errorf("%d MiB are taken after a reopen", n>>20)
 	}
 }
+
+// destageAndRest destages all, and lets the time pass after which what nobody uses is
+// given back.
+func destageAndRest(t *testing.T, d *Disk) {
+	t.Helper()
+	if err := d.destage(true); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := d.trimIdle(func() bool { return false }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSpaceInUseIsNotGivenBack is named after a store that, while a disk was
+// overwritten, spent three quarters of its destages on giving back, block by block,
+// the space that the next one took: writers waited for seconds.
+func TestSpaceInUseIsNotGivenBack(t *testing.T) {
+	s := newSpace(1 << 20)
+	s.grow()
+	const set, lap = 40_000, 30_000
+	held := s.allocate(set, 1, nil)
+	more := s.allocate(lap, 1, nil)
+	give := func(runs []spaceRun) {
+		for _, r := range runs {
+			s.free(r.at, r.n)
+		}
+	}
+	give(more)
+	const excess = lap - set/4
+	if n := s.takeIdle(); n != 0 {
+		t.Errorf("%d blocks are idle that were free for no time", n)
+	}
+	for range 3 { // each lap takes what the one before freed
+		more = s.allocate(lap, 1, nil)
+		give(more)
+		if n := s.takeIdle(); n != 0 {
+			t.Errorf("%d blocks are idle that were used since", n)
+		}
+	}
+	if n := s.takeIdle(); n != excess {
+		t.Errorf("%d blocks are idle that nobody used, want %d", n, excess)
+	}
+	more = s.allocate(lap-excess+1000, 1, nil)
+	give(more)
+	if n := s.takeIdle(); n == 0 || n >= excess {
+		t.Errorf("%d blocks are idle after a part was used, want some of %d", n, excess)
+	}
+	give(held)
+}
+
+// A file system with little room gets unused space back at every destage.
+func TestScarceSpaceIsGivenBackAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		total, free uint64
+		want        bool
+	}{
+		{100 << 30, 50 << 30, false},
+		{100 << 30, 7 << 30, true},
+		{16 << 30, 3 << 30, false},
+		{16 << 30, 1 << 30, true},
+		{1 << 50, 9 << 30, false},
+	} {
+		v := &volume{fs: fixedSpace{total: c.total, free: c.free}}
+		if got := v.scarce(); got != c.want {
+			t.Errorf("%d of %d bytes free are scarce: %v, want %v", c.free, c.total, got, c.want)
+		}
+	}
+}
+
+// fixedSpace is a file system of which only the space is known.
+type fixedSpace struct {
+	fileSystem
+	total, free uint64
+}
+
+func (f fixedSpace) Space(string) (total, free uint64, err error) { return f.total, f.free, nil }
 
 func TestOpenRefusals(t *testing.T) {
 	dir := t.TempDir()

@@ -156,12 +156,12 @@ func (v *volume) admit(n, held uint64) error {
 	return v.quota.admit(n, held, v.space.slackBlocks()*blockSize)
 }
 
-// allocate takes n blocks, growing as needed.
-func (v *volume) allocate(n uint64) ([]run, error) {
+// allocate takes n blocks, growing as needed. For least see space.allocate.
+func (v *volume) allocate(n, least uint64) ([]run, error) {
 	var got []spaceRun
 	for have := uint64(0); ; {
 		before := len(got)
-		got = v.space.allocate(n-have, got)
+		got = v.space.allocate(n-have, least, got)
 		for _, r := range got[before:] {
 			have += r.n
 		}
@@ -299,10 +299,21 @@ func (v *volume) sync(noSync bool) error {
 	return nil
 }
 
-// trim gives the excess of slack back, long rows first.
-func (v *volume) trim() error {
+// plenty is room, in bytes, with which slack may stay for a while.
+const plenty = 8 << 30
+
+// scarce reports whether the file system has so little room that slack is better
+// given back at once.
+func (v *volume) scarce() bool {
+	total, free, err := v.fs.Space(v.dir)
+	return err != nil || free < min(total/8, plenty)
+}
+
+// trim gives up to n blocks, or a row more, of the excess of slack back, long rows
+// first, until stop is true.
+func (v *volume) trim(n uint64, stop func() bool) error {
 	for _, row := range []uint64{longRow, 8, 1} {
-		for at := uint64(0); v.space.excess() > 0; {
+		for at := uint64(0); n > 0 && v.space.excess() > 0 && !stop(); {
 			r, ok := v.space.claimSlack(at)
 			if !ok {
 				break
@@ -317,6 +328,7 @@ func (v *volume) trim() error {
 			if err != nil {
 				return err
 			}
+			n -= min(n, r.n)
 		}
 	}
 	return nil

@@ -141,7 +141,7 @@ func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) (runs []
 		if err := v.admit(uint64(len(data)), held); err != nil {
 			return err
 		}
-		if runs, err = v.put(data); err == nil {
+		if runs, err = v.put(data, LargeWrite/blockSize); err == nil {
 			v.written.Add(1)
 		}
 		return err
@@ -150,17 +150,18 @@ func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) (runs []
 }
 
 // put is place for a volume that may be leaving.
-func (v *volume) put(data []byte) ([]run, error) {
+func (v *volume) put(data []byte, least uint64) ([]run, error) {
 	if !v.enter() {
 		return nil, errLeft
 	}
 	defer v.leave()
-	return v.place(data)
+	return v.place(data, least)
 }
 
-// place allocates blocks for data and writes them; the caller has entered.
-func (v *volume) place(data []byte) ([]run, error) {
-	runs, err := v.allocate(uint64(len(data) / blockSize))
+// place allocates blocks for data, for least see space.allocate, and writes them; the
+// caller has entered.
+func (v *volume) place(data []byte, least uint64) ([]run, error) {
+	runs, err := v.allocate(uint64(len(data)/blockSize), least)
 	if err != nil {
 		return nil, err
 	}
