@@ -12,24 +12,33 @@ import (
 
 // checkpoint says where the log begins: generations before firstGen are not
 // needed. lastLSN is the last entry that the metadata store knows of; it is
-// higher than the log's end after a loss of power.
+// higher than the log's end after a loss of power. Of entries up to retired the log
+// is not needed: all of them are in the metadata store. Generations up to reserved
+// may have been used, also by segments whose headers a loss of power took.
 //
-//	version(1) firstGen(8) lastLSN(8)
+//	version(1) firstGen(8) lastLSN(8) reserved(8) retired(8)
+//
+// Version 1 ends after lastLSN: then every segment had a durable header.
 type checkpoint struct {
 	firstGen generation
 	lastLSN  lsn
+	reserved generation
+	retired  lsn
 }
 
 const (
-	checkpointVersion = 1
-	checkpointLen     = 17
+	checkpointVersion = 2
+	checkpointLen     = 33
+	checkpointLen1    = 17
 	checkpointSize    = checkpointLen + 64
 )
 
 func (c checkpoint) encode() []byte {
 	b := append(make([]byte, 0, checkpointLen), checkpointVersion)
-	b = binary.LittleEndian.AppendUint64(b, uint64(c.firstGen))
-	return binary.LittleEndian.AppendUint64(b, uint64(c.lastLSN))
+	for _, v := range []uint64{uint64(c.firstGen), uint64(c.lastLSN), uint64(c.reserved), uint64(c.retired)} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	return b
 }
 
 func (c checkpoint) change() change {
@@ -40,13 +49,21 @@ func decodeCheckpoint(b []byte) (checkpoint, error) {
 	if b == nil {
 		return checkpoint{firstGen: 1}, nil
 	}
-	if len(b) > 0 && b[0] != checkpointVersion {
+	want := checkpointLen
+	switch {
+	case len(b) > 0 && b[0] == 1:
+		want = checkpointLen1
+	case len(b) > 0 && b[0] != checkpointVersion:
 		return checkpoint{}, &versionError{what: "checkpoint", found: uint32(b[0]), want: checkpointVersion}
 	}
-	if len(b) != checkpointLen {
+	if len(b) != want {
 		return checkpoint{}, fmt.Errorf("checkpoint of %d bytes is malformed", len(b))
 	}
-	return checkpoint{generation(binary.LittleEndian.Uint64(b[1:])), lsn(binary.LittleEndian.Uint64(b[9:]))}, nil
+	var v [4]uint64
+	for i := range (want - 1) / 8 {
+		v[i] = binary.LittleEndian.Uint64(b[1+8*i:])
+	}
+	return checkpoint{firstGen: generation(v[0]), lastLSN: lsn(v[1]), reserved: generation(v[2]), retired: lsn(v[3])}, nil
 }
 
 // change writes the tombstone: the LSN of the drop.

@@ -208,7 +208,7 @@ func FuzzSmallDecoders(f *testing.F) {
 	f.Add(format{store: 1, segmentBlocks: 64, fileBlocks: 64}.encode())
 	f.Add(encodeLabel(1, 2))
 	f.Add(header{present: 1, digest: 2}.encode())
-	f.Add(checkpoint{1, 2}.encode())
+	f.Add(checkpoint{1, 2, 3, 4}.encode())
 	f.Add(diskRecord{5, "/x"}.encode())
 	f.Add(encodeSpace(1, 2, []*volume{{id: 3, space: &space{used: []uint64{1, 2}, slack: []uint64{4, 5}}}}))
 	c := change{key: []byte("k"), value: []byte("v")}

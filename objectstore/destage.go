@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"sheepdog"
 )
 
 // Bounds of one round of a destage, in chunks and blocks of the log. What a round
@@ -345,6 +347,8 @@ func (d *Disk) retire(last generation, upto lsn) error {
 	}
 	d.checkpoint.firstGen = d.journal.beginning(last)
 	d.checkpoint.lastLSN = max(d.checkpoint.lastLSN, upto)
+	d.checkpoint.retired = max(d.checkpoint.retired, upto)
+	d.checkpoint.reserved = d.journal.wanted()
 	changes := []change{d.checkpoint.change()}
 	for key, at := range d.tombstones {
 		if at <= upto {
@@ -355,8 +359,29 @@ func (d *Disk) retire(last generation, upto lsn) error {
 	if err := commitAll(d.meta, changes); err != nil {
 		return d.journal.fail(metaError("retire the log", err))
 	}
+	d.journal.reserved.Store(uint64(d.checkpoint.reserved))
 	d.guard.wait()
 	d.journal.retire(last)
+	return nil
+}
+
+// reserve reserves generations at the start. Where there is no room for that,
+// segments are begun the slow way until the first destage.
+func (d *Disk) reserve() error {
+	ck := d.checkpoint
+	ck.reserved = d.journal.wanted()
+	err := d.meta.Room(1, checkpointSize)
+	if errors.Is(err, sheepdog.ErrNoSpace) {
+		return nil
+	}
+	if err == nil {
+		err = d.meta.Commit([]change{ck.change()})
+	}
+	if err != nil {
+		return metaError("reserve generations of the log", err)
+	}
+	d.checkpoint = ck
+	d.journal.reserved.Store(uint64(ck.reserved))
 	return nil
 }
 

@@ -38,10 +38,13 @@ type journal struct {
 	at     uint32     // next free block of the active segment
 	buf    []byte
 	asked  bool // of ahead, since the last rotation
+	rooted bool // a segment of this life has a durable header
 	quick  rawio.Writer
 
 	applied atomic.Uint64 // LSN of the last entry that is in the maps
 	durable atomic.Uint64 // LSN up to which entries are known to be durable
+	// reserved is the last generation that the metadata store takes for used.
+	reserved atomic.Uint64
 
 	syncMu sync.Mutex
 
@@ -198,14 +201,30 @@ func (j *journal) rotate(structural bool) error {
 	return nil
 }
 
-// begin puts the header of a new lap into a segment. It is durable before the
-// first record: a start after a loss of power must never give a generation out
-// again, or records of both lives could be taken for one log.
+// begin puts the header of a new lap into a segment. No generation may be given out
+// again after a loss of power, or records of both lives could be taken for one log.
+// So it is reserved, or the header is durable before the first record. That of the
+// first segment of a life always is: it says where the log before it ends. All else
+// waits for the next sync of the log, whose writers would wait for this one.
 func (j *journal) begin(s *segment, h *segmentHeader) error {
 	if _, err := s.f.WriteAt(h.encode(), 0); err != nil || j.noSync {
 		return err
 	}
-	return s.f.Sync()
+	if j.rooted && uint64(h.gen) <= j.reserved.Load() {
+		s.dirty.Store(true)
+		return nil
+	}
+	err := s.f.Sync()
+	j.rooted = err == nil
+	return err
+}
+
+// wanted is up to which generation the log may come before the next destage ends,
+// and the one after.
+func (j *journal) wanted() generation {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return max(j.gen+generation(2*j.maxSegs), generation(j.reserved.Load()))
 }
 
 // seal ends the active segment, so that a destage can free it. Commit role.

@@ -75,6 +75,9 @@ func (d *Disk) open() error {
 	if err := d.recover(f, ck); err != nil {
 		return err
 	}
+	if err := d.reserve(); err != nil {
+		return err
+	}
 	return d.loseMissing()
 }
 
@@ -125,7 +128,7 @@ func (d *Disk) recover(f format, ck checkpoint) error {
 	if err := d.readTombstones(); err != nil {
 		return err
 	}
-	s, err := j.openSegments(ck.firstGen)
+	s, err := j.openSegments(ck)
 	if err != nil {
 		return err
 	}
@@ -137,7 +140,7 @@ func (d *Disk) recover(f format, ck checkpoint) error {
 		return err
 	}
 	last := max(j.logged, ck.lastLSN)
-	j.gen = max(j.gen, ck.firstGen)
+	j.gen = max(j.gen, ck.firstGen, ck.reserved)
 	j.next = last + 1
 	j.applied.Store(uint64(last))
 	if len(j.live) == 0 {

@@ -17,6 +17,7 @@ type logScan struct {
 	segLen   uint32
 	firstGen generation
 	segs     []scannedSegment // ascending
+	retired  lsn
 	// claim is the highest claim of durability in any record. What is bad up to
 	// it is rotten; what is bad after it was never finished.
 	claim lsn
@@ -28,12 +29,12 @@ type scannedSegment struct {
 }
 
 // openSegments opens the segment files and sorts those of the log from spares.
-func (j *journal) openSegments(firstGen generation) (*logScan, error) {
+func (j *journal) openSegments(ck checkpoint) (*logScan, error) {
 	names, err := j.fs.ReadDir(j.dir)
 	if err != nil {
 		return nil, diskError("list "+j.dir, err)
 	}
-	s := &logScan{store: j.store, segLen: j.segLen, firstGen: firstGen}
+	s := &logScan{store: j.store, segLen: j.segLen, firstGen: ck.firstGen, retired: ck.retired}
 	for slices.Contains(names, filepath.Base(segmentName(j.dir, j.made))) {
 		last := !slices.Contains(names, filepath.Base(segmentName(j.dir, j.made+1)))
 		err := j.openSegment(s)
@@ -167,7 +168,7 @@ func (j *journal) replay(s *logScan, apply func(*entry, lsn) error) error {
 		}
 		seg, ok = next, more
 	}
-	if s.claim > j.logged && len(s.segs) > 0 {
+	if s.claim > max(j.logged, s.retired) && len(s.segs) > 0 {
 		return fmt.Errorf("log in %s is damaged: entries %d to %d were durable and cannot be read; "+
 			"wipe this node's store and let it recover from the others: %w", j.dir, j.logged+1, s.claim, sheepdog.ErrChecksum)
 	}

@@ -1,0 +1,123 @@
+package objectstore
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"sheepdog"
+	"sheepdog/objectstore/storetest"
+)
+
+// TestWritersDoNotWaitForASegmentsHeader is named after a sync that all writers of a
+// node waited for whenever a segment of the log was full: 10 ms beside a destage, and
+// up to 40.
+func TestWritersDoNotWaitForASegmentsHeader(t *testing.T) {
+	g := newCrashRig(t, 1)
+	defer g.abandon()
+	syncs := 0
+	g.files.mu.Lock()
+	g.files.fault = func(op, name string) error {
+		if op == "sync" && strings.Contains(name, "log.") {
+			syncs++
+		}
+		return nil
+	}
+	g.files.mu.Unlock()
+	seq := uint64(0)
+	write := func() {
+		seq++
+		mustWrite(t, g.d, dataOp(0, 1, sheepdog.BlockNo(seq), storetest.Fill(seq, 1), seq))
+	}
+	write()
+	for range 40 { // several laps of the log
+		g.d.journal.seal()
+		g.d.journal.makeAhead()
+		before := syncs
+		write()
+		if syncs != before {
+			t.Fatalf("write %d began generation %d with a sync", seq, g.d.journal.gen)
+		}
+		if seq%5 == 0 {
+			if err := g.d.destage(false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// Without a reservation every header is durable before it is used.
+	g.d.journal.seal()
+	g.d.journal.makeAhead()
+	g.d.journal.reserved.Store(0)
+	before := syncs
+	write()
+	if syncs != before+1 {
+		t.Errorf("%d syncs begin a generation that is not reserved, want 1", syncs-before)
+	}
+}
+
+// No generation is given out again after a loss of power that took the headers of
+// all segments that had not been flushed, and what had been flushed is there.
+func TestGenerationsAfterAPowerLoss(t *testing.T) {
+	g := newCrashRig(t, 2)
+	defer func() { g.abandon() }()
+	flushed := storetest.Fill(1, 1)
+	used := generation(0)
+	for life := range uint64(4) {
+		mustWrite(t, g.d, dataOp(0, 1, 0, flushed, life+1))
+		if err := g.d.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if g.d.journal.gen <= used {
+			t.Fatalf("life %d begins with generation %d, the one before had %d", life, g.d.journal.gen, used)
+		}
+		for n := range sheepdog.BlockNo(6) {
+			g.d.journal.seal()
+			mustWrite(t, g.d, dataOp(0, 1, 10+n, storetest.Fill(100+life, 1), life+1))
+			if life%2 == 1 && n == 3 {
+				if err := g.d.destage(false); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		used = g.d.journal.gen
+		g.abandon()
+		g.files.loseUnsynced()
+		g.open()
+		if got, err := readBlocks(t, g.d, 0, 1, 0, 1); err != nil || !bytes.Equal(got, flushed) {
+			t.Fatalf("life %d: what was flushed: %v", life, err)
+		}
+	}
+}
+
+// loseUnsynced is a loss of power that takes all that was not synced.
+func (s *simFiles) loseUnsynced() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, f := range s.files {
+		if !f.linked {
+			delete(s.files, name)
+			continue
+		}
+		f.size = 0
+		clear(f.blocks)
+		for no, b := range f.durable {
+			f.blocks[no] = b
+			f.size = max(f.size, (no+1)*blockSize)
+		}
+	}
+}
+
+// A checkpoint of the version before is read: it reserved nothing.
+func TestCheckpointOfVersion1(t *testing.T) {
+	want := checkpoint{firstGen: 7, lastLSN: 9}
+	b := want.encode()[:checkpointLen1]
+	b[0] = 1
+	if got, err := decodeCheckpoint(b); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range [][]byte{b[:16], append(b, 0), want.encode()[:checkpointLen1]} {
+		if _, err := decodeCheckpoint(bad); err == nil {
+			t.Errorf("a checkpoint of %d bytes of version %d is taken", len(bad), bad[0])
+		}
+	}
+}
