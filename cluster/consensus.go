@@ -129,11 +129,18 @@ func (c *consensus) config(notify chan<- bool, logger *raftLogger) *raft.Config 
 	return conf
 }
 
-// bootstrap makes this node the first voter; nothing if it is that already.
+// bootstrap makes this node the first voter, and leader at once: there is no other
+// whose heartbeats it could wait for. Nothing if it is the first voter already.
 func (c *consensus) bootstrap() error {
 	err := c.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{c.self}}).Error()
-	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("bootstrap raft: %w", err)
+	}
+	if err := c.campaign(); err != nil {
+		c.log.Info("the founder waits for a heartbeat before it leads", "err", err)
 	}
 	return nil
 }

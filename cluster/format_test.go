@@ -228,3 +228,19 @@ func TestFormatReturnsWhenAllVote(t *testing.T) {
 		})
 	})
 }
+
+// Bug: the founder waited until it missed the heartbeats of a leader before it stood
+// for election, in a wide cluster for seconds.
+func TestFounderLeadsAtOnce(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.addAll(wideCluster + 1)
+		time.Sleep(2 * time.Second)
+		began := time.Now()
+		if err := w.nodes[1].Format(w.ctx(10*time.Second), testConfig); err != nil {
+			t.Fatal(err)
+		}
+		if took, limit := time.Since(began), w.nodes[1].timing(0).Heartbeat; took >= limit {
+			t.Errorf("the format took %v, want less than a heartbeat time-out, %v", took, limit)
+		}
+	})
+}
