@@ -21,12 +21,18 @@ const evictPage = 4096
 type collector struct {
 	*Agent
 	evicted  *sheepdog.View // the view for which foreign objects were dropped
+	complete *lookout       // partitions that are complete without this node
 	reported map[sheepdog.LayerID]bool
+}
+
+func newCollector(a *Agent) *collector {
+	return &collector{Agent: a, reported: make(map[sheepdog.LayerID]bool),
+		complete: newLookout(func(pl *sheepdog.Placement) bool { return unwanted(pl, a.cfg.Self) })}
 }
 
 // runCollector collects at the start and after changes of directory and view.
 func (a *Agent) runCollector(ctx context.Context) {
-	c := &collector{Agent: a, reported: make(map[sheepdog.LayerID]bool)}
+	c := newCollector(a)
 	for {
 		layers := a.cfg.Layers.Changed()
 		v := a.cfg.Views.View()
@@ -51,7 +57,7 @@ func (a *Agent) runCollector(ctx context.Context) {
 // dropped, merges layers that were absorbed, and drops objects of partitions
 // that are complete without this node.
 func (a *Agent) Collect(ctx context.Context) error {
-	c := &collector{Agent: a, reported: make(map[sheepdog.LayerID]bool)}
+	c := newCollector(a)
 	return c.collect(ctx, a.cfg.Views.View())
 }
 
@@ -175,31 +181,30 @@ func (c *collector) evict(ctx context.Context, v *sheepdog.View) error {
 
 func (c *collector) evictEntry(v *sheepdog.View, e sheepdog.ListEntry) error {
 	policy, ok := c.cfg.Layers.Policy(e.Object.Family)
-	if !ok || !c.unwanted(v, policy, e.Object.Partition()) {
+	if !ok {
+		return nil
+	}
+	if pl, ok := v.Placement(policy, e.Object.Partition()); !ok || !unwanted(pl, c.cfg.Self) {
 		return nil
 	}
 	return c.cfg.Local.Evict(policy, e.Object, e.Layer)
 }
 
-func (c *collector) unwanted(v *sheepdog.View, policy sheepdog.Policy, p sheepdog.Partition) bool {
-	pl, ok := v.Placement(policy, p)
-	return ok && pl.Complete() && !pl.IsWriter(c.cfg.Self)
+// unwanted reports whether a partition is complete without a node.
+func unwanted(pl *sheepdog.Placement, self sheepdog.NodeID) bool {
+	return pl.Complete() && !pl.IsWriter(self)
 }
 
 // foreign tells the partitions that are complete without this node under some
 // policy; nil if there are none.
 func (c *collector) foreign(v *sheepdog.View) func(sheepdog.Partition) bool {
-	var set [sheepdog.Partitions]bool
-	found := false
-	for policy, table := range v.Tables {
-		for p := range table {
-			if c.unwanted(v, policy, sheepdog.Partition(p)) {
-				set[p], found = true, true
-			}
-		}
+	c.complete.look(v)
+	set, found := new(partitions), false
+	for _, t := range c.complete.tables {
+		found = set.add(&t.found) || found
 	}
 	if !found {
 		return nil
 	}
-	return func(p sheepdog.Partition) bool { return set[p] }
+	return set.has
 }

@@ -2,27 +2,26 @@ package recovery
 
 import (
 	"math/bits"
-	"slices"
 
 	"sheepdog"
 )
 
-// lookout knows the partitions that ask anything of one node. Views that follow
-// each other share the placements that did not change, so that it looks closely
-// at few: in a large cluster there is a view for every handful of promotions.
+// lookout knows the partitions whose placement is of a kind. Views that follow each
+// other share the placements that did not change, so that it looks closely at few: in
+// a large cluster there is a view for every handful of promotions.
 type lookout struct {
-	self   sheepdog.NodeID
+	kind   func(*sheepdog.Placement) bool
 	tables map[sheepdog.Policy]*lookedAt
 }
 
-// lookedAt is a table and the partitions in it that are not idle.
+// lookedAt is a table and the partitions in it that are of the kind.
 type lookedAt struct {
 	table sheepdog.Table
-	asks  partitions
+	found partitions
 }
 
-func newLookout(self sheepdog.NodeID) *lookout {
-	return &lookout{self: self, tables: make(map[sheepdog.Policy]*lookedAt)}
+func newLookout(kind func(*sheepdog.Placement) bool) *lookout {
+	return &lookout{kind: kind, tables: make(map[sheepdog.Policy]*lookedAt)}
 }
 
 // look takes account of a view.
@@ -40,16 +39,11 @@ func (l *lookout) look(v *sheepdog.View) {
 		}
 		for p, pl := range table {
 			if pl != t.table[p] {
-				t.asks.set(sheepdog.Partition(p), !idle(pl, l.self))
+				t.found.set(sheepdog.Partition(p), l.kind(pl))
 			}
 		}
 		t.table = table
 	}
-}
-
-// idle reports, for most partitions, that a placement asks nothing of a node.
-func idle(pl *sheepdog.Placement, self sheepdog.NodeID) bool {
-	return pl.State == sheepdog.Clean && (pl.IsActing(self) || !slices.Contains(pl.Target, self))
 }
 
 // partitions is a set of partitions.
@@ -61,6 +55,17 @@ func (s *partitions) set(p sheepdog.Partition, in bool) {
 	} else {
 		s[p/64] &^= 1 << (p % 64)
 	}
+}
+
+func (s *partitions) has(p sheepdog.Partition) bool { return s[p/64]&(1<<(p%64)) != 0 }
+
+// add puts another set in, and reports whether that has any.
+func (s *partitions) add(other *partitions) (any bool) {
+	for i, word := range other {
+		s[i] |= word
+		any = any || word != 0
+	}
+	return any
 }
 
 // all yields the members in ascending order.

@@ -17,7 +17,7 @@ func TestLookoutPlansAsIfItHadSeenNoViewBefore(t *testing.T) {
 		return all[:1+draw.IntN(3)]
 	}
 	v := replicatest.NewView(1, nodes(1, 2, 3), nodes(1, 2), nodes(1, 2))
-	l := newLookout(3)
+	asking := newAsking(3)
 	for range 50 {
 		v = replicatest.Next(v, func(next *sheepdog.View, table sheepdog.Table) {
 			for range 20 {
@@ -27,7 +27,7 @@ func TestLookoutPlansAsIfItHadSeenNoViewBefore(t *testing.T) {
 				}
 			}
 		})
-		if got, want := describePlan(l.plan(v, nil)), describePlan(NewPlan(v, 3, nil)); got != want {
+		if got, want := describePlan(planFrom(asking, v, 3, nil)), describePlan(NewPlan(v, 3, nil)); got != want {
 			t.Fatalf("revision %d: %s\nwant %s", v.Revision, got, want)
 		}
 	}

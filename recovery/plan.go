@@ -44,20 +44,27 @@ type Plan struct {
 // NewPlan says what node self has to do in v. Partitions for which skip is true
 // are left out: somebody works on them already, or they wait.
 func NewPlan(v *sheepdog.View, self sheepdog.NodeID, skip func(Place, sheepdog.Revision) bool) *Plan {
-	return newLookout(self).plan(v, skip)
+	return planFrom(newAsking(self), v, self, skip)
 }
 
-// plan is NewPlan for views that follow each other.
-func (l *lookout) plan(v *sheepdog.View, skip func(Place, sheepdog.Revision) bool) *Plan {
-	l.look(v)
-	b := &planner{view: v, self: l.self, skip: skip, plan: new(Plan), load: make(map[sheepdog.NodeID]int)}
+// newAsking finds the partitions that may ask something of a node.
+func newAsking(self sheepdog.NodeID) *lookout {
+	return newLookout(func(pl *sheepdog.Placement) bool {
+		return pl.State != sheepdog.Clean || !pl.IsActing(self) && slices.Contains(pl.Target, self)
+	})
+}
+
+// planFrom is NewPlan for views that follow each other.
+func planFrom(asking *lookout, v *sheepdog.View, self sheepdog.NodeID, skip func(Place, sheepdog.Revision) bool) *Plan {
+	asking.look(v)
+	b := &planner{view: v, self: self, skip: skip, plan: new(Plan), load: make(map[sheepdog.NodeID]int)}
 	policies := make([]sheepdog.Policy, 0, len(v.Tables))
 	for policy := range v.Tables {
 		policies = append(policies, policy)
 	}
 	slices.SortFunc(policies, comparePolicies)
 	for _, policy := range policies {
-		b.table(policy, l.tables[policy])
+		b.table(policy, asking.tables[policy])
 	}
 	return b.plan
 }
@@ -96,7 +103,7 @@ const (
 func (b *planner) table(policy sheepdog.Policy, t *lookedAt) {
 	b.backfill, b.reconcile = make(map[sheepdog.NodeID]*Group), make(map[string]*Group)
 	b.shared = make(map[*sheepdog.Placement]verdict)
-	for p := range t.asks.all {
+	for p := range t.found.all {
 		pl := t.table[p]
 		d, ok := b.shared[pl]
 		if !ok {

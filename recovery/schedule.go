@@ -18,7 +18,7 @@ type schedule struct {
 	results chan *run
 	runs    map[*run]struct{}
 	seen    *sheepdog.View
-	lookout *lookout
+	asking  *lookout
 	// settled are partitions whose move was committed, until a view shows it.
 	settled map[Place]sheepdog.Revision
 	// held are partitions that wait: after a failure, or for a node that may come
@@ -37,7 +37,7 @@ type run struct {
 }
 
 func newSchedule(a *Agent) *schedule {
-	return &schedule{agent: a, lookout: newLookout(a.cfg.Self), results: make(chan *run), runs: make(map[*run]struct{}),
+	return &schedule{agent: a, asking: newAsking(a.cfg.Self), results: make(chan *run), runs: make(map[*run]struct{}),
 		settled: make(map[Place]sheepdog.Revision), held: make(map[Place]time.Time)}
 }
 
@@ -63,7 +63,7 @@ func (s *schedule) step(ctx context.Context, v *sheepdog.View, now time.Time) ti
 	}
 	s.notice(v, now)
 	s.cancel(func(r *run) bool { return !r.stands(v) || r.backs && v.Config.RecoveryDisabled })
-	plan := s.lookout.plan(v, s.skip(now))
+	plan := planFrom(s.asking, v, s.agent.cfg.Self, s.skip(now))
 	s.agent.progress.plan(plan)
 	s.start(ctx, v, plan.Reconcile, false)
 	if !v.Config.RecoveryDisabled {
