@@ -98,6 +98,17 @@ func gone(pid int) bool {
 	return err != nil || bytes.Contains(b, []byte(") Z "))
 }
 
+// holds reports whether a process has a file open.
+func holds(pid int, path string) bool {
+	open, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, fd := range open {
+		if to, _ := os.Readlink(fd); to == path {
+			return true
+		}
+	}
+	return false
+}
+
 func alive(meta string) bool {
 	conn, err := net.Dial("unix", filepath.Join(meta, "alive"))
 	if err == nil {
@@ -137,7 +148,8 @@ func TestDaemonLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = syscall.Kill(n, syscall.SIGHUP)
-	eventually(t, "reopened log", func() bool { _, err := os.Stat(log); return err == nil })
+	// The new file is there a moment before the daemon writes to it.
+	eventually(t, "reopened log", func() bool { return !holds(n, log+".1") })
 	_ = syscall.Kill(n, syscall.SIGTERM)
 	eventually(t, "end after SIGTERM", func() bool { return gone(n) })
 	if _, err := os.Stat(pidFile); !errors.Is(err, os.ErrNotExist) {
