@@ -191,5 +191,11 @@ func (c *Client) close() {
 	c.bulk.close()
 }
 
+// rest closes connections that were not used for long.
+func (c *Client) rest() {
+	c.small.rest()
+	c.bulk.rest()
+}
+
 // tick reports for how long the client was not used, in heartbeats.
 func (c *Client) tick() int { return min(c.small.tick(), c.bulk.tick()) }

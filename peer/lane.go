@@ -265,6 +265,17 @@ func (n *lane) tick() (idle int) {
 	return n.idle
 }
 
+// rest closes the link if it was not used for long; the next request makes another.
+// Whoever has been given it since has reset idle.
+func (n *lane) rest() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.link != nil && n.idle >= idleTicks && !n.used {
+		n.link.retire()
+		n.link = nil
+	}
+}
+
 func (n *lane) close() {
 	n.mu.Lock()
 	n.closed = true

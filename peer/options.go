@@ -43,6 +43,11 @@ const (
 	// idleTicks is after how many heartbeats without use the connections to an
 	// address that is not known as a node are closed.
 	idleTicks = 60
+	// meshNodes is how many nodes and addresses a node keeps idle connections to:
+	// those tell at once that a process is gone. With more of them, which all talk to
+	// each other once and then to few, heartbeats would be most of what is sent; then
+	// idle connections are closed as above.
+	meshNodes = 16
 )
 
 func (o Options) withDefaults() Options {

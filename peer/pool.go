@@ -124,6 +124,9 @@ func (p *Pool) heartbeats() {
 			if c.tick() >= idleTicks && c.node == 0 {
 				idle[c] = true
 			}
+			if len(all) > meshNodes {
+				c.rest()
+			}
 		}
 		if len(idle) > 0 {
 			p.drop(func(_ clientKey, c *Client) bool { return idle[c] })
