@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sheepdog"
 )
 
 // The clock of leases is that of the host, whichever way it is read.
@@ -22,5 +24,17 @@ func TestBoottimeIsTheHosts(t *testing.T) {
 		if after := read(); got < before || got > after {
 			t.Fatalf("%v is not between %v and %v", got, before, after)
 		}
+	}
+}
+
+// Steps of recovery wait for each other where many nodes take them, and not where
+// guests of a few nodes may be waiting for one.
+func TestStepsAreGatheredInWideClusters(t *testing.T) {
+	of := func(n int) time.Duration { return gatherEvery(&sheepdog.View{Members: make([]sheepdog.Member, n)}) }
+	if of(wideCluster) != 0 || gatherEvery(nil) != 0 {
+		t.Error("steps wait in a small cluster")
+	}
+	if d := of(46); d < 100*time.Millisecond || d > 200*time.Millisecond {
+		t.Errorf("46 nodes gather steps for %v", d)
 	}
 }
