@@ -113,7 +113,7 @@ func (c *Cluster) start() error {
 	if f := c.fatal.Load(); f != nil {
 		return *f
 	}
-	if c.gossip, err = newGossip(&c.opts, c.describe, c.kickMembership, c.successor); err != nil {
+	if c.gossip, err = newGossip(&c.opts, c); err != nil {
 		return err
 	}
 	for _, loop := range []func(){c.joinLoop, c.registerLoop, c.renewLoop, c.membershipLoop, c.suspectLoop} {

@@ -26,7 +26,8 @@ type gossip struct {
 	list      *memberlist.Memberlist
 	transport *gossipTransport
 	describe  func() GossipMember
-	wake      func() // something happened
+	cluster   func() sheepdog.ClusterID // of this node, zero while it has none
+	wake      func()                    // something happened
 	// successor is told of a member of another cluster that was this one, and says
 	// whether this node is going to join it.
 	successor func(GossipMember) bool
@@ -60,14 +61,14 @@ const (
 	packetQueue   = 256
 )
 
-func newGossip(o *Options, describe func() GossipMember, wake func(), successor func(GossipMember) bool) (*gossip, error) {
+func newGossip(o *Options, c *Cluster) (*gossip, error) {
 	transport, err := newGossipTransport(o)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &gossip{
-		transport: transport, describe: describe, wake: wake, successor: successor, log: o.Logger, clock: o.Clock, timing: o.Timing,
+		transport: transport, describe: c.describe, cluster: c.clusterID, wake: c.kickMembership, successor: c.successor, log: o.Logger, clock: o.Clock, timing: o.Timing,
 		stale: make(chan struct{}, 1), cancel: cancel,
 		known: make(map[state.MemberRef]*gossipEntry), refused: make(map[string]time.Duration),
 	}
@@ -218,7 +219,7 @@ func (d gossipDelegate) NotifyAlive(n *memberlist.Node) error {
 	if err == nil && n.Name != gossipName(state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}) {
 		err = fmt.Errorf("it calls itself node %v with incarnation %v", m.ID, m.Incarnation)
 	}
-	own := d.g.describe().Cluster
+	own := d.g.cluster() // not described: that asks the disks, and this is called for every message
 	if err == nil && !own.IsZero() && !m.Cluster.IsZero() && m.Cluster != own && !(m.Former.has(own) && d.g.successor(m)) {
 		err = fmt.Errorf("%w: %v, this node of %v; give each cluster its own seeds", sheepdog.ErrWrongCluster, m.Cluster, own)
 		d.g.expel(state.MemberRef{ID: m.ID, Incarnation: m.Incarnation})

@@ -84,7 +84,7 @@ const wideCluster = 16
 // ofSize is the timing of a cluster of n nodes.
 func (t Timing) ofSize(n int) Timing {
 	if n > wideCluster {
-		for _, d := range []*time.Duration{&t.Heartbeat, &t.Election, &t.LeaderLease, &t.Confirm, &t.Patience} {
+		for _, d := range []*time.Duration{&t.Heartbeat, &t.Election, &t.LeaderLease, &t.CommitTimeout, &t.Confirm, &t.Patience} {
 			*d = *d * time.Duration(2*n) / wideCluster
 		}
 	}
