@@ -114,10 +114,31 @@ func (n *node) LeaseValid() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.le
 
 func (n *node) View() *sheepdog.View { n.w.mu.Lock(); defer n.w.mu.Unlock(); return n.w.view }
 
-func (n *node) Changed(*sheepdog.View) <-chan struct{} {
+func (n *node) Changed(v *sheepdog.View) <-chan struct{} {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
+	if v != n.w.view {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
 	return n.w.changed
+}
+
+// place has every partition of a policy be so in the next view.
+func (w *world) place(policy sheepdog.Policy, pl sheepdog.Placement) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v := *w.view
+	v.Revision++
+	rows := make(sheepdog.Table, sheepdog.Partitions)
+	for i := range rows {
+		rows[i] = &pl
+	}
+	v.Tables = map[sheepdog.Policy]sheepdog.Table{policy: rows}
+	w.view = &v
+	close(w.changed)
+	w.changed = make(chan struct{})
 }
 
 func (n *node) Barrier(context.Context) error { return nil }

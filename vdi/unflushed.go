@@ -1,6 +1,7 @@
 package vdi
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -86,6 +87,39 @@ func (u *unflushed) as(before *unflushed, told uint64) uint64 {
 		n--
 	}
 	return n
+}
+
+// hear waits until this node knows of a view in which the object's partition serves,
+// as it does at the coordinator elsewhere that has just acknowledged a write. After
+// a loss of power the write would else be taken for one from before it. It does not
+// wait longer than ctx.
+func (v *Volume) hear(ctx context.Context, index sheepdog.Index) {
+	id := v.family.Load().id
+	f, _ := v.m.opt.Directory.Family(id)
+	part := sheepdog.ObjectID{Family: id, Index: index}.Partition()
+	for {
+		view := v.m.opt.Cluster.View()
+		if view == nil || serves(view, f.Policy, part) {
+			return
+		}
+		select {
+		case <-v.m.opt.Cluster.Changed(view):
+		case <-ctx.Done():
+			return
+		case <-v.m.ctx.Done():
+			return
+		}
+	}
+}
+
+// serves reports whether writes to a partition are acknowledged in a view.
+func serves(view *sheepdog.View, policy sheepdog.Policy, part sheepdog.Partition) bool {
+	pl, ok := view.Placement(policy, part)
+	if !ok {
+		return true // of a policy that nobody uses any more
+	}
+	_, missing := view.ActingMembers(pl)
+	return pl.State == sheepdog.Clean && missing == 0
 }
 
 // lost reports whether writes to a family acknowledged since those revisions may

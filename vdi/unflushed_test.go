@@ -3,6 +3,7 @@ package vdi
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"sheepdog"
 	"sheepdog/vdi/directory"
@@ -75,15 +76,7 @@ func TestLossBeforeAnAlterIsTold(t *testing.T) {
 			create(t, a, "v", 1<<20)
 			v, other := open(t, a, "v", ""), open(t, a, "v", "")
 			write(t, v, 0, fill(4096, 1))
-			lost := &sheepdog.Placement{Lost: w.view.Revision + 1}
-			w.setMembers(1, 2)
-			w.mu.Lock()
-			rows := make(sheepdog.Table, sheepdog.Partitions)
-			for i := range rows {
-				rows[i] = lost
-			}
-			w.view.Tables = map[sheepdog.Policy]sheepdog.Table{{Copies: 3}: rows}
-			w.mu.Unlock()
+			w.place(sheepdog.Policy{Copies: 3}, sheepdog.Placement{Lost: w.view.Revision + 1})
 			by := map[sheepdog.NodeID]*Manager{1: a, 2: b}[mover]
 			if _, err := by.Alter(t.Context(), directory.AlterPolicy{Name: "v", Policy: sheepdog.Policy{Copies: 2}}); err != nil {
 				t.Fatal(err)
@@ -104,4 +97,34 @@ func TestLossBeforeAnAlterIsTold(t *testing.T) {
 			}
 		}
 	}
+}
+
+// After a loss of power a coordinator hears first that a partition serves again, and
+// acknowledges a write that another gateway forwarded: that one is not lost, and the
+// gateway, which hears of it a moment later, must not say so. (TestCoded, seed 10)
+func TestWriteRightAfterALossIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		a, b := w.manager(t, 1), w.manager(t, 2)
+		create(t, a, "v", 1<<20)
+		near, far := open(t, a, "v", ""), open(t, b, "v", "")
+		write(t, near, 0, fill(4096, 1))
+		if err := near.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.place(sheepdog.Policy{Copies: 3}, sheepdog.Placement{State: sheepdog.Unclean})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			write(t, far, 0, fill(4096, 2)) // the coordinator here knows more than the view
+		}()
+		synctest.Wait()
+		w.place(sheepdog.Policy{Copies: 3}, sheepdog.Placement{Lost: w.view.Revision + 1})
+		<-done
+		if err := far.Flush(t.Context()); err != nil {
+			t.Errorf("flush after a write that came after the loss: %v", err)
+		}
+		a.Close()
+		b.Close()
+	})
 }

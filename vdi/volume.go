@@ -121,8 +121,9 @@ func (v *Volume) write(ctx context.Context, op sheepdog.ForwardOp, pc piece, dat
 }
 
 func (v *Volume) writeAs(ctx context.Context, op sheepdog.ForwardOp, pc piece, data []byte, o sheepdog.Origin, done uint64) error {
+	far := false
 	err := v.do(ctx, func(c *coordinator, to target) error {
-		if c == nil {
+		if far = c == nil; far {
 			req := v.forward(op, to, pc, data)
 			req.Origin, req.OriginDone = o, done
 			return v.m.opt.Peers.Forwarder(to.node).Forward(ctx, req, nil)
@@ -132,6 +133,9 @@ func (v *Volume) writeAs(ctx context.Context, op sheepdog.ForwardOp, pc piece, d
 		}
 		return c.write(ctx, pc, data, o, done)
 	})
+	if err == nil && far {
+		v.hear(ctx, pc.index)
+	}
 	if err == nil {
 		v.written(pc.index)
 	}
