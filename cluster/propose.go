@@ -259,7 +259,8 @@ func (c *Cluster) commit(ctx context.Context, e entry) (outcome, error) {
 		if e.Type == entryMachine {
 			e.Membership = c.pub.current.Load().membership
 			if err := c.opts.Gate(ctx, e.Kind, e.Body); err != nil {
-				if c.office.Load() == nil || errors.Is(err, sheepdog.ErrNoQuorum) {
+				// One that ran out of time has decided nothing.
+				if ctx.Err() != nil || c.office.Load() == nil || errors.Is(err, sheepdog.ErrNoQuorum) {
 					return outcome{}, fmt.Errorf("%w: %w", errNotLeader, err)
 				}
 				return outcomeOf(0, nil, err), nil

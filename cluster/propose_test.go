@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,6 +109,28 @@ func TestGateRunsOnTheLeaderAndAgainInANewEpoch(t *testing.T) {
 		}
 		if _, err := w.leader().Propose(w.ctx(time.Second), "never", nil); !errors.Is(err, sheepdog.ErrBusy) {
 			t.Errorf("refused by the gate: %v", err)
+		}
+	})
+}
+
+// The gate waits for a lease longer than one attempt may take: that decides nothing,
+// the command is tried again, and nobody gets an error that says neither yes nor no.
+func TestGateThatRunsOutOfTimeIsTriedAgain(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		var runs atomic.Int32
+		w.gate = func(ctx context.Context, n *simNode, kind string) error {
+			if runs.Add(1) > 1 {
+				return nil
+			}
+			<-ctx.Done()
+			return fmt.Errorf("wait for a lease: %w", ctx.Err())
+		}
+		for _, by := range []*simNode{w.leader(), w.follower()} {
+			runs.Store(0)
+			if _, err := by.Propose(w.ctx(3*attemptLimit), "x", nil); err != nil || runs.Load() != 2 {
+				t.Errorf("node %d: %v after %d looks at the gate", by.n, err, runs.Load())
+			}
 		}
 	})
 }
