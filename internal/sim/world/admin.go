@@ -139,7 +139,7 @@ func (a *admin) answer(what string, err error) bool {
 			return false
 		}
 	}
-	a.judge(what, a.node, a.host, err)
+	a.judge(context.Background(), what, a.node, a.host, err)
 	return false
 }
 

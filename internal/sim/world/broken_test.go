@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"sheepdog"
-	"sheepdog/internal/sim"
 	"sheepdog/node"
 )
 
@@ -301,24 +300,23 @@ func TestBrokenVariantsAreFoundByChance(t *testing.T) {
 	if os.Getenv("BROKEN") == "" {
 		t.Skip("for nights: set BROKEN to the number of seeds that may be played per fault")
 	}
-	slow := sim.NetOptions{Latency: time.Millisecond, Jitter: 5 * time.Millisecond}
 	for _, v := range broken() {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			limit := number(t, "BROKEN", 0)
-			crowded := Script{Faults: v.faults, Count: 8, Clients: 8, Disks: 1, Size: 128 << 10, Pause: 2 * time.Millisecond, Calm: 400 * time.Millisecond}
 			for seed := uint64(1); seed <= uint64(limit); seed++ {
-				opt := Options{Seed: seed, Nodes: 3, Break: v.fault, Network: slow}
+				opt := drawn(seed)
+				opt.Break = v.fault
 				why, _ := trial(t, opt, func(w *World) error {
-					_, err := w.Run(crowded)
+					_, err := w.Run(seedScript())
 					return err
 				})
 				if why != "" {
-					t.Logf("found with seed %d: %.300s", seed, why)
+					t.Logf("%s: found with seed %d: %.300s", v.name, seed, why)
 					return
 				}
 			}
-			t.Errorf("not found within %d seeds", limit)
+			t.Errorf("%s: not found within %d seeds", v.name, limit)
 		})
 	}
 }

@@ -32,6 +32,7 @@ type client struct {
 	size  uint64
 	pause time.Duration // mean, between calls
 	stop  <-chan struct{}
+	haste *haste        // nil: never
 	gates []*gateKeeper // to be entered in order
 
 	host *Host
@@ -93,9 +94,29 @@ func (c *client) run() {
 		for _, g := range c.gates {
 			g.leave()
 		}
-		time.Sleep(time.Duration(c.rng.ExpFloat64() * float64(c.pause)))
+		time.Sleep(time.Duration(c.rng.ExpFloat64() * float64(c.rest())))
 	}
 	c.detach()
+}
+
+// haste is until when guests work faster: around a fault, when it matters what is
+// under way. In nanoseconds of the world's time.
+type haste struct{ until atomic.Int64 }
+
+// hasteTime is how long a fault makes guests hurry, and by how much.
+const (
+	hasteTime   = 400 * time.Millisecond
+	hasteFactor = 6
+)
+
+func (h *haste) begin(now time.Duration) { h.until.Store(int64(now + hasteTime)) }
+
+// rest is the mean pause between calls.
+func (c *client) rest() time.Duration {
+	if c.haste != nil && int64(c.w.Now()) < c.haste.until.Load() {
+		return c.pause / hasteFactor
+	}
+	return c.pause
 }
 
 // attach opens the VDI at some gateway unless it is open at a living one. Now
@@ -121,7 +142,7 @@ func (c *client) attach() bool {
 	}
 	vol, err := n.VDIs().Open(c.name, "")
 	if err != nil {
-		c.judge("open", n, h, err)
+		c.judge(ctx, "open", n, h, err)
 		return false
 	}
 	c.host, c.node, c.vol = h, n, vol
@@ -138,20 +159,29 @@ func (c *client) detach() {
 	c.vol = nil
 }
 
-// span draws where to work: most calls meet in a few places.
+// Most calls to a VDI meet in a few blocks, which are others a moment later. What
+// was written there last is rarely written again: if a replica has it wrong, that
+// stays to be found.
+const (
+	hotBytes  = 64 << 10
+	hotTime   = 400 * time.Millisecond
+	hotStride = hotBytes + sheepdog.BlockSize // over borders of objects now and then
+)
+
+// span draws where to work.
 func (c *client) span() (off, n uint64) {
-	const hot = 256 << 10
-	n = uint64(1+c.rng.IntN(16)) * sheepdog.BlockSize
-	if c.rng.IntN(4) == 0 {
+	n = uint64(1+c.rng.IntN(4)) * sheepdog.BlockSize
+	switch c.rng.IntN(8) {
+	case 0, 1:
+		n = uint64(1+c.rng.IntN(16)) * sheepdog.BlockSize
+	case 2:
 		n = uint64(1+c.rng.IntN(maxBytes/cellSize)) * cellSize
 	}
-	room := c.size
-	if c.rng.IntN(10) < 7 {
-		room = min(hot, c.size)
-	}
-	base := uint64(0)
-	if room < c.size && c.rng.IntN(2) == 0 {
-		base = c.size/2 - hot/2 // across the border of two objects
+	base, room := uint64(0), c.size
+	if c.rng.IntN(3) > 0 {
+		room = min(hotBytes, c.size)
+		base = uint64(c.w.Now()/hotTime) * hotStride % (c.size - room + 1)
+		base = base / sheepdog.BlockSize * sheepdog.BlockSize
 	}
 	n = min(n, room)
 	off = base + c.rng.Uint64N(room-n+1)
@@ -166,16 +196,24 @@ func (c *client) limited() (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(c.host.life(), callLimit, errStalled)
 }
 
+// patient is limited, but for a guest that now and then hangs up soon.
+func (c *client) patient() (context.Context, context.CancelFunc) {
+	if c.rng.IntN(10) > 0 {
+		return c.limited()
+	}
+	return context.WithTimeoutCause(c.host.life(), time.Duration(c.rng.IntN(500))*time.Millisecond, errHungUp)
+}
+
 // step does one call, or now and then several at once.
 func (c *client) step() {
-	ctx, cancel := c.limited()
+	ctx, cancel := c.patient()
 	defer cancel()
-	if c.rng.IntN(8) == 0 {
+	if c.rng.IntN(5) == 0 {
 		c.burst(ctx)
 		return
 	}
 	a := c.draw()
-	c.judge(a.what, c.node, c.host, c.do(ctx, a))
+	c.judge(ctx, a.what, c.node, c.host, c.do(ctx, a))
 }
 
 // asked is a call that a guest makes.
@@ -249,7 +287,7 @@ func (c *client) write(ctx context.Context, p []byte, off uint64) error {
 // burst has several calls under way at once, as a guest with a deep queue: what a
 // batch takes goes in one, the rest beside it.
 func (c *client) burst(ctx context.Context) {
-	calls := make([]asked, 2+c.rng.IntN(6))
+	calls := make([]asked, 2+c.rng.IntN(10))
 	errs := make([]error, len(calls))
 	var wg sync.WaitGroup
 	var beside []func()
@@ -276,17 +314,21 @@ func (c *client) burst(ctx context.Context) {
 	wg.Wait()
 	n, h := c.node, c.host
 	for i, err := range errs {
-		c.judge(calls[i].what, n, h, err)
+		c.judge(ctx, calls[i].what, n, h, err)
 	}
 }
 
-var errStalled = errors.New("the call took too long")
+var (
+	errStalled = errors.New("the call took too long")
+	errHungUp  = errors.New("the guest hung up")
+)
 
-// judge accepts errors for which there is a reason: the gateway died, or the VDI
-// was deleted.
-func (c *client) judge(what string, n *node.Node, h *Host, err error) {
+// judge accepts errors for which there is a reason: the gateway died, the VDI was
+// deleted, or this guest itself hung up.
+func (c *client) judge(ctx context.Context, what string, n *node.Node, h *Host, err error) {
 	switch {
 	case err == nil:
+	case context.Cause(ctx) == errHungUp:
 	case h.Node() != n: // killed meanwhile
 		c.vol = nil
 	case errors.Is(err, sheepdog.ErrClosed):

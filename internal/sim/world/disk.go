@@ -29,6 +29,19 @@ type Disk struct {
 	user    *Engine
 
 	full atomic.Bool // writes find no space
+	// every so many-th read, write and flush fails; 0: none
+	ailing, asked atomic.Int64
+}
+
+// Ail has every so many-th read, write and flush fail with an I/O error; 0 ends it.
+func (d *Disk) Ail(every int) { d.ailing.Store(int64(every)) }
+
+// fails says whether the next operation does.
+func (d *Disk) fails() error {
+	if every := d.ailing.Load(); every > 0 && d.asked.Add(1)%every == 0 {
+		return fmt.Errorf("simulated disk: %w", sheepdog.ErrIO)
+	}
+	return nil
 }
 
 // Fill says whether writes find no space.

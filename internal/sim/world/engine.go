@@ -82,6 +82,9 @@ func (e *Engine) Write(ops []sheepdog.Op, errs []error) {
 		if errs[i] == nil && (op.Layer == 0 || op.Data != nil && len(op.Data) != int(op.Count)*sheepdog.BlockSize) {
 			errs[i] = fmt.Errorf("write of %d bytes for %d blocks to layer %d: %w", len(op.Data), op.Count, op.Layer, sheepdog.ErrInvalid)
 		}
+		if errs[i] == nil {
+			errs[i] = e.disk.fails()
+		}
 		if errs[i] == nil && e.disk.full.Load() {
 			errs[i] = fmt.Errorf("write of %d blocks: %w", op.Count, sheepdog.ErrNoSpace)
 		}
@@ -98,6 +101,9 @@ func (e *Engine) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start she
 	}
 	if len(buf) != int(count)*sheepdog.BlockSize || len(states) != int(count) {
 		return fmt.Errorf("read of %d blocks into %d bytes and %d states: %w", count, len(buf), len(states), sheepdog.ErrInvalid)
+	}
+	if err := e.disk.fails(); err != nil {
+		return err
 	}
 	return e.with(func(d *Disk) error {
 		var bad []sheepdog.BlockNo
@@ -145,6 +151,9 @@ func (e *Engine) Records(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start 
 
 // Flush implements sheepdog.Engine.
 func (e *Engine) Flush() error {
+	if err := e.disk.fails(); err != nil {
+		return err
+	}
 	return e.with(func(d *Disk) error {
 		if !e.faults.SkipFlush {
 			d.flush()

@@ -23,7 +23,7 @@ func AllFaults() []Fault {
 		{"flap", (*Play).flap}, {"rot", (*Play).rot}, {"leave", (*Play).leave}, {"join", (*Play).join},
 		{"kill-two", (*Play).killTwo}, {"pause-recovery", (*Play).pauseRecovery}, {"misdirect", (*Play).misdirect},
 		{"full-disk", (*Play).fullDisk}, {"slow-disk", (*Play).slowDisk}, {"lost-writes", (*Play).lostWrites},
-		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks}, {"kill-long", (*Play).killLong}, {"new-disk", (*Play).newDisk}, {"old-disk", (*Play).oldDisk},
+		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks}, {"kill-long", (*Play).killLong}, {"new-disk", (*Play).newDisk}, {"old-disk", (*Play).oldDisk}, {"ailing-disk", (*Play).ailingDisk},
 		{"two-at-once", (*Play).twoAtOnce}, {"two-at-once", (*Play).twoAtOnce}, {"two-at-once", (*Play).twoAtOnce},
 	}
 }
@@ -79,7 +79,7 @@ func (p *Play) killQuick() bool {
 
 // twoAtOnce has a second fault begin while a first one goes on.
 func (p *Play) twoAtOnce() bool {
-	all := Only("kill", "kill-quick", "freeze", "partition", "isolate", "one-way", "one-link", "flap", "slow-disk", "full-disk", "clocks")
+	all := Only("kill", "kill-quick", "freeze", "partition", "isolate", "one-way", "one-link", "flap", "slow-disk", "full-disk", "ailing-disk", "clocks")
 	first, second := all[p.rng.IntN(len(all))], all[p.rng.IntN(len(all))]
 	p.Tracef("%s and %s at once", first.Name, second.Name)
 	var wg sync.WaitGroup
@@ -112,7 +112,7 @@ func (p *Play) killTwo() bool {
 // killAll ends all nodes at once, or nearly so, and starts them in any order.
 func (p *Play) killAll() bool {
 	p.down((*Host).Kill)
-	p.upAgain()
+	p.upAgain(func() {})
 	return true
 }
 
@@ -127,17 +127,25 @@ func (p *Play) down(how func(*Host)) {
 	}
 }
 
-func (p *Play) upAgain() {
+// upAgain starts all nodes in any order, and then calls most. Now and then one comes
+// long after the others, who have gone on without it.
+func (p *Play) upAgain(most func()) {
 	hosts := p.Hosts()
 	p.rng.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	late := hosts[:p.rng.IntN(2)]
 	var wg sync.WaitGroup
-	for _, h := range hosts {
+	for _, h := range hosts[len(late):] {
 		time.Sleep(time.Duration(p.rng.IntN(600)) * time.Millisecond)
 		if h.Node() == nil {
 			wg.Go(h.Boot)
 		}
 	}
 	wg.Wait()
+	most()
+	for _, h := range late {
+		p.sleep(2 * time.Second)
+		h.Boot()
+	}
 }
 
 // powerLoss takes the power from one host of a whole cluster. Nothing else
@@ -182,8 +190,7 @@ func (p *Play) powerLossAll() bool {
 		h.PowerLoss()
 	}
 	p.Ledger.PowerLoss()
-	p.upAgain()
-	p.gate.open()
+	p.upAgain(p.gate.open)
 	return true
 }
 

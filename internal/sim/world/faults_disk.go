@@ -32,6 +32,19 @@ func (p *Play) fullDisk() bool {
 	})
 }
 
+// ailingDisk fails some or all of what one disk is asked for a while; the node goes
+// on.
+func (p *Play) ailingDisk() bool {
+	return p.toOne(func(h *Host) {
+		every := 1 + p.rng.IntN(4)
+		p.Tracef("disk of %d fails every operation of %d", h.Number, every)
+		h.Disk.Ail(every)
+		p.sleep(time.Second)
+		h.Disk.Ail(0)
+		p.Tracef("disk of %d works again", h.Number)
+	})
+}
+
 // newDisk replaces the disk of one host of a whole cluster by an empty one.
 func (p *Play) newDisk() bool {
 	return p.another(func(h *Host) {

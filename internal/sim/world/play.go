@@ -29,7 +29,7 @@ func (s *Script) fill() {
 		s.Faults = AllFaults()
 	}
 	set(&s.Count, 8)
-	set(&s.Clients, 4)
+	set(&s.Clients, 5)
 	set(&s.Disks, 2)
 	set(&s.Size, 2<<20)
 	set(&s.Pause, 15*time.Millisecond)
@@ -52,6 +52,7 @@ type Play struct {
 
 	script Script
 	gate   gateKeeper
+	haste  haste
 	stop   chan struct{}
 	wg     sync.WaitGroup
 
@@ -129,9 +130,9 @@ func (p *Play) create() {
 func (p *Play) begin() {
 	guests := make([]gateKeeper, p.script.Disks)
 	for i := range p.script.Clients {
-		d := i % p.script.Disks
+		d := i % (p.script.Disks + 1) % p.script.Disks // most at the first one
 		c := p.client(i, diskName(d), p.script.Pause)
-		c.gates = []*gateKeeper{&guests[d], &p.gate}
+		c.gates, c.haste = []*gateKeeper{&guests[d], &p.gate}, &p.haste
 		p.wg.Go(c.run)
 	}
 	for i := range p.script.Disks {
@@ -159,6 +160,8 @@ func (p *Play) faults() {
 		if p.Ledger.First() != nil || p.Now() > longest {
 			return
 		}
+		p.haste.begin(p.Now())
+		p.sleep(hasteTime / 4)
 		p.run(f)
 	}
 	p.sleep(p.script.Calm)

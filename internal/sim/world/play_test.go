@@ -125,7 +125,8 @@ const (
 // drawn lets a seed decide the size, the network and the kind of a world.
 func drawn(seed uint64) Options {
 	opt := Options{Seed: seed, Nodes: []int{3, 3, 4, 5}[seed%4], Copies: []int{3, 3, 2, 3, 3}[seed%5], Sync: seed%7 == 3,
-		Network: sim.NetOptions{Jitter: []time.Duration{0, time.Millisecond, 200 * time.Microsecond}[seed%3], Loss: []float64{0, 0.02, 0.05}[seed/3%3], Duplicates: []float64{0, 0.05}[seed/9%2]}}
+		Network: sim.NetOptions{Latency: []time.Duration{0, 2 * time.Millisecond, 500 * time.Microsecond}[seed/2%3],
+			Jitter: []time.Duration{0, 4 * time.Millisecond, 200 * time.Microsecond}[seed%3], Loss: []float64{0, 0.02, 0.05}[seed/3%3], Duplicates: []float64{0, 0.05}[seed/9%2]}}
 	if opt.Nodes > 3 && seed/4%3 == 0 {
 		opt.Gateway = opt.Nodes
 	}
@@ -137,6 +138,11 @@ func drawn(seed uint64) Options {
 	}
 	opt.MinCopies = []int{0, 0, 0, 1, 0, opt.Copies, 1}[seed/2%7]
 	return opt
+}
+
+// seedScript is what a seed plays.
+func seedScript() Script {
+	return Script{AtLeast: atLeastOperations, Pause: 30 * time.Millisecond, Calm: 400 * time.Millisecond}
 }
 
 // TestSeeds plays random scripts: SEEDS=N plays more of them, SEED=K the one.
@@ -158,7 +164,7 @@ func TestSeeds(t *testing.T) {
 		seed := uint64(first + i)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			one := play(t, drawn(seed), Script{AtLeast: atLeastOperations, Pause: 12 * time.Millisecond, Calm: 400 * time.Millisecond})
+			one := play(t, drawn(seed), seedScript())
 			mu.Lock()
 			defer mu.Unlock()
 			all.join(one)
