@@ -75,24 +75,22 @@ func (d *Driver) Reload(ctx context.Context) error { return d.refresh(ctx, 0) }
 func (d *Driver) refresh(ctx context.Context, age time.Duration) error {
 	d.mu.Lock()
 	recent := !d.loaded.IsZero() && d.now().Sub(d.loaded) < age
-	missed, tried := d.missed, d.tried
 	d.mu.Unlock()
-	switch {
-	case recent:
+	if recent {
 		return nil
-	case missed != nil && age > 0 && d.now().Sub(tried) < missedAge:
-		return missed
+	}
+	if missed := d.silent(); missed != nil && age > 0 {
+		return failure(missed, doingLoad)
 	}
 	began := d.now()
 	list, err := d.load(ctx, age)
-	err = failure(err, "load the pool definitions")
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil || ctx.Err() == nil { // a caller who gave up says nothing of the cluster
 		d.missed, d.tried = err, d.now()
 	}
 	if err != nil {
-		return err
+		return failure(err, doingLoad)
 	}
 	if began.Before(d.loaded) {
 		return nil // a change of ours, or a newer answer, came in between
@@ -104,6 +102,19 @@ func (d *Driver) refresh(ctx context.Context, age time.Duration) error {
 	d.defined, d.loaded = defined, began
 	d.autostart()
 	return nil
+}
+
+const doingLoad = "load the pool definitions"
+
+// silent is why the cluster did not answer a moment ago; nil: it did, or was not
+// asked.
+func (d *Driver) silent() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.missed == nil || d.now().Sub(d.tried) >= missedAge {
+		return nil
+	}
+	return d.missed
 }
 
 // load asks the cluster; who can do with what is known does not wait long for it.

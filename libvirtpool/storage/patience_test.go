@@ -26,7 +26,7 @@ func (s *slow) Load(ctx context.Context) ([]storage.Definition, error) {
 		case <-time.After(10 * time.Second):
 			return nil, sheepdog.ErrUnreachable
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 	}
 	return s.Definitions.Load(ctx)
@@ -43,6 +43,9 @@ func TestPoolsOfAHangingClusterAreListed(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := d.Define(t.Context(), "<pool type='sheepdog'><name>p</name></pool>"); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Start(t.Context(), "p"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
@@ -65,6 +68,19 @@ func TestPoolsOfAHangingClusterAreListed(t *testing.T) {
 		d.Pools(gone, storage.Filter{}) // of a client that gives up
 		list(2*time.Second, 1)
 		list(0, 1)
+		info, err := d.Info(t.Context(), "q")
+		if err == nil {
+			t.Errorf("info of no pool: %v", info)
+		}
+		began := time.Now()
+		if info, err = d.Info(t.Context(), "p"); err != nil || info.State != storage.PoolInaccessible || time.Since(began) != 0 {
+			t.Errorf("info after %v: %v, %v", time.Since(began), info, err)
+		}
+		for key, code := range map[string]rpc.Code{"new/volume": rpc.CodeFailed, "/a/file": rpc.CodeNoVolume} {
+			if _, err := d.VolumeByKey(t.Context(), "path", key); err == nil || rpc.AsError(err).Code != code {
+				t.Errorf("look-up of %s: %v", key, err)
+			}
+		}
 		time.Sleep(5 * time.Second)
 		list(0, 1)
 		defs.stuck.Store(false)

@@ -29,7 +29,11 @@ func (d *Driver) Info(ctx context.Context, name string) (PoolInfo, error) {
 	if err != nil || !p.Active {
 		return PoolInfo{}, err
 	}
-	c, err := d.store.Capacity(ctx)
+	err = d.silent() // virsh asks for the info of every pool that it lists
+	var c Capacity
+	if err == nil {
+		c, err = d.store.Capacity(ctx)
+	}
 	if unreachable(err) {
 		d.log.Warn("the cluster does not serve", "pool", name, "err", err)
 		return PoolInfo{State: PoolInaccessible}, nil

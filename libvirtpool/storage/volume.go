@@ -91,6 +91,9 @@ func (d *Driver) VolumeByKey(ctx context.Context, what, key string) (Volume, err
 			}
 		}
 	}
+	if err := d.silent(); err != nil && !strings.HasPrefix(key, "/") { // it may be of a pool that is new; no file is
+		return Volume{}, failure(err, "look up the volume with the "+what+" '"+key+"'")
+	}
 	return Volume{}, rpc.Errorf(rpc.CodeNoVolume, "no storage vol with matching %s '%s'", what, key)
 }
 
