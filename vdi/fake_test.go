@@ -36,10 +36,11 @@ type world struct {
 	managers map[sheepdog.NodeID]*Manager
 	cut      map[sheepdog.NodeID]bool // unreachable
 
-	flushing  func()                             // called by every flush of replicas, without the lock
-	sealing   func(ctx context.Context)          // called by every takeover, without the lock
-	committed func(kind string) error            // what the proposer hears of a command that was committed
-	listed    func(layer sheepdog.LayerID) error // what replicas say to a list
+	flushing  func()                              // called by every flush of replicas, without the lock
+	sealing   func(ctx context.Context)           // called by every takeover, without the lock
+	committed func(kind string) error             // what the proposer hears of a command that was committed
+	listed    func(layer sheepdog.LayerID) error  // what replicas say to a list
+	broken    func(r *sheepdog.ReadRequest) error // what they say to a read of a frozen layer
 }
 
 // written is the number of writes that reached replicas since the last flush.
@@ -239,6 +240,11 @@ func (n *node) Read(_ context.Context, r *sheepdog.ReadRequest) error {
 	defer n.w.mu.Unlock()
 	if r.Token == 0 {
 		n.w.reads++
+		if n.w.broken != nil {
+			if err := n.w.broken(r); err != nil {
+				return err
+			}
+		}
 	} else if err := n.fence(r.Object.Family, r.Token); err != nil {
 		return err
 	}

@@ -72,18 +72,47 @@ func (r *frozenReader) read(ctx context.Context, layer sheepdog.LayerID, index s
 		n := min(chunkBlocks-in, count-done)
 		dst := buf[int(done)*sheepdog.BlockSize : int(done+n)*sheepdog.BlockSize]
 		key := chunkKey{layer: layer, index: index, chunk: block / chunkBlocks}
-		data, err := r.cache.get(ctx, key, func(ctx context.Context) ([]byte, error) { return r.load(ctx, key) })
+		data, err := r.cache.get(ctx, key, func(ctx context.Context) ([]byte, error) {
+			return r.load(ctx, stretch{layer, index, sheepdog.BlockNo(key.chunk * chunkBlocks), chunkBlocks})
+		})
+		switch {
+		case errors.Is(err, sheepdog.ErrIO):
+			err = r.pick(ctx, stretch{layer, index, sheepdog.BlockNo(block), n}, dst)
+		case data == nil:
+			clear(dst)
+		default:
+			copy(dst, data[int(in)*sheepdog.BlockSize:])
+		}
 		if err != nil {
 			return fmt.Errorf("read frozen layer %d: %w", layer, err)
-		}
-		if data == nil {
-			clear(dst)
-		} else {
-			copy(dst, data[int(in)*sheepdog.BlockSize:])
 		}
 		done += n
 	}
 	return nil
+}
+
+// pick reads blocks one by one, where something in their chunk is lost: that is no
+// reason for others to fail.
+func (r *frozenReader) pick(ctx context.Context, s stretch, dst []byte) error {
+	for i := range s.count {
+		one := stretch{s.layer, s.index, s.start + sheepdog.BlockNo(i), 1}
+		data, err := r.load(ctx, one)
+		if err != nil {
+			return err
+		}
+		to := dst[int(i)*sheepdog.BlockSize : int(i+1)*sheepdog.BlockSize]
+		clear(to)
+		copy(to, data)
+	}
+	return nil
+}
+
+// stretch is blocks of an object of a layer.
+type stretch struct {
+	layer sheepdog.LayerID
+	index sheepdog.Index
+	start sheepdog.BlockNo
+	count uint32
 }
 
 // holds reports whether the frozen layer, or one below it, may hold anything at
@@ -109,9 +138,10 @@ func (r *frozenReader) below(ctx context.Context, layer sheepdog.LayerID, read f
 	}
 }
 
-// load reads one chunk through the layers of its family, then through bases. If
-// a base is gone because it was encoded anew, it begins again.
-func (r *frozenReader) load(ctx context.Context, key chunkKey) ([]byte, error) {
+// load reads blocks through the layers of their family, then through bases. If
+// a base is gone because it was encoded anew, it begins again. It returns nil for
+// zeros alone.
+func (r *frozenReader) load(ctx context.Context, key stretch) ([]byte, error) {
 	for {
 		changed := r.dir.Changed()
 		data, err := r.loadOnce(ctx, key)
@@ -146,9 +176,9 @@ func (r *frozenReader) mayMove(layer sheepdog.LayerID) bool {
 	return false
 }
 
-func (r *frozenReader) loadOnce(ctx context.Context, key chunkKey) ([]byte, error) {
+func (r *frozenReader) loadOnce(ctx context.Context, key stretch) ([]byte, error) {
 	var data []byte
-	states := make([]sheepdog.BlockState, chunkBlocks)
+	states := make([]sheepdog.BlockState, key.count)
 	for layer := key.layer; layer != 0; {
 		fam, ok := familyOf(r.dir, layer)
 		if !ok {
@@ -174,14 +204,13 @@ func (r *frozenReader) loadOnce(ctx context.Context, key chunkKey) ([]byte, erro
 	return data, nil
 }
 
-// loadFamily reads the chunk from one family into the blocks that are still
-// absent.
-func (r *frozenReader) loadFamily(ctx context.Context, fam directory.Family, layer sheepdog.LayerID, key chunkKey, states []sheepdog.BlockState, data []byte) ([]byte, error) {
-	got := make([]sheepdog.BlockState, chunkBlocks)
-	count := min(chunkBlocks, 1<<(fam.BlockSizeShift-12)-key.chunk*chunkBlocks)
-	buf := make([]byte, chunkBlocks*sheepdog.BlockSize)
+// loadFamily reads the blocks from one family where they are still absent.
+func (r *frozenReader) loadFamily(ctx context.Context, fam directory.Family, layer sheepdog.LayerID, key stretch, states []sheepdog.BlockState, data []byte) ([]byte, error) {
+	got := make([]sheepdog.BlockState, key.count)
+	count := min(key.count, 1<<(fam.BlockSizeShift-12)-uint32(key.start))
+	buf := make([]byte, key.count*sheepdog.BlockSize)
 	req := sheepdog.ReadRequest{Policy: fam.Policy, Object: sheepdog.ObjectID{Family: fam.ID, Index: key.index},
-		Layer: layer, Start: sheepdog.BlockNo(key.chunk * chunkBlocks), Count: count,
+		Layer: layer, Start: key.start, Count: count,
 		Buf: buf[:count*sheepdog.BlockSize], States: got[:count]}
 	if err := r.objects.Read(ctx, &req); err != nil {
 		return nil, err
@@ -193,7 +222,7 @@ func (r *frozenReader) loadFamily(ctx context.Context, fam directory.Family, lay
 		states[i] = got[i]
 		if got[i] == sheepdog.Data {
 			if data == nil {
-				data = make([]byte, chunkBlocks*sheepdog.BlockSize)
+				data = make([]byte, len(buf))
 			}
 			b := i * sheepdog.BlockSize
 			copy(data[b:b+sheepdog.BlockSize], buf[b:])
