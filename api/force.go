@@ -31,8 +31,8 @@ type ForceReport struct {
 	TotalPartitions int `json:"totalPartitions"` // of all redundancy policies in use
 	// VDIs and snapshots with data in those partitions.
 	VDIs []DamagedVDI `json:"vdis"`
-	// Stuck are the policies D:P of coded data of which too few strips are left in
-	// some partitions: nothing makes these readable again.
+	// Stuck are the policies D:P of coded objects of which too few strips are left:
+	// reads of them fail once the cluster was forced.
 	Stuck []sheepdog.Policy `json:"stuck,omitempty"`
 }
 
@@ -62,6 +62,9 @@ type DamagedPart struct {
 	// Old says that survivors have something of it: an older or incomplete state.
 	// Otherwise it reads as zeros.
 	Old bool `json:"old"`
+	// Fails says that of erasure coded data too few strips are left: what needs the
+	// others cannot be read (sheepdog.ErrIO).
+	Fails bool `json:"fails,omitempty"`
 }
 
 func force(r *ForceReport, err error) (any, error) {

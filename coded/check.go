@@ -67,7 +67,13 @@ func (c *Client) Check(ctx context.Context, id sheepdog.LayerID, req CheckReques
 		}
 	}
 	slices.Sort(indexes)
-	for _, i := range slices.Compact(indexes) {
+	indexes = slices.Compact(indexes)
+	for _, i := range l.Lost {
+		if _, held := slices.BinarySearch(indexes, i); !held && k.wants(l.object(i)) {
+			report(Finding{Object: l.object(i), Layer: id, Fault: Missing, Lost: true})
+		}
+	}
+	for _, i := range indexes {
 		if err := k.object(ctx, i); err != nil {
 			if _, ok := c.cfg.Layers.Coded(id); !ok {
 				return strips, nil // deleted meanwhile
@@ -103,10 +109,18 @@ func (k *checker) object(ctx context.Context, index sheepdog.Index) error {
 	if err != nil {
 		return err
 	}
+	var missing []int
 	for s := range o.lay.strips() {
 		if len(k.held[stripKey{k.layer.strip(s), index}]) == 0 {
-			k.report(Finding{Object: o.id, Layer: k.layer.strip(s), Fault: Missing})
+			missing = append(missing, s)
 		}
+	}
+	lost := len(missing) > o.lay.parity
+	for _, s := range missing {
+		k.report(Finding{Object: o.id, Layer: k.layer.strip(s), Fault: Missing, Lost: lost})
+	}
+	if lost {
+		return nil // what there is of it cannot be compared with anything
 	}
 	for seg := range o.lay.segments() {
 		if err := k.segment(ctx, o, seg); err != nil {

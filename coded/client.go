@@ -82,7 +82,8 @@ const (
 	retryMax = 500 * time.Millisecond
 )
 
-// retry runs attempt until it succeeds, the layer is deleted, or ctx ends.
+// retry runs attempt until it succeeds, the layer is deleted, the object is lost, or
+// ctx ends.
 func (c *Client) retry(ctx context.Context, id sheepdog.LayerID, attempt func(v *sheepdog.View, l *Layer) error) error {
 	for pause := retryMin; ; pause = min(2*pause, retryMax) {
 		v := c.cfg.Views.View()
@@ -94,7 +95,7 @@ func (c *Client) retry(ctx context.Context, id sheepdog.LayerID, attempt func(v 
 			}
 			err = attempt(v, &l)
 		}
-		if err == nil || errors.Is(err, sheepdog.ErrInvalid) {
+		if err == nil || errors.Is(err, sheepdog.ErrInvalid) || errors.Is(err, errLost) {
 			return err
 		}
 		t := time.NewTimer(pause)
@@ -149,8 +150,8 @@ func storing(v *sheepdog.View) []sheepdog.Member {
 	return out
 }
 
-// Indexes visits the index of every object of a complete coded layer, each once.
-// It waits until it has found as many as there are.
+// Indexes visits the index of every object of a complete coded layer, each once, and
+// of those that may be lost. It waits until it has found as many as are left.
 func (c *Client) Indexes(ctx context.Context, id sheepdog.LayerID, visit func(sheepdog.Index)) error {
 	var set map[sheepdog.Index]bool
 	err := c.retry(ctx, id, func(v *sheepdog.View, l *Layer) error {
@@ -169,8 +170,14 @@ func (c *Client) Indexes(ctx context.Context, id sheepdog.LayerID, visit func(sh
 			})
 		}
 		wg.Wait()
-		if uint64(len(set)) < l.Objects {
-			return fmt.Errorf("found %d of %d objects of coded layer %d: %w", len(set), l.Objects, id, errors.Join(append(errs, errMissing)...))
+		for _, i := range l.Lost {
+			delete(set, i)
+		}
+		if left := l.left(); uint64(len(set)) < left {
+			return fmt.Errorf("found %d of %d objects of coded layer %d: %w", len(set), left, id, errors.Join(append(errs, errMissing)...))
+		}
+		for _, i := range l.Lost {
+			set[i] = true
 		}
 		return nil
 	})
@@ -182,6 +189,9 @@ func (c *Client) Indexes(ctx context.Context, id sheepdog.LayerID, visit func(sh
 	}
 	return nil
 }
+
+// errLost is returned, with sheepdog.ErrIO, for objects that an operator has given up.
+var errLost = fmt.Errorf("too few strips are left, and the nodes with the others were given up: %w", sheepdog.ErrIO)
 
 // errMissing is returned inside the package when too few strips are found.
 var errMissing = errors.New("too few strips are reachable")

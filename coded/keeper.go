@@ -124,6 +124,9 @@ func (k *Keeper) layer(ctx context.Context, v *sheepdog.View, l *Layer) (missing
 		if err != nil {
 			return 0, err
 		}
+		if l.lost(index) && !enough(where, o.lay.data) {
+			continue // nobody can make its strips
+		}
 		ids := make([]sheepdog.NodeID, len(o.homes))
 		for i, m := range o.homes {
 			ids[i] = m.ID
@@ -153,6 +156,17 @@ func (k *Keeper) layer(ctx context.Context, v *sheepdog.View, l *Layer) (missing
 		k.settled[l.ID] = v.Epoch
 	}
 	return missing, nil
+}
+
+// enough reports whether strips can be made of those that are held.
+func enough(held [][]sheepdog.NodeID, data int) bool {
+	n := 0
+	for _, at := range held {
+		if len(at) > 0 {
+			n++
+		}
+	}
+	return n >= data
 }
 
 // holdings asks every member which strips of a layer it has: per index, per

@@ -1,7 +1,9 @@
 package coded
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"sheepdog"
 )
@@ -15,6 +17,10 @@ type Layer struct {
 	// Objects is how many objects a complete layer has.
 	Objects  uint64
 	Complete bool
+	// Lost are objects, in ascending order, of which too few strips are left for
+	// ever; some may never have been there. Left is how many there are besides.
+	Lost []sheepdog.Index
+	Left uint64
 	// Based layers have something below, so that a block of zeros is not the same
 	// as none.
 	Based bool
@@ -26,6 +32,28 @@ func (l *Layer) layout() layout {
 
 func (l *Layer) object(i sheepdog.Index) sheepdog.ObjectID {
 	return sheepdog.ObjectID{Family: l.Family, Index: i}
+}
+
+// lost reports whether an object is marked as lost.
+func (l *Layer) lost(i sheepdog.Index) bool {
+	_, found := slices.BinarySearch(l.Lost, i)
+	return found
+}
+
+// left is how many objects are there and not lost.
+func (l *Layer) left() uint64 {
+	if len(l.Lost) > 0 {
+		return l.Left
+	}
+	return l.Objects
+}
+
+// final ends the wait for strips that were given up.
+func (l *Layer) final(i sheepdog.Index, err error) error {
+	if errors.Is(err, errMissing) && l.lost(i) {
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	return err
 }
 
 // strip is the layer id of strip k.

@@ -13,14 +13,15 @@ import (
 )
 
 // Read fills req from the coded layer req.Layer. The object must be one of the
-// layer's. It waits while fewer than D strips can be reached, until ctx ends.
+// layer's. It waits while fewer than D strips can be reached, until ctx ends; of an
+// object that is marked as lost the error wraps sheepdog.ErrIO then.
 func (c *Client) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
 	err := c.retry(ctx, req.Layer, func(v *sheepdog.View, l *Layer) error {
 		o, err := c.open(v, l, req.Object)
 		if err != nil {
 			return err
 		}
-		return o.read(ctx, req.Start, req.Count, req.Buf, req.States)
+		return l.final(req.Object.Index, o.read(ctx, req.Start, req.Count, req.Buf, req.States))
 	})
 	if err != nil {
 		return fmt.Errorf("read object %s of coded layer %d: %w", req.Object, req.Layer, err)
@@ -38,7 +39,7 @@ func (c *Client) States(ctx context.Context, layer sheepdog.LayerID, obj sheepdo
 		for done := uint32(0); done < uint32(len(states)); {
 			h, in, n, err := o.cut(ctx, uint32(start)+done, uint32(len(states))-done)
 			if err != nil {
-				return err
+				return l.final(obj.Index, err)
 			}
 			copy(states[done:done+n], h.states[in:in+n])
 			done += n

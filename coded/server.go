@@ -196,6 +196,10 @@ func compareEntries(a, b sheepdog.ListEntry) int {
 	return cmp.Or(cmp.Compare(a.Object.Index, b.Object.Index), cmp.Compare(a.Layer, b.Layer))
 }
 
+// Held lists which strips of which objects of a complete coded layer are whole here,
+// by index, then strip.
+func (s *Server) Held(l Layer) ([]sheepdog.ListEntry, error) { return s.held(&l) }
+
 // held lists the whole strips here. The header of the last segment is written
 // last, so it tells that all is there.
 func (s *Server) held(l *Layer) ([]sheepdog.ListEntry, error) {

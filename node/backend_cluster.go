@@ -296,6 +296,8 @@ func (n *Node) control(ctx context.Context, method string, body []byte) ([]byte,
 		return n.handleLayers(ctx, body)
 	case methodSpace:
 		return n.handleSpace(ctx, body)
+	case methodStrips:
+		return n.handleStrips(ctx, body)
 	case methodCapacity:
 		u, err := n.engine.Usage()
 		if err != nil {

@@ -28,11 +28,13 @@ const (
 const (
 	methodAssess   = "node.assess"   // what would be lost, by your log
 	methodHoldings = "node.holdings" // of which partitions do you have anything
+	methodStrips   = "node.strips"   // of which coded objects do you have whole strips
 )
 
 // Force has a cluster that waits for nodes lost for ever go on without them
 // (docs/adr/0009): first it gets a quorum back, if that is lost, then partitions
-// that have lost all their acting replicas go on with what is left of them.
+// that have lost all their acting replicas go on with what is left of them, and
+// coded objects that have lost too many strips are marked.
 func (b backend) Force(ctx context.Context, req *api.ForceRequest) (*api.ForceReport, error) {
 	n := b.n
 	f, err := n.surveyForce(ctx)
@@ -85,6 +87,7 @@ type forcing struct {
 	survey    *cluster.Survey // nil: there is a quorum
 	survivors []sheepdog.Member
 	held      map[state.MemberRef]state.PartitionList
+	whole     stripLists
 }
 
 // surveyForce finds out who is left, and refuses where no force is needed.
@@ -103,11 +106,7 @@ func (n *Node) surveyForce(ctx context.Context) (*forcing, error) {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err == nil:
-		v := n.cluster.View()
-		if !waitsForLost(v) {
-			return nil, fmt.Errorf("the cluster is %s and waits for nobody: %w", n.state(), sheepdog.ErrBusy)
-		}
-		f.survivors = v.Members
+		f.survivors = n.cluster.View().Members
 	default:
 		if f.survey, err = n.cluster.Survey(ctx); err != nil {
 			return nil, err
@@ -119,7 +118,13 @@ func (n *Node) surveyForce(ctx context.Context) (*forcing, error) {
 			f.survivors = append(f.survivors, s.Member)
 		}
 	}
-	return f, f.holdings(ctx)
+	if err := f.holdings(ctx); err != nil {
+		return nil, err
+	}
+	if v := n.cluster.View(); f.survey == nil && !waitsForLost(v) && len(newLoss(v, n.dir, f.assessment()).strips) == 0 {
+		return nil, fmt.Errorf("the cluster is %s and waits for nobody: %w", n.state(), sheepdog.ErrBusy)
+	}
+	return f, nil
 }
 
 // waitsForLost reports whether a partition has nobody left that acts and has all.
@@ -142,16 +147,24 @@ func waitsForLost(v *sheepdog.View) bool {
 // holdings asks the survivors for what they have.
 func (f *forcing) holdings(ctx context.Context) error {
 	lists := make([]state.PartitionList, len(f.survivors))
-	eg, ctx := errgroup.WithContext(ctx)
+	eg, gctx := errgroup.WithContext(ctx)
 	for i, m := range f.survivors {
 		eg.Go(func() error {
-			if err := f.n.call(ctx, m, methodHoldings, nil, &lists[i]); err != nil {
+			if err := f.n.call(gctx, m, methodHoldings, nil, &lists[i]); err != nil {
 				return fmt.Errorf("node %s does not tell what it holds: %w", m.Addr, err)
 			}
 			return nil
 		})
 	}
-	if err := eg.Wait(); err != nil {
+	err := eg.Wait()
+	if err != nil {
+		return err
+	}
+	applied := f.n.dir.Applied()
+	if f.survey != nil {
+		applied = 0 // nobody hears of more for now
+	}
+	if f.whole, err = f.strips(ctx, applied); err != nil {
 		return err
 	}
 	f.held = make(map[state.MemberRef]state.PartitionList)
@@ -165,10 +178,11 @@ func (f *forcing) holdings(ctx context.Context) error {
 type assessment struct {
 	Survivors []sheepdog.NodeID   `json:"survivors"`
 	Held      state.PartitionList `json:"held"`
+	Strips    stripLists          `json:"strips,omitempty"`
 }
 
 func (f *forcing) assessment() assessment {
-	var a assessment
+	a := assessment{Strips: f.whole}
 	seen := make(map[sheepdog.Partition]bool)
 	for _, m := range f.survivors {
 		a.Survivors = append(a.Survivors, m.ID)
@@ -188,7 +202,7 @@ func (f *forcing) report(ctx context.Context) (*api.ForceReport, error) {
 	r := new(api.ForceReport)
 	a := f.assessment()
 	if f.survey == nil {
-		r = newLoss(f.n.cluster.View(), f.n.dir, a.Survivors, a.Held).report()
+		r = newLoss(f.n.cluster.View(), f.n.dir, a).report()
 	} else {
 		best := f.survey.Best
 		body, err := json.Marshal(a)
@@ -234,7 +248,7 @@ func (n *Node) handleAssess(body []byte) ([]byte, error) {
 	if v == nil {
 		return nil, sheepdog.ErrNotFormatted
 	}
-	return json.Marshal(newLoss(v, dir, a.Survivors, a.Held).report())
+	return json.Marshal(newLoss(v, dir, a).report())
 }
 
 // handleHoldings lists the partitions of which this node has anything, under
@@ -279,7 +293,8 @@ func (f *forcing) only(v *sheepdog.View) bool {
 	return len(v.Members) == len(f.survivors)
 }
 
-// force lets the partitions go on that have lost all their acting replicas.
+// force lets the partitions go on that have lost all their acting replicas, and
+// has the objects marked that have lost too many strips.
 func (f *forcing) force(ctx context.Context) error {
 	n := f.n
 	ctx, cancel := context.WithTimeout(ctx, forcePropose)
@@ -288,7 +303,7 @@ func (f *forcing) force(ctx context.Context) error {
 		return err
 	}
 	v, a := n.cluster.View(), f.assessment()
-	l := newLoss(v, n.dir, a.Survivors, a.Held)
+	l := newLoss(v, n.dir, a)
 	var errs []error
 	for policy, lost := range l.lost {
 		if len(lost) == 0 {
@@ -299,5 +314,5 @@ func (f *forcing) force(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("partitions of policy %s: %w", policy, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, f.loseStrips(ctx, a))...)
 }

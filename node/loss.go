@@ -5,7 +5,6 @@ import (
 
 	"sheepdog"
 	"sheepdog/api"
-	"sheepdog/cluster/ring"
 	"sheepdog/cluster/state"
 	"sheepdog/vdi/directory"
 )
@@ -18,19 +17,19 @@ type loss struct {
 	survivors map[sheepdog.NodeID]bool
 	held      map[sheepdog.Partition]bool // survivors have anything of it
 	lost      map[sheepdog.Policy]map[sheepdog.Partition]bool
-	strips    map[sheepdog.Policy]map[sheepdog.Partition]bool // too few are left, by policy of strips
+	strips    map[sheepdog.LayerID]lostObjects // of coded layers
 }
 
 // maxRanges bounds the ranges that are listed of one VDI.
 const maxRanges = 1000
 
-func newLoss(v *sheepdog.View, dir *directory.Directory, survivors []sheepdog.NodeID, held state.PartitionList) *loss {
+func newLoss(v *sheepdog.View, dir *directory.Directory, a assessment) *loss {
 	l := &loss{view: v, dir: dir, survivors: make(map[sheepdog.NodeID]bool), held: make(map[sheepdog.Partition]bool),
 		lost: make(map[sheepdog.Policy]map[sheepdog.Partition]bool)}
-	for _, id := range survivors {
+	for _, id := range a.Survivors {
 		l.survivors[id] = true
 	}
-	for _, p := range held {
+	for _, p := range a.Held {
 		l.held[p] = true
 	}
 	for policy := range v.Tables {
@@ -41,7 +40,7 @@ func newLoss(v *sheepdog.View, dir *directory.Directory, survivors []sheepdog.No
 			}
 		}
 	}
-	l.strips = l.lostStrips()
+	l.strips = l.lostStrips(a.Strips)
 	return l
 }
 
@@ -53,32 +52,6 @@ func (l *loss) gone(pl *sheepdog.Placement) bool { return state.Lost(pl, l.survi
 func (l *loss) survivor(id sheepdog.NodeID) (sheepdog.Member, bool) {
 	m, _ := l.view.Member(id)
 	return m, l.survivors[id]
-}
-
-// lostStrips finds, for every policy of coded layers, the partitions of whose
-// strips more are lost than there is parity, if they were where they belong.
-func (l *loss) lostStrips() map[sheepdog.Policy]map[sheepdog.Partition]bool {
-	out := make(map[sheepdog.Policy]map[sheepdog.Partition]bool)
-	for _, layer := range l.dir.AllCoded() {
-		f, ok := l.dir.Family(layer.Family)
-		if !ok || !layer.Complete() || out[f.Policy] != nil {
-			continue
-		}
-		set := make(map[sheepdog.Partition]bool)
-		for p, homes := range ring.Place(l.view.Members, f.Policy.Zones()) {
-			lost := 0
-			for _, id := range homes {
-				if !l.survivors[id] {
-					lost++
-				}
-			}
-			if lost > f.Policy.ParityStrips() {
-				set[sheepdog.Partition(p)] = true
-			}
-		}
-		out[f.Policy] = set
-	}
-	return out
 }
 
 // report is the part of a report that follows from the state.
@@ -99,9 +72,10 @@ func (l *loss) report() *api.ForceReport {
 			}
 		}
 	}
-	for policy, set := range l.strips {
-		if len(set) > 0 {
-			r.Stuck = append(r.Stuck, policy.Guests())
+	for id := range l.strips {
+		layer, _ := l.dir.Coded(id)
+		if f, _ := l.dir.Family(layer.Family); !slices.Contains(r.Stuck, f.Policy.Guests()) {
+			r.Stuck = append(r.Stuck, f.Policy.Guests())
 		}
 	}
 	if r.Partitions == 0 && len(r.Stuck) == 0 {
@@ -133,13 +107,13 @@ func (l *loss) awaited() (out []api.Node) {
 }
 
 // damage lists the ranges of a VDI or snapshot whose objects, of its own family
-// or of one below it, are in lost partitions.
+// or of one below it, are in lost partitions, or lost too many strips.
 func (l *loss) damage(e directory.Entry) api.DamagedVDI {
 	d := api.DamagedVDI{Name: e.Name, SnapshotID: e.SnapID, Tag: e.Tag, VID: api.VID(e.VID)}
 	families := l.families(e.Layer)
 	step := uint64(1) << e.BlockSizeShift
 	for at := uint64(0); at < e.Size; at += step {
-		hit, old := l.hit(families, sheepdog.Index(at>>e.BlockSizeShift))
+		part, hit := l.hit(families, sheepdog.Index(at>>e.BlockSizeShift))
 		if !hit {
 			continue
 		}
@@ -147,21 +121,24 @@ func (l *loss) damage(e directory.Entry) api.DamagedVDI {
 		d.Bytes += n
 		last := len(d.Ranges) - 1
 		switch {
-		case last >= 0 && d.Ranges[last].Offset+d.Ranges[last].Length == at && d.Ranges[last].Old == old:
+		case last >= 0 && d.Ranges[last].Offset+d.Ranges[last].Length == at && d.Ranges[last].Old == part.Old && d.Ranges[last].Fails == part.Fails:
 			d.Ranges[last].Length += n
 		case len(d.Ranges) == maxRanges:
 			d.MoreRanges++
 		default:
-			d.Ranges = append(d.Ranges, api.DamagedPart{Offset: at, Length: n, Old: old})
+			part.Offset, part.Length = at, n
+			d.Ranges = append(d.Ranges, part)
 		}
 	}
 	return d
 }
 
-// placed is a family and the partitions that its policy lost.
+// placed is a family and what it lost: the partitions of its policy, or objects of
+// its coded layer.
 type placed struct {
-	id   sheepdog.FamilyID
-	lost map[sheepdog.Partition]bool
+	id      sheepdog.FamilyID
+	lost    map[sheepdog.Partition]bool
+	objects directory.IndexList
 }
 
 // families are those that a layer is read through, its own and its bases', as
@@ -175,11 +152,7 @@ func (l *loss) families(layer sheepdog.LayerID) (out []placed) {
 		top, _ := l.dir.Layer(layer)
 		f, ok := l.dir.Family(top.Family)
 		if ok && (len(chain) > 1 || top.Written) {
-			lost := l.lost[f.Policy]
-			if f.Policy.IsStrips() {
-				lost = l.strips[f.Policy]
-			}
-			out = append(out, placed{f.ID, lost})
+			out = append(out, placed{f.ID, l.lost[f.Policy], l.strips[layer].objects})
 		}
 		base, _, ok := l.dir.BaseOf(layer)
 		if !ok {
@@ -190,15 +163,18 @@ func (l *loss) families(layer sheepdog.LayerID) (out []placed) {
 	return out
 }
 
-func (l *loss) hit(families []placed, index sheepdog.Index) (hit, old bool) {
+func (l *loss) hit(families []placed, index sheepdog.Index) (part api.DamagedPart, hit bool) {
 	for _, f := range families {
 		p := sheepdog.ObjectID{Family: f.id, Index: index}.Partition()
 		if f.lost[p] {
 			hit = true
-			old = old || l.held[p]
+			part.Old = part.Old || l.held[p]
+		}
+		if f.objects.Has(index) {
+			hit, part.Fails = true, true
 		}
 	}
-	return hit, old
+	return part, hit
 }
 
 // holders says which survivors stand in for the last acting replicas of a

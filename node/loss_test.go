@@ -75,7 +75,7 @@ func TestLossNamesWhatIsLost(t *testing.T) {
 	for p := 2; p < sheepdog.Partitions/2; p += 3 {
 		held = append(held, sheepdog.Partition(p))
 	}
-	r := newLoss(v, dir, []sheepdog.NodeID{1, 2}, held).report()
+	r := newLoss(v, dir, assessment{Survivors: []sheepdog.NodeID{1, 2}, Held: held}).report()
 	if len(r.Lost) != 1 || r.Lost[0].ID != 3 || r.Partitions != sheepdog.Partitions/3 || r.TotalPartitions != sheepdog.Partitions {
 		t.Fatalf("lost %v, %d of %d partitions", r.Lost, r.Partitions, r.TotalPartitions)
 	}
@@ -111,7 +111,7 @@ func TestLossNamesWhatIsLost(t *testing.T) {
 	if _, ok := named["empty"]; ok {
 		t.Error("a VDI without data is named")
 	}
-	if all := newLoss(v, dir, []sheepdog.NodeID{1, 2, 3}, nil).report(); all.Partitions != 0 || len(all.VDIs) != 0 || len(all.Lost) != 0 {
+	if all := newLoss(v, dir, assessment{Survivors: []sheepdog.NodeID{1, 2, 3}}).report(); all.Partitions != 0 || len(all.VDIs) != 0 || len(all.Lost) != 0 {
 		t.Errorf("with everybody here: %+v", all)
 	}
 }
@@ -124,7 +124,7 @@ func TestLossChoosesHolders(t *testing.T) {
 	for p := 2; p < sheepdog.Partitions; p += 3 {
 		table[p] = &sheepdog.Placement{Acting: []sheepdog.NodeID{3}, Target: []sheepdog.NodeID{2}, Since: 2}
 	}
-	l := newLoss(v, dir, []sheepdog.NodeID{1, 2}, nil)
+	l := newLoss(v, dir, assessment{Survivors: []sheepdog.NodeID{1, 2}})
 	ref := func(id sheepdog.NodeID) state.MemberRef { return state.MemberRef{ID: id, Incarnation: 1} }
 	got := l.holders(lossPolicy, map[state.MemberRef]state.PartitionList{ref(1): {0, 2, 5, 8}, ref(2): {1, 2, 3}})
 	if len(got) != 2 || !slices.Equal(got[0].Partitions, state.PartitionList{5, 8}) || !slices.Equal(got[1].Partitions, state.PartitionList{2}) {
@@ -165,21 +165,43 @@ func TestLossOfStrips(t *testing.T) {
 		v.Members[i].Zone = sheepdog.Zone(i)
 	}
 	v.Tables = map[sheepdog.Policy]sheepdog.Table{policy: table}
-	for _, c := range []struct {
-		survivors []sheepdog.NodeID
-		bytes     uint64
-	}{{[]sheepdog.NodeID{1, 2, 3}, 0}, {[]sheepdog.NodeID{1, 3}, 0}, {[]sheepdog.NodeID{1}, 8 << 20}} {
-		r := newLoss(v, dir, c.survivors, nil).report()
-		var bytes uint64
+	coded := l.Recoding
+	strips := func(of ...directory.IndexList) stripLists {
+		out := stripLists{}
+		for k, list := range of {
+			out[coded+sheepdog.LayerID(k)] = list
+		}
+		return out
+	}
+	check := func(what string, held stripLists, bytes uint64, objects directory.IndexList, left uint64) {
+		t.Helper()
+		loss := newLoss(v, dir, assessment{Survivors: []sheepdog.NodeID{1}, Strips: held})
+		r := loss.report()
+		var got uint64
 		for _, d := range r.VDIs {
 			if d.Name == "coded" {
-				bytes += d.Bytes
+				got += d.Bytes
+				for _, part := range d.Ranges {
+					if !part.Fails || part.Old {
+						t.Errorf("%s: %+v", what, part)
+					}
+				}
 			}
 		}
-		if bytes != c.bytes || r.Partitions != 0 || (len(r.Stuck) > 0) != (c.bytes > 0) {
-			t.Errorf("of %v: %d bytes lost, %d partitions, stuck %v; want %d bytes", c.survivors, bytes, r.Partitions, r.Stuck, c.bytes)
+		o := loss.strips[coded]
+		if got != bytes || r.Partitions != 0 || (len(r.Stuck) > 0) != (bytes > 0) || !slices.Equal(o.objects, objects) || bytes > 0 && o.left != left {
+			t.Errorf("%s: %d bytes lost, %d partitions, stuck %v, objects %v, %d left", what, got, r.Partitions, r.Stuck, o.objects, o.left)
 		}
 	}
+	all := directory.IndexList{0, 1}
+	check("all strips", strips(all, all, all), 0, nil, 0)
+	check("two of three", strips(nil, all, all), 0, nil, 0)
+	check("one object without two strips", strips(directory.IndexList{0}, all, directory.IndexList{0}), 4<<20, directory.IndexList{1}, 1)
+	check("an object without strips", strips(directory.IndexList{1}, nil, directory.IndexList{1}), 4<<20, directory.IndexList{0}, 1)
+	check("nothing", nil, 8<<20, all, 0)
+	do(&directory.Lose{Layer: coded, Objects: directory.IndexList{1}, Left: 1})
+	check("what is marked already", strips(directory.IndexList{0}, all, directory.IndexList{0}), 0, nil, 0)
+	check("more than is marked", strips(nil, all, nil), 4<<20, directory.IndexList{0}, 0)
 }
 
 // A partition whose last acting replica that is left lacks a disk, and that waits
@@ -202,7 +224,7 @@ func TestLossCountsReplicasThatLackADisk(t *testing.T) {
 		for p := range v.Tables[lossPolicy] {
 			v.Tables[lossPolicy][p] = &sheepdog.Placement{Acting: c.acting, Target: c.acting, Since: 1, State: c.state}
 		}
-		if got := len(newLoss(v, dir, []sheepdog.NodeID{1, 2}, nil).lost[lossPolicy]); (got > 0) != c.lost {
+		if got := len(newLoss(v, dir, assessment{Survivors: []sheepdog.NodeID{1, 2}}).lost[lossPolicy]); (got > 0) != c.lost {
 			t.Errorf("acting %v, state %v: %d partitions are lost, want %v", c.acting, c.state, got, c.lost)
 		}
 		if got := waitsForLost(v); got != c.lost {

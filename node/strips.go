@@ -66,7 +66,7 @@ func (l layers) Coded(id sheepdog.LayerID) (coded.Layer, bool) {
 func (l layers) coded(layer *directory.Layer) (coded.Layer, bool) {
 	f, ok := l.dir.Family(layer.Family)
 	return coded.Layer{ID: layer.ID, Family: layer.Family, Policy: f.Policy, Shift: f.BlockSizeShift,
-		Objects: layer.Objects, Complete: layer.Complete(), Based: layer.Base != 0}, ok
+		Objects: layer.Objects, Complete: layer.Complete(), Based: layer.Base != 0, Lost: layer.Lost, Left: layer.Left}, ok
 }
 
 func (l layers) AllCoded() []coded.Layer {

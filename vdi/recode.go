@@ -179,6 +179,13 @@ func (m *Manager) Code(ctx context.Context, cmd directory.Code) error {
 	return err
 }
 
+// Lose marks objects of a coded layer as lost.
+func (m *Manager) Lose(ctx context.Context, cmd directory.Lose) error {
+	cmd.Time = time.Now()
+	_, err := m.propose(ctx, &cmd)
+	return err
+}
+
 // recode encodes one layer from beginning to end.
 func (m *Manager) recode(ctx context.Context, cmd *directory.Recode) error {
 	rec, err := m.beginRecode(ctx, cmd)

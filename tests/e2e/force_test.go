@@ -154,3 +154,76 @@ func (w *world) pieces(vdi, tag string) (out []string) {
 	}
 	return out
 }
+
+// Three of eight nodes are lost for ever, one more than 4:2 stands, with a quorum or
+// without. What the report names fails to be read, at once and for that reason, and
+// all else is there. What is written anew is read again.
+func TestForceAfterTooManyStripsAreLost(t *testing.T) {
+	for name, lost := range map[string][2]int{"voters": {2, 5}, "others": {5, 8}} {
+		t.Run(name, func(t *testing.T) {
+			const objects = 12
+			w := start(t, 8, "--recovery-delay", "300ms")
+			w.Meet()
+			w.Dog("cluster", "format", "-c", "4:2")
+			w.Dog("vdi", "create", "vm", fmt.Sprint(objects*4<<20))
+			data := noise(8, objects*4<<20)
+			w.mustIn(data, "vdi", "write", "vm")
+			w.coded("the VDI", w.used(), len(data)*14/10)
+			w.Kill(w.Sheep[lost[0]:lost[1]]...)
+			w.Sheep = append(w.Sheep[:lost[0]:lost[0]], w.Sheep[lost[1]:]...)
+			w.Eventually(60*time.Second, "the survivors wait", func() error {
+				_, errText, code := w.DogAt(w.Sheep[1], "cluster", "recover", "force", "--dry-run")
+				if code != 0 {
+					return fmt.Errorf("%s", errText)
+				}
+				return nil
+			})
+			before := w.force("--dry-run")
+			if after := w.force("-f"); !after.Done || len(after.VDIs) != 1 || after.VDIs[0].Bytes != before.VDIs[0].Bytes || len(after.Stuck) != 1 {
+				t.Fatalf("report after: %+v, before %+v", after, before)
+			}
+			failed := 0
+			for i := range objects {
+				at := i * 4 << 20
+				named := false
+				for _, p := range before.VDIs[0].Ranges {
+					named = named || p.Fails && uint64(at) >= p.Offset && uint64(at) < p.Offset+p.Length
+				}
+				out, errText, code := w.DogAt(w.First(), "vdi", "read", "vm", fmt.Sprint(at), fmt.Sprint(4<<20), "--timeout", "30s")
+				switch {
+				case named && (code == 0 || !strings.Contains(errText, "too few strips are left")):
+					t.Errorf("object %d, which is lost: exit %d: %s", i, code, errText)
+				case !named && (code != 0 || out != string(data[at:at+4<<20])):
+					t.Errorf("object %d, which is not lost: exit %d, %d bytes: %s", i, code, len(out), errText)
+				}
+				if named {
+					failed++
+				}
+			}
+			if failed == 0 || failed == objects {
+				t.Errorf("%d of %d objects are lost; of eight nodes three are, so some should be", failed, objects)
+			}
+			if _, errText, code := w.DogAt(w.Sheep[0], "cluster", "recover", "force", "-f"); code != 1 || !strings.Contains(errText, "Cluster is running/halted and cannot be force recovered") {
+				t.Errorf("force of what was forced: exit %d: %s", code, errText)
+			}
+			w.writtenAnew(int(before.VDIs[0].Ranges[0].Offset) + 12288)
+			w.mustIn(data, "vdi", "write", "vm")
+			w.readsBack("vm", data)
+		})
+	}
+}
+
+// writtenAnew writes a little where an object is lost: it is read again, also from a
+// snapshot, whatever its neighbours lack.
+func (w *world) writtenAnew(at int) {
+	w.TB.Helper()
+	now := noise(77, 8192)
+	w.mustIn(now, "vdi", "write", "vm", fmt.Sprint(at), "8192")
+	w.Dog("vdi", "snapshot", "-s", "anew", "vm")
+	for _, args := range [][]string{{"vdi", "read", "vm"}, {"vdi", "read", "-s", "anew", "vm"}} {
+		out, errText, code := w.DogAt(w.Sheep[1], append(args, fmt.Sprint(at), "8192", "--timeout", "30s")...)
+		if code != 0 || out != string(now) {
+			w.TB.Errorf("dog %v of what was written anew: exit %d, %d bytes: %s", args, code, len(out), errText)
+		}
+	}
+}

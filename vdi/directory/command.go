@@ -39,6 +39,7 @@ const (
 	kindGiveUp         = "vdi-recode-give-up"
 	kindRetire         = "vdi-retire"
 	kindCode           = "vdi-code"
+	kindLose           = "vdi-lose"
 	kindSnapshotGroup  = "vdi-snapshot-group"
 	kindAlterPolicy    = "vdi-alter-policy"
 	kindFlatten        = "vdi-flatten"
@@ -156,6 +157,8 @@ func codingKindOf(cmd Command) string {
 		return kindRetire
 	case *Code:
 		return kindCode
+	case *Lose:
+		return kindLose
 	}
 	return ""
 }
@@ -172,6 +175,8 @@ func newCodingCommand(kind string) Command {
 		return &Retire{}
 	case kindCode:
 		return &Code{}
+	case kindLose:
+		return &Lose{}
 	}
 	return nil
 }

@@ -30,6 +30,11 @@ type Layer struct {
 	Strips  uint8       `json:"strips,omitempty"`
 	Objects uint64      `json:"objects,omitempty"`
 	Encoder Coordinator `json:"encoder,omitzero"`
+	// Lost are objects of a complete coded layer of which too few strips are left for
+	// ever (see Lose), and some of which it is not known whether there were any. Left
+	// is how many objects the layer has besides, if there are any Lost.
+	Lost IndexList `json:"lost,omitempty"`
+	Left uint64    `json:"left,omitempty"`
 	// Coding is the policy D:P to which this frozen layer is to be encoded; zero:
 	// that of its family, if that has parity.
 	Coding sheepdog.Policy `json:"coding,omitzero"`

@@ -102,6 +102,8 @@ func (c *Recode) check(s *state, n *layerNode) error {
 		return conflict("layer %d stands on one that is not encoded", l.ID)
 	case !l.Written && (l.Base == 0 || !s.layers.get(l.Base).layer.Load().complete()):
 		return conflict("layer %d has nothing to encode", l.ID)
+	case !l.Written && len(s.layers.get(l.Base).layer.Load().Lost) > 0:
+		return conflict("layer %d is of one that has lost objects", l.ID)
 	}
 	return nil
 }
@@ -139,8 +141,8 @@ func (l *Layer) stripIDs() []sheepdog.LayerID {
 	return out
 }
 
-// below lists the coded layers below n that nobody else reads, and what is below
-// them. An empty layer has only what the first coded layer has, so that one is
+// below lists the coded layers below n that nobody else reads and that have lost
+// nothing, and what is below them. An empty layer has only what the first coded layer has, so that one is
 // always taken.
 func (s *state) below(n *layerNode) (merged []sheepdog.LayerID, base sheepdog.LayerID) {
 	l := n.layer.Load()
@@ -150,7 +152,7 @@ func (s *state) below(n *layerNode) (merged []sheepdog.LayerID, base sheepdog.La
 	}
 	for must := !l.Written; base != 0; must = false {
 		b := s.layers.get(base)
-		if below := b.layer.Load(); !below.complete() || b.refs > 1 && !must {
+		if below := b.layer.Load(); !below.complete() || b.refs > 1 && !must || len(below.Lost) > 0 {
 			break
 		}
 		merged = append(merged, base)

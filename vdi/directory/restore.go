@@ -158,6 +158,9 @@ func (s *state) linkCoding(l *Layer) error {
 	if coded := l.Strips > 0; coded != strips.IsStrips() || coded && (int(l.Strips) != strips.Zones() || !l.Frozen || !l.Written || len(l.Absorbed) > 0) {
 		return invalid("layer %d has %d strips in a family of policy %s", l.ID, l.Strips, strips)
 	}
+	if (len(l.Lost) > 0 || l.Left > 0) && !l.complete() || l.Left > l.Objects {
+		return invalid("layer %d has lost objects and is not a complete coded one, or has more left than it had", l.ID)
+	}
 	if l.Coding != (sheepdog.Policy{}) {
 		if err := checkCoded(l.Coding); err != nil {
 			return err

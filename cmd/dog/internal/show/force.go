@@ -36,7 +36,7 @@ func Force(r *api.ForceReport) string {
 			r.Partitions, r.TotalPartitions, r.Partitions-r.EmptyPartitions, r.EmptyPartitions)
 	}
 	for _, p := range r.Stuck {
-		fmt.Fprintf(&b, "Of what is erasure coded as %s too few strips are left in some partitions: reads of it go on waiting.\n", p)
+		fmt.Fprintf(&b, "Of what is erasure coded as %s too few strips are left in places: reads of those will fail.\n", p)
 	}
 	if r.Partitions > 0 && len(r.VDIs) == 0 {
 		b.WriteString("No VDI or snapshot has data there.\n")
@@ -75,7 +75,10 @@ func forceVDI(b *strings.Builder, d *api.DamagedVDI) {
 			break
 		}
 		state := "zeros"
-		if p.Old {
+		switch {
+		case p.Fails:
+			state = "reads fail where strips are missing"
+		case p.Old:
 			state = "an older state"
 		}
 		fmt.Fprintf(b, "  bytes %d to %d: %s\n", p.Offset, p.Offset+p.Length-1, state)
