@@ -27,12 +27,47 @@ type Group struct {
 	// acting replicas that a reconciliation makes equal.
 	Sources []sheepdog.NodeID
 	Items   []Item
+	// Sets has, of a reconciliation of many sets of replicas, that of each partition;
+	// Sources are all of them then. nil: there is one set.
+	Sets map[sheepdog.Partition][]sheepdog.NodeID
+}
+
+// set is the live acting replicas of a partition.
+func (g *Group) set(p sheepdog.Partition) []sheepdog.NodeID {
+	if g.Sets == nil {
+		return g.Sources
+	}
+	return g.Sets[p]
+}
+
+// mostSets is how many sets of replicas are reconciled by themselves. Almost every
+// partition of a large cluster has a set of its own: one list of each node is for
+// all of them then, and one commit.
+const mostSets = 16
+
+// joined makes one reconciliation of many.
+func joined(groups []Group) []Group {
+	if len(groups) <= mostSets {
+		return groups
+	}
+	all := Group{Policy: groups[0].Policy, Sets: make(map[sheepdog.Partition][]sheepdog.NodeID)}
+	for _, g := range groups {
+		all.Items = append(all.Items, g.Items...)
+		all.Sources = append(all.Sources, g.Sources...)
+		for _, item := range g.Items {
+			all.Sets[item.Partition] = g.Sources
+		}
+	}
+	slices.SortFunc(all.Items, func(a, b Item) int { return int(a.Partition) - int(b.Partition) })
+	slices.Sort(all.Sources)
+	all.Sources = slices.Compact(all.Sources)
+	return []Group{all}
 }
 
 // Plan is what one node has to do in one view.
 type Plan struct {
 	Backfill  []Group // by source
-	Reconcile []Group // by set of live acting replicas
+	Reconcile []Group // by set of live acting replicas, or of all sets if there are many
 	// Waiting counts the partitions that this node should backfill but cannot:
 	// no acting replica lives, or they must be reconciled first.
 	Waiting int
@@ -115,7 +150,7 @@ func (b *planner) table(policy sheepdog.Policy, t *lookedAt) {
 		}
 	}
 	b.plan.Backfill = appendSorted(b.plan.Backfill, b.backfill)
-	b.plan.Reconcile = appendSorted(b.plan.Reconcile, b.reconcile)
+	b.plan.Reconcile = append(b.plan.Reconcile, joined(appendSorted(nil, b.reconcile))...)
 }
 
 func (b *planner) judge(pl *sheepdog.Placement) verdict {

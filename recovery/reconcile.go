@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -24,17 +26,18 @@ func (a *Agent) reconcile(ctx context.Context, r *run) error {
 		pagers[i] = &pager{agent: a, id: id, run: r}
 	}
 	var ready []Item
+	last := time.Now()
 	flush := func() error {
 		items := ready
-		ready = nil
+		ready, last = nil, time.Now()
 		return c.clean(ctx, r, items)
 	}
 	err := byPartition(ctx, r, pagers, func(item Item, objects []*listed) error {
-		if err := c.reconcilePartition(ctx, objects); err != nil {
+		if err := c.among(r.group.set(item.Partition), objects).reconcilePartition(ctx, objects); err != nil {
 			return err
 		}
 		ready = append(ready, item)
-		if len(ready) == commitItems {
+		if len(ready) == commitItems || time.Since(last) >= commitEvery {
 			return flush()
 		}
 		return nil
@@ -43,6 +46,22 @@ func (a *Agent) reconcile(ctx context.Context, r *run) error {
 		err = flush()
 	}
 	return a.cancelled(ctx, err)
+}
+
+// among is the circle of some of its replicas; the lists of objects are cut down to
+// theirs.
+func (c *circle) among(ids []sheepdog.NodeID, objects []*listed) *circle {
+	if len(ids) == len(c.ids) {
+		return c
+	}
+	for _, l := range objects {
+		all := l.layers
+		l.layers = make([][]sheepdog.ListEntry, len(ids))
+		for i, id := range ids {
+			l.layers[i] = all[slices.Index(c.ids, id)]
+		}
+	}
+	return &circle{Agent: c.Agent, revision: c.revision, policy: c.policy, ids: ids}
 }
 
 // cancelled hides the errors of work that a newer view made void, and reports

@@ -90,12 +90,17 @@ func (p *pager) remaining(v *sheepdog.View) []sheepdog.Partition {
 	out := make([]sheepdog.Partition, 0, len(p.run.group.Items))
 	low := p.after.Object.Partition()
 	for _, item := range p.run.group.Items {
-		if p.after != (sheepdog.ListEntry{}) && item.Partition < low || !valid(v, p.run.group.Policy, item) {
+		if p.after != (sheepdog.ListEntry{}) && item.Partition < low || !p.has(item.Partition) || !valid(v, p.run.group.Policy, item) {
 			continue
 		}
 		out = append(out, item.Partition)
 	}
 	return out
+}
+
+// has reports whether the replica is one of a partition's.
+func (p *pager) has(part sheepdog.Partition) bool {
+	return p.run.group.Sets == nil || slices.Contains(p.run.group.Sets[part], p.id)
 }
 
 // valid reports whether the interval of an item has not ended in v.
