@@ -69,15 +69,23 @@ func (r *run) prepare(ctx context.Context) error {
 		if err := s.start(ctx); err != nil {
 			return fmt.Errorf("start %s: %w", name, err)
 		}
-		began := time.Now()
-		if _, err := runFio(ctx, r.dir, prefill, s.disk(), r.plan.size, 0, s.pids()); err != nil {
-			return fmt.Errorf("fill the disk of %s: %w", name, err)
+		if err := r.fillDisk(ctx, name); err != nil {
+			return err
 		}
-		if err := s.freeze(ctx); err != nil {
-			return fmt.Errorf("freeze the disk of %s: %w", name, err)
-		}
-		fmt.Fprintf(r.out, "%s: disk of %d MiB written in %.1f s\n", name, r.plan.size>>20, time.Since(began).Seconds())
 	}
+	return nil
+}
+
+// fillDisk writes the disk of a system and freezes what was written.
+func (r *run) fillDisk(ctx context.Context, name string) error {
+	s, began := r.systems[name], time.Now()
+	if _, err := runFio(ctx, r.dir, prefill, s.disk(), r.plan.size, 0, s.pids()); err != nil {
+		return fmt.Errorf("fill the disk of %s: %w", name, err)
+	}
+	if err := s.freeze(ctx); err != nil {
+		return fmt.Errorf("freeze the disk of %s: %w", name, err)
+	}
+	fmt.Fprintf(r.out, "%s: disk of %d MiB written in %.1f s\n", name, r.plan.size>>20, time.Since(began).Seconds())
 	return nil
 }
 

@@ -45,10 +45,11 @@ func scale(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if err := r.prepare(ctx); err != nil {
+	o := r.systems["sheep"].(*ours)
+	if err := errors.Join(o.start(ctx), o.idle(ctx, out), r.fillDisk(ctx, "sheep"), r.storm(ctx, o, out)); err != nil {
 		return errors.Join(err, r.logs())
 	}
-	s := &scaling{run: r, ours: r.systems["sheep"].(*ours), w: tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)}
+	s := &scaling{run: r, ours: o, w: tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)}
 	fmt.Fprintln(s.w, strings.Join([]string{"", "write CPU us", "read CPU us", "clone ms", "snapshot ms", "memory MiB", ""}, "\t"))
 	for _, n := range wantDisks {
 		if err := s.withDisks(ctx, n); err != nil {
