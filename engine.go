@@ -1,5 +1,7 @@
 package sheepdog
 
+import "context"
+
 // Op is one write as an Engine sees it: whole blocks of one object in one
 // layer.
 type Op struct {
@@ -90,6 +92,17 @@ type PromptEngine interface {
 	// TryRead is Read if that waits for no disk; else it returns false, also where
 	// Read would return an error, and buf and states hold anything.
 	TryRead(obj ObjectID, chain []LayerID, start BlockNo, count uint32, buf []byte, states []BlockState) bool
+}
+
+// PacedEngine is an Engine that can fall behind its writers, and tells those who
+// write most before all have to wait.
+type PacedEngine interface {
+	// Crowded reports whether writes of the family are to wait, because the engine
+	// is behind and this family has at least an even share in that.
+	Crowded(f FamilyID) bool
+	// AwaitRoom waits, while that is so, for as long as one call of Write is to wait,
+	// or until ctx ends.
+	AwaitRoom(ctx context.Context, f FamilyID)
 }
 
 // PromptReplica is a Replica that may have what a read wants at hand.

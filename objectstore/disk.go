@@ -85,9 +85,16 @@ func (d *Disk) kickAll() {
 // crowded reports whether more blocks wait to be freed than part (0 to 1) of the
 // bound: 128 MiB or an eighth of what is in use.
 func (d *Disk) crowded(part float64) bool {
-	const enough = 128 << 20 / blockSize
 	freed := float64(d.freedBlocks.Load())
 	return freed > part*enough && freed > part*float64(d.volumes.usedBlocks()/8)
+}
+
+// enough blocks that wait to be freed are much in any store.
+const enough = 128 << 20 / blockSize
+
+// freeing is how many blocks wait to be freed, as a part of the bound.
+func (d *Disk) freeing() float64 {
+	return float64(d.freedBlocks.Load()) / max(enough, float64(d.volumes.usedBlocks()/8))
 }
 
 // destager runs until the store closes.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -47,6 +46,7 @@ type journal struct {
 	reserved atomic.Uint64
 
 	syncMu sync.Mutex
+	shares shares
 
 	mu     sync.RWMutex
 	cond   *sync.Cond // on mu: free segments or the end of a destage
@@ -61,21 +61,10 @@ type journal struct {
 	failure error // set once: nothing can be appended any more
 }
 
-// segment is one file of the log.
-type segment struct {
-	no    int
-	f     file
-	dirty atomic.Bool
-	gen   generation
-	last  lsn // of a sealed segment: its last entry
-}
-
 func (j *journal) init() {
 	j.cond = sync.NewCond(&j.mu)
 	j.live = make(map[generation]*segment)
 }
-
-func segmentName(dir string, no int) string { return filepath.Join(dir, fmt.Sprintf("log.%06d", no)) }
 
 // append writes one record with the entries and the data of the inline ones,
 // whose runs it fills in, and returns the LSN of the first entry. Structural
@@ -110,6 +99,13 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 		return 0, j.fail(diskError("write the log", err))
 	}
 	j.active.dirty.Store(true)
+	for i, e := range entries {
+		n := uint64(len(data[i]) / blockSize)
+		if i == 0 {
+			n += uint64(head)
+		}
+		j.shares.charge(j.active, e.key.Object.Family, n)
+	}
 	j.at = at
 	j.next += lsn(len(entries))
 	if j.ahead != nil && !j.asked && j.at > j.segLen/2 {
@@ -297,76 +293,6 @@ func (j *journal) await(ok func() bool) error {
 	return nil
 }
 
-// makeAhead makes the segment that the next rotation will want, if there is none.
-// If it cannot, whoever needs one tries again and tells.
-func (j *journal) makeAhead() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	const spare = 2 // one to take, and the one that stays; see takeFree
-	if !j.making && j.failure == nil && len(j.free) < spare && j.made < j.maxSegs {
-		_ = j.makeSegment()
-	}
-}
-
-// makeSegment makes a file and fills it with zeros, so that later appends need
-// no allocation, and adds it to the free ones. The caller holds mu, which it
-// gives up meanwhile, and has seen that nobody else makes one.
-func (j *journal) makeSegment() error {
-	no := j.made
-	j.made++
-	j.making = true
-	j.mu.Unlock()
-	f, err := createSegment(j.fs, j.dir, no, int64(j.segLen)*blockSize)
-	j.mu.Lock()
-	j.making = false
-	j.cond.Broadcast()
-	if err != nil {
-		j.made--
-		return err
-	}
-	j.free = append(j.free, &segment{no: no, f: f})
-	return nil
-}
-
-func createSegment(fs fileSystem, dir string, no int, size int64) (file, error) {
-	name := segmentName(dir, no)
-	f, err := fs.Open(name)
-	if err != nil {
-		return nil, diskError("make a log segment", err)
-	}
-	err = writeZeros(fs, name, f, size)
-	if err == nil {
-		err = errors.Join(f.Sync(), fs.SyncDir(dir))
-	}
-	if err != nil {
-		return nil, errors.Join(diskError("make a log segment", err), f.Close(), fs.Remove(name))
-	}
-	return f, nil
-}
-
-// zeroFiler is a file system with a cheap way to fill a new file with zeros.
-type zeroFiler interface {
-	// WriteZeros writes n zeros to the beginning of a file; errors.ErrUnsupported
-	// says that it cannot.
-	WriteZeros(name string, n int64) error
-}
-
-// writeZeros fills the file of that name, which is open as f.
-func writeZeros(fs fileSystem, name string, f file, size int64) error {
-	if z, ok := fs.(zeroFiler); ok {
-		if err := z.WriteZeros(name, size); !errors.Is(err, errors.ErrUnsupported) {
-			return err
-		}
-	}
-	zeros := make([]byte, min(size, 1<<20))
-	for off := int64(0); off < size; off += int64(len(zeros)) {
-		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // sync makes every entry up to upto durable, and what was appended since.
 func (j *journal) sync(upto lsn) error {
 	j.syncMu.Lock()
@@ -435,6 +361,7 @@ func (j *journal) retire(upto generation) {
 		if g <= upto && s != j.active {
 			delete(j.live, g)
 			s.dirty.Store(false)
+			j.shares.release(s)
 			j.free = append(j.free, s)
 		}
 	}
@@ -455,6 +382,20 @@ func (j *journal) ended(err error) {
 	j.rounds++
 	j.lastErr = err
 	j.cond.Broadcast()
+}
+
+// ends counts the destages that ended.
+func (j *journal) ends() uint64 {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.rounds
+}
+
+// failedSince reports whether a destage failed that began after so many had ended.
+func (j *journal) failedSince(ends uint64) bool {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.lastErr != nil && j.rounds >= ends+2
 }
 
 // read reads blocks at a log place; the caller is inside the guard.

@@ -58,6 +58,16 @@ func (b *batch) release() {
 // layer do so without holding up the others; stamps, not arrival, order writes
 // of one block.
 func (s *Server) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
+	if engine, ok := s.cfg.Engine.(sheepdog.PacedEngine); ok {
+		reqs, done = s.holdBack(ctx, engine, reqs, done)
+	}
+	if len(reqs) > 0 {
+		s.write(ctx, reqs, done)
+	}
+}
+
+// write is Write without a look at how far the engine is behind.
+func (s *Server) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
 	b := batches.Get().(*batch)
 	defer b.release()
 	b.reqs, b.done = reqs, done

@@ -1,0 +1,117 @@
+package objectstore
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"sheepdog"
+	"sheepdog/objectstore/storetest"
+)
+
+// TestAGreedyFamilyLeavesRoom has one family write all that it may while nothing is
+// destaged: another that writes little does not wait.
+func TestAGreedyFamilyLeavesRoom(t *testing.T) {
+	u := openDisk(t, Options{LogBytes: 16 << 20, openMeta: newFakeMeta().open, DestageEvery: time.Hour})
+	d := u.d
+	const greedy, modest = sheepdog.FamilyID(1), sheepdog.FamilyID(2)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	d.destageMu.Lock() // the disks are as slow as can be
+	data := storetest.Fill(1, 15)
+	ended := make(chan error, 1)
+	go func() {
+		for seq := uint64(1); ctx.Err() == nil; seq++ {
+			d.AwaitRoom(ctx, greedy)
+			if err := writeOne(d, dataOp(0, 1, sheepdog.BlockNo(seq%60*15), data, seq)); err != nil {
+				ended <- err
+				return
+			}
+		}
+		ended <- nil
+	}()
+	within(t, "the greedy family fills its part", func() bool { return d.level() >= tightLevel })
+	if !d.Crowded(greedy) || d.Crowded(modest) {
+		t.Errorf("crowded: greedy %v, modest %v; want the greedy one", d.Crowded(greedy), d.Crowded(modest))
+	}
+	wrote := make(chan error, 1)
+	go func() {
+		for seq := uint64(1); seq <= 100; seq++ {
+			op := dataOp(0, 2, sheepdog.BlockNo(seq), data[:blockSize], seq)
+			op.Object.Family = modest
+			d.AwaitRoom(ctx, modest)
+			if err := writeOne(d, op); err != nil {
+				wrote <- err
+				return
+			}
+		}
+		wrote <- nil
+	}()
+	select {
+	case err := <-wrote:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the modest family waits for room that the greedy one took")
+	}
+	d.destageMu.Unlock()
+	within(t, "the greedy family goes on", func() bool { return !d.Crowded(greedy) })
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	d.journal.seal()
+	if err := d.destage(true); err != nil {
+		t.Fatal(err)
+	}
+	if s := &d.journal.shares; s.total != 0 || len(s.used) != 0 {
+		t.Errorf("%d blocks of %d families are charged in an empty log", s.total, len(s.used))
+	}
+}
+
+func within(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 30 s", what)
+		}
+	}
+}
+
+func TestHoldGrowsWithTheLevel(t *testing.T) {
+	if got := holdFor(easyLevel); got != 0 {
+		t.Errorf("writers are held for %v where there is room", got)
+	}
+	last := time.Duration(-1)
+	for level := easyLevel; level < tightLevel; level += 0.01 {
+		if got := holdFor(level); got <= last {
+			t.Errorf("at %.2f writers are held for %v, no longer than before", level, got)
+		} else {
+			last = got
+		}
+	}
+	if got := holdFor(2); got != longHold {
+		t.Errorf("at most %v, want %v", got, longHold)
+	}
+}
+
+func TestEvenShares(t *testing.T) {
+	var s shares
+	a, b := &segment{}, &segment{}
+	if s.even(1) {
+		t.Error("a family that has nothing has an even share")
+	}
+	s.charge(a, 1, 60)
+	s.charge(a, 2, 20)
+	s.charge(b, 3, 40)
+	for f, want := range map[sheepdog.FamilyID]bool{1: true, 2: false, 3: true, 4: false} {
+		if s.even(f) != want {
+			t.Errorf("family %d of 60, 20 and 40 blocks: %v, want %v", f, !want, want)
+		}
+	}
+	s.release(a)
+	if s.even(1) || !s.even(3) || s.total != 40 {
+		t.Errorf("after a segment has left: %v, %d", s.used, s.total)
+	}
+}
