@@ -148,6 +148,9 @@ func (c *Client) VDIs(ctx context.Context, q *VDIQuery) ([]VDI, error) {
 	if q.Name != "" {
 		v.Set("name", q.Name)
 	}
+	if q.Brief {
+		v.Set("brief", "true")
+	}
 	if q.Physical {
 		v.Set("physical", "true")
 	}

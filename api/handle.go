@@ -122,11 +122,14 @@ func (s *Server) killNode(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) listVDIs(w http.ResponseWriter, r *http.Request) error {
-	q, err := params(r, "name", "physical", "object")
+	q, err := params(r, "name", "brief", "physical", "object")
 	if err != nil {
 		return err
 	}
 	query := &VDIQuery{Name: q.Get("name")}
+	if query.Brief, err = boolean(q, "brief"); err != nil {
+		return err
+	}
 	if query.Physical, err = boolean(q, "physical"); err != nil {
 		return err
 	}

@@ -84,6 +84,7 @@ func (v *VDI) complete() {
 // VDIQuery selects what VDIs lists.
 type VDIQuery struct {
 	Name     string    // empty: all
+	Brief    bool      // leave out objects and bytes, which every node is asked for
 	Physical bool      // fill PhysicalBytes, which asks every node
 	Object   *ObjectID // only those that read this object; nil: all
 }

@@ -22,10 +22,7 @@ func (b backend) VDIs(ctx context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 	if err := b.n.ready(ctx); err != nil {
 		return nil, err
 	}
-	counts, err := b.n.layerCounts(ctx)
-	if err == nil {
-		err = b.n.ready(ctx) // a node may have counted layers that are new to this one
-	}
+	counts, err := b.counts(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -45,13 +42,27 @@ func (b backend) VDIs(ctx context.Context, q *api.VDIQuery) ([]api.VDI, error) {
 			// An older snapshot of the same bytes has written them.
 			v.OwnObjects, v.SharedObjects = 0, v.OwnObjects+v.SharedObjects
 		}
-		v.HeldBytes = b.n.held(&entries[i], counts, holders) << v.BlockSizeShift
+		if counts != nil {
+			v.HeldBytes = b.n.held(&entries[i], counts, holders) << v.BlockSizeShift
+		}
 		out[i] = v
 	}
 	if q.Physical {
 		err = b.n.fillSpace(ctx, entries, out)
 	}
 	return out, err
+}
+
+// counts asks all nodes for what their layers hold, unless that is left out.
+func (b backend) counts(ctx context.Context, q *api.VDIQuery) (map[sheepdog.LayerID]layerCount, error) {
+	if q.Brief {
+		return nil, nil
+	}
+	counts, err := b.n.layerCounts(ctx)
+	if err == nil {
+		err = b.n.ready(ctx) // a node may have counted layers that are new to this one
+	}
+	return counts, err
 }
 
 // describe tells of one VDI or snapshot. counts may be nil.

@@ -69,6 +69,10 @@ func TestABaseKeepsItsAllocation(t *testing.T) {
 		check(b.CloneVDI(ctx, &api.CloneRequest{Source: "base", Name: name}))
 	}
 	want(map[string]uint64{"base": 2, "one": 0, "two": 0})
+	brief, err := b.VDIs(ctx, &api.VDIQuery{Name: "base", Brief: true})
+	if check(nil, err); len(brief) != 1 || brief[0].SizeBytes != 40<<20 || brief[0].HeldBytes+brief[0].SharedObjects != 0 {
+		t.Errorf("in brief: %+v", brief)
+	}
 	write("one", 20<<20, 1<<20)
 	check(b.SnapshotVDI(ctx, &api.SnapshotRequest{Name: "one", Tag: "s"}))
 	check(b.CloneVDI(ctx, &api.CloneRequest{Source: "one", Name: "three"}))

@@ -69,7 +69,7 @@ func (s *Store) Find(ctx context.Context, name string) (storage.VDI, error) {
 func (s *Store) list(ctx context.Context, name string) ([]storage.VDI, error) {
 	ctx, cancel := patient(ctx)
 	defer cancel()
-	all, err := s.c.VDIs(ctx, &api.VDIQuery{Name: name})
+	all, err := s.c.VDIs(ctx, &api.VDIQuery{Name: name, Brief: true})
 	if err != nil {
 		return nil, err
 	}
@@ -82,10 +82,26 @@ func (s *Store) list(ctx context.Context, name string) ([]storage.VDI, error) {
 	var out []storage.VDI
 	for i := range all {
 		if v := &all[i]; !v.Snapshot {
-			out = append(out, storage.VDI{Name: v.Name, Size: v.SizeBytes, Allocated: min(v.HeldBytes, v.SizeBytes), Snapshots: snaps[v.Name]})
+			out = append(out, storage.VDI{Name: v.Name, Size: v.SizeBytes, Snapshots: snaps[v.Name]})
 		}
 	}
 	return out, nil
+}
+
+// Allocated is what a VDI holds: all nodes are asked.
+func (s *Store) Allocated(ctx context.Context, name string) (uint64, error) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
+	all, err := s.c.VDIs(ctx, &api.VDIQuery{Name: name})
+	if err != nil {
+		return 0, err
+	}
+	for i := range all {
+		if v := &all[i]; !v.Snapshot {
+			return min(v.HeldBytes, v.SizeBytes), nil
+		}
+	}
+	return 0, fmt.Errorf("VDI %q: %w", name, sheepdog.ErrNotFound)
 }
 
 // selector is what names a snapshot in requests.

@@ -68,7 +68,7 @@ func (d Definitions) Load(ctx context.Context) ([]storage.Definition, error) {
 func (d Definitions) records(ctx context.Context, vdi string) ([]record, error) {
 	ctx, cancel := patient(ctx)
 	defer cancel()
-	all, err := d.c.VDIs(ctx, &api.VDIQuery{Name: vdi})
+	all, err := d.c.VDIs(ctx, &api.VDIQuery{Name: vdi, Brief: true})
 	if err != nil {
 		return nil, err
 	}

@@ -81,6 +81,7 @@ func TestRequestsToAHangingNodeEnd(t *testing.T) {
 		}{
 			"list":            {patience, func() error { _, err := s.List(ctx); return err }},
 			"find":            {patience, func() error { _, err := s.Find(ctx, "v"); return err }},
+			"allocated":       {patience, func() error { _, err := s.Allocated(ctx, "v"); return err }},
 			"capacity":        {patience, func() error { _, err := s.Capacity(ctx); return err }},
 			"definitions":     {patience, func() error { _, err := d.Load(ctx); return err }},
 			"create":          {decision, func() error { return s.Create(ctx, "v", 4096) }},

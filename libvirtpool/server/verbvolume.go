@@ -109,13 +109,13 @@ const (
 )
 
 func volumeInfo(ctx context.Context, d *storage.Driver, a args, out *rpc.Encoder) error {
-	v, err := d.Volume(ctx, a.pool, a.volume)
+	v, allocated, err := d.VolumeInfo(ctx, a.pool, a.volume)
 	if err != nil {
 		return err
 	}
 	out.Int32(volumeNetwork)
 	out.Uint64(v.VDI.Size)
-	out.Uint64(v.VDI.Allocated)
+	out.Uint64(allocated)
 	return nil
 }
 

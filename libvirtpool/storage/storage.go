@@ -26,6 +26,9 @@ type Store interface {
 	List(ctx context.Context) ([]VDI, error)
 	// Find is one working VDI, or sheepdog.ErrNotFound.
 	Find(ctx context.Context, name string) (VDI, error)
+	// Allocated is how many bytes a VDI, and no older one, holds, or
+	// sheepdog.ErrNotFound.
+	Allocated(ctx context.Context, name string) (uint64, error)
 	Create(ctx context.Context, name string, size uint64) error
 	// Clone makes a VDI of at least size bytes that shares what source holds
 	// now, and returns its size. It leaves nothing else behind, also when it
@@ -51,7 +54,6 @@ type Data interface {
 type VDI struct {
 	Name      string
 	Size      uint64   // bytes
-	Allocated uint64   // bytes of what it and no older VDI reads
 	Snapshots []string // tags, or numbers where there is no tag
 }
 

@@ -97,11 +97,20 @@ func (d *Driver) VolumeByKey(ctx context.Context, what, key string) (Volume, err
 	return Volume{}, rpc.Errorf(rpc.CodeNoVolume, "no storage vol with matching %s '%s'", what, key)
 }
 
+// VolumeInfo finds a volume as Volume does, and what is allocated of it in bytes.
+func (d *Driver) VolumeInfo(ctx context.Context, pool, name string) (v Volume, allocated uint64, err error) {
+	if v, err = d.Volume(ctx, pool, name); err != nil {
+		return v, 0, err
+	}
+	allocated, err = d.store.Allocated(ctx, v.VDI.Name)
+	return v, allocated, failure(err, "ask what volume '"+name+"' holds")
+}
+
 // VolumeXML describes a volume.
 func (d *Driver) VolumeXML(ctx context.Context, pool, name string) (string, error) {
-	v, err := d.Volume(ctx, pool, name)
+	v, allocated, err := d.VolumeInfo(ctx, pool, name)
 	if err != nil {
 		return "", err
 	}
-	return volumeXML(v), nil
+	return volumeXML(v, allocated), nil
 }

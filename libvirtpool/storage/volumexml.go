@@ -118,7 +118,7 @@ func checkSize(n uint64) error {
 }
 
 // volumeXML writes a volume.
-func volumeXML(v Volume) string {
+func volumeXML(v Volume, allocated uint64) string {
 	return fmt.Sprintf(`<volume type='network'>
   <name>%s</name>
   <key>%s</key>
@@ -129,5 +129,5 @@ func volumeXML(v Volume) string {
     <format type='raw'/>
   </target>
 </volume>
-`, escape(v.Name), escape(v.Key()), v.VDI.Size, v.VDI.Allocated, escape(v.Key()))
+`, escape(v.Name), escape(v.Key()), v.VDI.Size, allocated, escape(v.Key()))
 }
