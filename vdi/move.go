@@ -23,6 +23,7 @@ const (
 // Flatten has let go of them.
 func (m *Manager) Alter(ctx context.Context, cmd directory.AlterPolicy) (directory.Altered, error) {
 	var out directory.Altered
+	before, _ := m.opt.Directory.Lookup(cmd.Name)
 	err := m.atCoordinator(ctx, cmd.Name, methodAlter, &cmd, func(ctx context.Context, c *coordinator) (err error) {
 		out, err = m.alterHere(ctx, c, cmd)
 		return err
@@ -30,7 +31,17 @@ func (m *Manager) Alter(ctx context.Context, cmd directory.AlterPolicy) (directo
 		out, err = directory.Decode[directory.Altered](reply)
 		return err
 	})
+	if errors.Is(err, sheepdog.ErrExists) && before.Policy != cmd.Policy {
+		return m.altered(cmd)
+	}
 	return out, err
+}
+
+// altered is what became of a VDI that had another redundancy when the command was
+// given and has this one now: a try whose outcome was not known has done it.
+func (m *Manager) altered(cmd directory.AlterPolicy) (directory.Altered, error) {
+	v, err := m.opt.Directory.Lookup(cmd.Name)
+	return directory.Altered{Family: v.Family, Layer: v.Layer, Moving: v.Moving}, err
 }
 
 // alterHere moves the VDI with c's writes held. The commit fences c and appoints

@@ -109,3 +109,33 @@ func TestGroupSnapshotThatIsTriedAgainIsTaken(t *testing.T) {
 		t.Errorf("another snapshot of that name: %v", err)
 	}
 }
+
+// The same of another number of copies: the try that nobody knew of has done it. What
+// had them before is told so.
+func TestAlterThatIsTriedAgainIsDone(t *testing.T) {
+	w, m, v := oneVDI(t, 1<<20)
+	write(t, v, 0, fill(4096, 1))
+	tries := 0
+	w.committed = func(kind string) error {
+		if kind != "vdi-alter-policy" {
+			return nil
+		}
+		if tries++; tries == 1 {
+			return sheepdog.ErrNoQuorum
+		}
+		return nil
+	}
+	two := directory.AlterPolicy{Name: "v", Policy: sheepdog.Policy{Copies: 2}}
+	got, err := m.Alter(t.Context(), two)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := w.dir.Lookup("v")
+	if err != nil || tries != 1 || got.Family != now.Family || got.Layer != now.Layer || !got.Moving || now.Policy != two.Policy {
+		t.Errorf("after %d commits answered %+v, there is %+v, %v", tries, got, now, err)
+	}
+	expect(t, v, 0, fill(4096, 1))
+	if _, err := m.Alter(t.Context(), two); !errors.Is(err, sheepdog.ErrExists) {
+		t.Errorf("what it has already: %v", err)
+	}
+}
