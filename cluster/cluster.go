@@ -131,15 +131,20 @@ func (c *Cluster) timing(atLeast int) Timing {
 	return c.opts.Timing.ofSize(atLeast)
 }
 
-// startConsensus starts Raft with the timing of the cluster as it is, or of so many
-// nodes at least, which it keeps while it runs; c.mu is held.
+// startConsensus starts Raft with the timing of the cluster as it is, or was when
+// this node stopped, or of so many nodes at least, which it keeps while it runs; c.mu
+// is held.
 func (c *Cluster) startConsensus(id sheepdog.ClusterID, atLeast int) error {
 	if c.closed {
 		return sheepdog.ErrClosed
 	}
+	size, err := c.storage.size()
+	if err != nil {
+		return err
+	}
 	c.id.Store(&id)
 	opts := c.opts
-	opts.Timing, opts.RaftConns = c.timing(atLeast), c.door.open()
+	opts.Timing, opts.RaftConns = c.timing(max(atLeast, size)), c.door.open()
 	cons, err := newConsensus(&opts, id, c.storage, c.fsm, c.suspectStream, c.setOffice)
 	if err != nil {
 		return err

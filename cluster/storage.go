@@ -109,3 +109,30 @@ func (s *storage) id(key string) (id sheepdog.ClusterID, err error) {
 	copy(id[:], b)
 	return id, err
 }
+
+// size is how many nodes Raft's newest configuration on disk has; 0: there is none.
+// Until a leader is found nothing else tells how large the cluster is.
+func (s *storage) size() (int, error) {
+	n, taken := 0, uint64(0)
+	snaps, err := s.snaps.List()
+	if err != nil {
+		return 0, fmt.Errorf("list snapshots: %w", err)
+	}
+	if len(snaps) > 0 { // the newest is the first
+		n, taken = len(snaps[0].Configuration.Servers), snaps[0].Index
+	}
+	last, err := s.logs.LastIndex()
+	if err != nil {
+		return 0, fmt.Errorf("read the end of the log: %w", err)
+	}
+	for ; last > taken; last-- {
+		var l raft.Log
+		if err := s.logs.GetLog(last, &l); err != nil {
+			return 0, fmt.Errorf("read entry %d of the log: %w", last, err)
+		}
+		if l.Type == raft.LogConfiguration {
+			return len(raft.DecodeConfiguration(l.Data).Servers), nil
+		}
+	}
+	return n, nil
+}

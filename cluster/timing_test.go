@@ -38,3 +38,31 @@ func TestStepsAreGatheredInWideClusters(t *testing.T) {
 		t.Errorf("46 nodes gather steps for %v", d)
 	}
 }
+
+// Bug: after a restart of a wide cluster its nodes did not know its size before there
+// was a leader, had the timing of a small one, and changed leaders again and again.
+func TestRestartedNodesKnowHowWideTheClusterWas(t *testing.T) {
+	simulate(t, func(w *world) {
+		const n = wideCluster + 1
+		w.formatted(n)
+		w.eventually(10*time.Second, "all follow the log", func() bool {
+			for _, s := range w.up() {
+				if s.View() == nil || len(s.View().Members) != n {
+					return false
+				}
+			}
+			return true
+		})
+		want := w.nodes[1].timing(0).Heartbeat
+		w.settle()
+		for _, s := range w.up() {
+			s.kill()
+		}
+		for _, s := range w.nodes {
+			s.boot()
+			if got := s.consensus.Load().timing.Heartbeat; got != want {
+				t.Errorf("node %d misses heartbeats after %v, want %v", s.n, got, want)
+			}
+		}
+	})
+}
