@@ -60,12 +60,12 @@ func (s *partitions) set(p sheepdog.Partition, in bool) {
 func (s *partitions) has(p sheepdog.Partition) bool { return s[p/64]&(1<<(p%64)) != 0 }
 
 // add puts another set in, and reports whether that has any.
-func (s *partitions) add(other *partitions) (any bool) {
+func (s *partitions) add(other *partitions) (some bool) {
 	for i, word := range other {
 		s[i] |= word
-		any = any || word != 0
+		some = some || word != 0
 	}
-	return any
+	return some
 }
 
 // all yields the members in ascending order.
