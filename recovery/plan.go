@@ -85,7 +85,7 @@ func NewPlan(v *sheepdog.View, self sheepdog.NodeID, skip func(Place, sheepdog.R
 // newAsking finds the partitions that may ask something of a node.
 func newAsking(self sheepdog.NodeID) *lookout {
 	return newLookout(func(pl *sheepdog.Placement) bool {
-		return pl.State != sheepdog.Clean || !pl.IsActing(self) && slices.Contains(pl.Target, self)
+		return pl.IsWriter(self) && (pl.State != sheepdog.Clean || !pl.IsActing(self))
 	})
 }
 
