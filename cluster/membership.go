@@ -216,13 +216,8 @@ func waitsForDead(view *sheepdog.View) bool {
 	for _, m := range view.Members {
 		members[m.ID] = true
 	}
-	seen := make(map[*sheepdog.Placement]bool) // partitions share them
 	for _, table := range view.Tables {
 		for _, p := range table {
-			if seen[p] {
-				continue
-			}
-			seen[p] = true
 			live := 0
 			for _, id := range p.Acting {
 				if members[id] {
