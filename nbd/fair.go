@@ -13,6 +13,11 @@ const (
 	// fairRequests and fairBytes of payload are for all busy exports together.
 	fairRequests = 32
 	fairBytes    = 4 << 20
+	// besideModest is instead of fairRequests while one of them is modest, with
+	// modestRequests or fewer in flight: it gains nothing from a share that is as
+	// large as the others', only from fewer requests before its own.
+	besideModest   = 16
+	modestRequests = 2
 	// leastRequests is what each connection has anyhow. So few in flight cost no
 	// look at the others.
 	leastRequests = 4
@@ -28,6 +33,7 @@ type fair struct {
 
 	counted atomic.Int64 // when, in ns of now
 	busy    atomic.Int64 // exports
+	modest  atomic.Int64 // of those
 
 	mu     sync.Mutex
 	shares map[string]*share
@@ -39,6 +45,7 @@ type share struct {
 	name  string
 	conns int          // guarded by fair.mu
 	used  atomic.Int64 // the latest request, in ns of now
+	most  atomic.Int64 // requests in flight on a connection, since the latest count
 	among atomic.Int64 // conns, for those without the lock
 }
 
@@ -74,6 +81,9 @@ func (s *share) leave() {
 func (s *share) full(requests int, bytes int64) bool {
 	now := s.fair.now().UnixNano()
 	s.used.Store(now)
+	if n := int64(requests) + 1; n > s.most.Load() {
+		s.most.Store(n)
+	}
 	if requests < leastRequests && bytes < fairBytes/2 {
 		return false
 	}
@@ -81,8 +91,12 @@ func (s *share) full(requests int, bytes int64) bool {
 	if busy <= 1 {
 		return false
 	}
+	total := int64(fairRequests)
+	if s.fair.modest.Load() > 0 {
+		total = besideModest
+	}
 	parts := busy * max(s.among.Load(), 1)
-	return int64(requests) >= max(fairRequests/parts, leastRequests) || requests > 0 && bytes >= fairBytes/parts
+	return int64(requests) >= max(total/parts, leastRequests) || requests > 0 && bytes >= fairBytes/parts
 }
 
 // count tells how many exports are busy, or were a moment ago.
@@ -93,12 +107,17 @@ func (f *fair) count(now int64) int64 {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := int64(0)
+	busy, modest := int64(0), int64(0)
 	for _, s := range f.shares {
-		if now-s.used.Load() < int64(busyFor) {
-			n++
+		most := s.most.Swap(0)
+		if now-s.used.Load() >= int64(busyFor) {
+			continue
+		}
+		if busy++; most <= modestRequests {
+			modest++
 		}
 	}
-	f.busy.Store(n)
-	return n
+	f.busy.Store(busy)
+	f.modest.Store(modest)
+	return busy
 }

@@ -61,15 +61,15 @@ func TestBusyExportsShareWhatIsInFlight(t *testing.T) {
 	}
 	modest.leave(one)
 	r.now = r.now.Add(recount)
-	if got := fill(greedy, 4096); got != fairRequests/2 {
-		t.Errorf("%d in flight beside a busy export, want %d", got, fairRequests/2)
+	if got := fill(greedy, 4096); got != besideModest/2 {
+		t.Errorf("%d in flight beside a busy export, want %d", got, besideModest/2)
 	}
 	if _, ok := modest.tryAdmit(4096); !ok {
 		t.Error("a request is refused while only the other export is full")
 	}
 	r.now = r.now.Add(busyFor)
-	if got := fill(greedy, 4096); got != 256-fairRequests/2 {
-		t.Errorf("%d more once the other is idle, want %d", got, 256-fairRequests/2)
+	if got := fill(greedy, 4096); got != 256-besideModest/2 {
+		t.Errorf("%d more once the other is idle, want %d", got, 256-besideModest/2)
 	}
 }
 
@@ -85,20 +85,32 @@ func TestSharesAreOfExportsNotConnections(t *testing.T) {
 		r.now = r.now.Add(recount)
 	}
 	busy()
-	if got := fill(a, 1) + fill(b, 1); got != fairRequests/2 {
-		t.Errorf("two connections have %d in flight, want %d", got, fairRequests/2)
+	if got := fill(a, 1) + fill(b, 1); got != besideModest/2 {
+		t.Errorf("two connections have %d in flight, want %d", got, besideModest/2)
 	}
-	empty(b, fairRequests/4, 1)
+	empty(b, besideModest/4, 1)
 	b.share.leave()
 	busy()
-	if got := fill(a, 1); got != fairRequests/4 {
-		t.Errorf("%d more after the other connection ended, want %d", got, fairRequests/4)
+	if got := fill(a, 1); got != besideModest/4 {
+		t.Errorf("%d more after the other connection ended, want %d", got, besideModest/4)
 	}
 	for range 100 {
 		if w := r.window(string(rune('a' + len(r.fair.shares)))); fill(w, 1) < leastRequests {
 			t.Fatal("an export has less than the least")
 		}
 		r.now = r.now.Add(time.Microsecond)
+	}
+}
+
+// Two exports that both ask for much have more in flight than beside one that asks
+// for little.
+func TestGreedyExportsShareMore(t *testing.T) {
+	r := newFairRig()
+	a, b := r.window("a"), r.window("b")
+	empty(b, fill(b, 1), 1)
+	r.now = r.now.Add(recount)
+	if got := fill(a, 1); got != fairRequests/2 {
+		t.Errorf("%d in flight beside another that asks for much, want %d", got, fairRequests/2)
 	}
 }
 
