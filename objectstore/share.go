@@ -66,7 +66,12 @@ func (s *shares) even(f sheepdog.FamilyID) bool {
 func (d *Disk) level() float64 {
 	j := &d.journal
 	usable := max(j.maxSegs-1, 1) // the last one is for structural records
-	level := max(float64(j.segments())/float64(usable), float64(d.dirtyBytes.Load())/float64(d.maxDirtyBytes))
+	return max(float64(j.segments())/float64(usable), d.unsettled())
+}
+
+// unsettled is the part of level that only a destage of everything lowers.
+func (d *Disk) unsettled() float64 {
+	level := float64(d.dirtyBytes.Load()) / float64(d.maxDirtyBytes)
 	if d.crowded(easyLevel) {
 		level = max(level, d.freeing())
 	}
@@ -90,6 +95,9 @@ func (d *Disk) AwaitRoom(ctx context.Context, f sheepdog.FamilyID) {
 	since := d.journal.ends()
 	for !d.closing.Load() && d.journal.failed() == nil && d.Crowded(f) {
 		level := d.level()
+		if d.unsettled() >= easyLevel {
+			d.wholly.Store(true)
+		}
 		d.kick()
 		t := time.NewTimer(max(holdFor(level), time.Millisecond))
 		select {

@@ -70,6 +70,22 @@ func TestAGreedyFamilyLeavesRoom(t *testing.T) {
 	}
 }
 
+// Whoever is held back because of maps that are not destaged has them destaged,
+// though no part of the log is full.
+func TestHeldBackWritersHaveAllDestaged(t *testing.T) {
+	u := openDisk(t, Options{openMeta: newFakeMeta().open, DestageEvery: time.Hour})
+	mustWrite(t, u.d, dataOp(0, 1, 0, storetest.Fill(1, 1), 1))
+	u.d.maxDirtyBytes = u.d.dirtyBytes.Load()
+	if !u.d.Crowded(1) {
+		t.Fatal("a store with as many changed maps as it may have takes more")
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	defer stop()
+	if u.d.AwaitRoom(ctx, 1); ctx.Err() != nil {
+		t.Error("nothing was destaged for a writer that waits for it")
+	}
+}
+
 func within(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
