@@ -26,15 +26,21 @@ func (a *Agent) reconcile(ctx context.Context, r *run) error {
 		pagers[i] = &pager{agent: a, id: id, run: r}
 	}
 	var ready []Item
-	last := time.Now()
+	var last time.Time // since when the first of them waits
 	flush := func() error {
 		items := ready
-		ready, last = nil, time.Now()
+		ready = nil
 		return c.clean(ctx, r, items)
+	}
+	if err := fillAll(ctx, pagers); err != nil {
+		return a.cancelled(ctx, err)
 	}
 	err := byPartition(ctx, r, pagers, func(item Item, objects []*listed) error {
 		if err := c.among(r.group.set(item.Partition), objects).reconcilePartition(ctx, objects); err != nil {
 			return err
+		}
+		if len(ready) == 0 {
+			last = time.Now()
 		}
 		ready = append(ready, item)
 		if len(ready) == commitItems || time.Since(last) >= commitEvery {

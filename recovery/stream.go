@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"sheepdog"
 )
 
@@ -40,6 +42,18 @@ func (p *pager) head(ctx context.Context) (*sheepdog.ListEntry, error) {
 		return nil, nil
 	}
 	return &p.buf[0], nil
+}
+
+// fillAll asks many replicas for their first pages at once.
+func fillAll(ctx context.Context, pagers []*pager) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, p := range pagers {
+		g.Go(func() error {
+			_, err := p.head(ctx)
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 func (p *pager) fill(ctx context.Context) error {
