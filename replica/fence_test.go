@@ -192,6 +192,11 @@ func TestReadIsRefused(t *testing.T) {
 			b.layers.Remove(top)
 			return 10, 3
 		}, sheepdog.ErrNotFound},
+		{"layer deleted under a newer token", func(b *bench) (sheepdog.Revision, sheepdog.Token) {
+			b.layers.Appoint(fam, 4)
+			b.layers.Remove(top)
+			return 10, 3
+		}, sheepdog.ErrFenced},
 		{"rotten block", func(b *bench) (sheepdog.Revision, sheepdog.Token) {
 			b.engine.Rot(object, top, 5)
 			return 10, 3

@@ -51,7 +51,7 @@ func (s *Server) admitFetch(v *sheepdog.View, r *sheepdog.FetchRequest) error {
 		return err
 	}
 	if err := s.knownLayer(r.Layer, sheepdog.ErrNotFound); err != nil {
-		return err
+		return s.fencedRather(r.Object.Family, r.Token, err)
 	}
 	if err := s.fencePolicy(r.Object.Family, r.Policy); err != nil {
 		return err

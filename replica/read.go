@@ -48,7 +48,7 @@ func (s *Server) admitRead(v *sheepdog.View, r *sheepdog.ReadRequest) error {
 		return err
 	}
 	if err := s.knownLayer(r.Layer, sheepdog.ErrNotFound); err != nil {
-		return err
+		return s.fencedRather(r.Object.Family, r.Token, err)
 	}
 	if err := s.fencePolicy(r.Object.Family, r.Policy); err != nil {
 		return err

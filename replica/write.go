@@ -185,7 +185,10 @@ func (s *Server) admitWrite(v *sheepdog.View, r *sheepdog.WriteRequest) (admitte
 		return admitted{}, err
 	}
 	if err := s.writableLayer(r); err != nil {
-		return admitted{}, s.fencedRather(r, err)
+		if r.Repair {
+			return admitted{}, err
+		}
+		return admitted{}, s.fencedRather(r.Object.Family, r.Token, err)
 	}
 	a := admitted{place: pl}
 	if r.Repair {
@@ -226,14 +229,15 @@ func (s *Server) writableLayer(r *sheepdog.WriteRequest) error {
 }
 
 // fencedRather prefers to tell a deposed coordinator that it is deposed: the
-// layer that it writes may be frozen or gone because a newer one took a
-// snapshot, and the guest's write must go there instead of failing.
-func (s *Server) fencedRather(r *sheepdog.WriteRequest, err error) error {
-	if r.Repair || isWaiting(err) {
+// layer that it writes or reads may be frozen or gone because a newer one took a
+// snapshot or rolled back, and the guest's request must go there instead of failing.
+// A request without a token is no coordinator's.
+func (s *Server) fencedRather(family sheepdog.FamilyID, token sheepdog.Token, err error) error {
+	if token == 0 || isWaiting(err) {
 		return err
 	}
-	if r.Token < s.cfg.Layers.Token(r.Object.Family) {
-		return fmt.Errorf("node %s: %w: token %d is deposed: %v", s.cfg.Self, sheepdog.ErrFenced, r.Token, err)
+	if token < s.cfg.Layers.Token(family) {
+		return fmt.Errorf("node %s: %w: token %d is deposed: %v", s.cfg.Self, sheepdog.ErrFenced, token, err)
 	}
 	return err
 }
