@@ -59,6 +59,9 @@ func (b backend) Force(ctx context.Context, req *api.ForceRequest) (*api.ForceRe
 	if err := f.force(ctx); err != nil {
 		return nil, err
 	}
+	if err := f.loseStrips(ctx); err != nil {
+		return nil, err
+	}
 	r.Done = true
 	n.log.Warn("the cluster was forced to go on", "given up", len(r.Lost), "lost partitions", r.Partitions, "damaged VDIs", len(r.VDIs))
 	for _, d := range r.VDIs {
@@ -293,8 +296,7 @@ func (f *forcing) only(v *sheepdog.View) bool {
 	return len(v.Members) == len(f.survivors)
 }
 
-// force lets the partitions go on that have lost all their acting replicas, and
-// has the objects marked that have lost too many strips.
+// force lets the partitions go on that have lost all their acting replicas.
 func (f *forcing) force(ctx context.Context) error {
 	n := f.n
 	ctx, cancel := context.WithTimeout(ctx, forcePropose)
@@ -314,5 +316,5 @@ func (f *forcing) force(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("partitions of policy %s: %w", policy, err))
 		}
 	}
-	return errors.Join(append(errs, f.loseStrips(ctx, a))...)
+	return errors.Join(errs...)
 }

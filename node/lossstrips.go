@@ -158,14 +158,15 @@ func (l *loss) sizes() map[sheepdog.LayerID]uint64 {
 
 // loseStrips has the directory mark what the survivors, who are the members now,
 // cannot make any more.
-func (f *forcing) loseStrips(ctx context.Context, a assessment) error {
+func (f *forcing) loseStrips(ctx context.Context) (err error) {
 	n := f.n
-	var err error
-	if a.Strips, err = f.strips(ctx, n.dir.Applied()); err != nil {
+	if f.whole, err = f.strips(ctx, n.dir.Applied()); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, forcePropose)
+	defer cancel()
 	var errs []error
-	for id, o := range newLoss(n.cluster.View(), n.dir, a).strips {
+	for id, o := range newLoss(n.cluster.View(), n.dir, f.assessment()).strips {
 		err := n.vdis.Lose(ctx, directory.Lose{Time: time.Now(), Layer: id, Objects: o.objects, Left: o.left})
 		if err != nil && !errors.Is(err, sheepdog.ErrConflict) { // deleted meanwhile
 			errs = append(errs, fmt.Errorf("coded layer %d: %w", id, err))
