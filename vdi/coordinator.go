@@ -24,8 +24,8 @@ type coordinator struct {
 	flushes flusher
 	// Of the working layer, about: for those who decide when it is encoded.
 	writtenBytes atomic.Uint64
-	lastWrite    atomic.Int64 // nanoseconds since 1970
-	lastCopy     atomic.Int64 // the same, of CopyUp
+	lastWrite    *atomic.Int64 // nanoseconds since 1970; the recoder keeps it longer
+	lastCopy     atomic.Int64  // the same, of CopyUp
 
 	mu      sync.Mutex
 	ranges  rangeLock

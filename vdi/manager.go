@@ -251,7 +251,7 @@ func (m *Manager) takeOver(ctx context.Context, f directory.Family, token sheepd
 		}
 		before = append(before, earlier...)
 	}
-	c := &coordinator{m: m, scope: scope, shift: f.BlockSizeShift, origins: newOriginTable(before), dirty: make(map[sheepdog.Partition]struct{})}
+	c := &coordinator{m: m, scope: scope, shift: f.BlockSizeShift, origins: newOriginTable(before), dirty: make(map[sheepdog.Partition]struct{}), lastWrite: new(atomic.Int64)}
 	if err := m.moving.take(ctx); err != nil {
 		return nil, err
 	}

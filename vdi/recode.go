@@ -49,7 +49,20 @@ type recoder struct {
 
 	// The rest is for the loop alone.
 	known map[sheepdog.LayerID]witnessed
-	small map[sheepdog.LayerID]sheepdog.Token // working layers that nobody has written since that token and that are not worth it
+	small map[sheepdog.LayerID]measured // working layers that are not worth it
+}
+
+// measured is when the coordinator of a working layer, which may be over, had written
+// last before the layer was measured, and where it notes that.
+type measured struct {
+	token     sheepdog.Token
+	lastWrite *atomic.Int64 // nanoseconds since 1970
+	wrote     int64
+}
+
+// still reports whether nobody has written the layer since.
+func (m measured) still(f *directory.Family) bool {
+	return m.lastWrite != nil && m.token == f.Token && f.Coordinator.IsZero() && m.lastWrite.Load() == m.wrote
 }
 
 // witnessed is when all members of an epoch were seen to know of an encoding.
@@ -59,7 +72,7 @@ type witnessed struct {
 }
 
 func (m *Manager) recodeLoop() {
-	r := &recoder{m: m, known: make(map[sheepdog.LayerID]witnessed), small: make(map[sheepdog.LayerID]sheepdog.Token)}
+	r := &recoder{m: m, known: make(map[sheepdog.LayerID]witnessed), small: make(map[sheepdog.LayerID]measured)}
 	defer r.wg.Wait()
 	t := time.NewTicker(m.opt.Recode.Every)
 	defer t.Stop()

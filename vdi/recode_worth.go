@@ -20,7 +20,7 @@ const copyPause = 30 * time.Second
 // worth decides whether a working layer is frozen and encoded now: when nobody
 // writes it, if it spoils the ratio of the whole by 4 %; else when it is large.
 func (r *recoder) worth(ctx context.Context, l *directory.Layer, f directory.Family, policy sheepdog.Policy) (bool, error) {
-	if t, ok := r.small[l.ID]; ok && t == f.Token && f.Coordinator.IsZero() {
+	if r.small[l.ID].still(&f) {
 		return false, nil
 	}
 	c := r.m.local(f.ID)
@@ -35,6 +35,7 @@ func (r *recoder) worth(ctx context.Context, l *directory.Layer, f directory.Fam
 	if time.Since(time.Unix(0, c.lastCopy.Load())) < copyPause {
 		return false, nil
 	}
+	now := measured{c.scope.Token, c.lastWrite, c.lastWrite.Load()} // before anything is counted
 	coded := codedBytes(r.m.opt.Directory, l)
 	if !c.quiet(r.m.attached(f.ID), r.m.opt.Recode.Idle) {
 		return c.measure(ctx, l.ID, func(bytes uint64) bool { return bytes >= max(activeBytes, coded/2) })
@@ -46,7 +47,7 @@ func (r *recoder) worth(ctx context.Context, l *directory.Layer, f directory.Fam
 	}
 	delete(r.small, l.ID)
 	if !worth {
-		r.small[l.ID] = c.scope.Token
+		r.small[l.ID] = now
 	}
 	return worth, nil
 }
