@@ -52,9 +52,6 @@ func (b backend) AlterVDI(ctx context.Context, req *api.AlterRequest, report fun
 		return nil, err
 	}
 	if !v.Moving || v.Policy != req.Copies {
-		if v.Policy.Parity > 0 {
-			return nil, fmt.Errorf("VDI %s is erasure coded; its redundancy cannot change: %w", req.Name, sheepdog.ErrInvalid)
-		}
 		if err := b.n.room(); err != nil {
 			return nil, err
 		}

@@ -142,8 +142,6 @@ func alterable(ctx context.Context, c *api.Client, name string, p sheepdog.Polic
 	switch {
 	case err != nil:
 		return nil, failed(err, "change the redundancy level of VDI %s", name)
-	case v.Copies.Parity > 0:
-		return nil, fmt.Errorf("%s's copy policy is erasure code, changing it is not supported yet.", name)
 	case v.Copies == p && !v.Moving:
 		return nil, fmt.Errorf("%s's redundancy level is already set to %s, nothing changed.", name, p)
 	case v.ParentID != 0 || v.Clone:

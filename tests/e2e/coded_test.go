@@ -52,6 +52,25 @@ func TestEveryLossSetOf42(t *testing.T) {
 	w.ratio("vm", len(want))
 }
 
+// A VDI that was encoded goes back to copies, and to another code, with its bytes.
+func TestCodedVDIGetsAnotherRedundancy(t *testing.T) {
+	w := start(t, 6, "--recovery-delay", "300ms")
+	w.Meet()
+	w.Dog("cluster", "format", "-c", "4:2")
+	w.Dog("vdi", "create", "vm", "12M")
+	want := noise(42, 12<<20)
+	w.mustIn(want, "vdi", "write", "vm")
+	w.coded("the VDI", w.used(), len(want)*14/10)
+	copy(want[1<<20:], noise(43, 8192)) // on top of what is encoded
+	w.mustIn(want[1<<20:1<<20+8192], "vdi", "write", "vm", fmt.Sprint(1<<20), "8192")
+	w.Dog("vdi", "alter-copy", "-f", "-c", "3", "vm")
+	w.readsBack("vm", want)
+	w.Dog("vdi", "alter-copy", "-f", "-c", "2:1", "vm")
+	w.coded("the VDI", w.used(), len(want)*4/10)
+	w.readsBack("vm", want)
+	w.Checked()
+}
+
 // ratio deletes a coded VDI of 4:2 with so many bytes of data and says how much
 // space that gave back for each.
 func (w *world) ratio(name string, data int) {

@@ -211,7 +211,16 @@ func (m *model) alter(*rapid.T) {
 	l, _ := m.d.Layer(e.Layer)
 	policy := sheepdog.Policy{Copies: uint8(rapid.IntRange(1, 3).Draw(m.rt, "copies"))}
 	_, err := m.do(&AlterPolicy{Name: e.Name, Policy: policy, IfToken: m.tokenOf(e.Name, 0)})
-	if alone := l.Parent == 0 && l.Base == 0 && policy != e.Policy; (err == nil) != alone {
+	alone := l.Parent == 0 && l.Base == 0
+	if e.Policy.Parity > 0 {
+		alone = !e.Moving && !e.IsClone && len(m.d.ListName(e.Name)) == 1
+		for id := l.Parent + l.Base; id != 0 && alone; {
+			below, _ := m.d.Layer(id)
+			alone = below.Strips > 0 || below.Family == l.Family
+			id = below.Parent + below.Base
+		}
+	}
+	if alone = alone && policy != e.Policy; (err == nil) != alone {
 		m.rt.Fatalf("alter %s, alone: %t: %v", e.Name, alone, err)
 	}
 }

@@ -10,8 +10,8 @@ import (
 // own with the new policy, whose base is what it had: from now on new data have
 // the new redundancy, and the old ones are read from where they are until
 // somebody has copied them and Flatten lets go of the base. Name, id and
-// attributes stay. Only a VDI that stands alone can do this: no snapshot, no
-// base. As for Snapshot, the proposer must hold its writes. The old coordinator
+// attributes stay. Only a VDI that stands alone can do this: no snapshot, and no
+// base but what is erasure coded of its own. As for Snapshot, the proposer must hold its writes. The old coordinator
 // is fenced. The result is Altered.
 type AlterPolicy struct {
 	Time    time.Time       `json:"time"`
@@ -48,12 +48,31 @@ func (c *AlterPolicy) check(s *state, r *record) error {
 		return exists("redundancy %s of VDI %q", c.Policy, r.name)
 	case v.Moving:
 		return invalid("VDI %q is being moved to redundancy %s; let that end first", r.name, v.Policy)
-	case l.Parent != 0 || l.Base != 0:
+	case !s.alone(r, l):
 		return invalid("VDI %q does not stand alone: it has snapshots or a parent", r.name)
 	case (l.Written || c.IfToken != 0) && c.IfToken != f.Token:
 		return conflict("token of VDI %q is %d, not %d; its coordinator must change its redundancy", r.name, f.Token, c.IfToken)
 	}
 	return nil
+}
+
+// alone reports whether a VDI has no snapshots and no parent. What is encoded of it,
+// or being encoded, is below its working layer, and its own.
+func (s *state) alone(r *record, l *Layer) bool {
+	if f := s.families.get(l.Family).family.Load(); f.Policy.Parity == 0 {
+		return l.Parent == 0 && l.Base == 0
+	}
+	if len(r.snaps) > 0 || r.isClone {
+		return false
+	}
+	for id := l.Parent + l.Base; id != 0; { // at most one of them is set
+		below := s.layers.get(id).layer.Load()
+		if below.Strips == 0 && below.Family != l.Family {
+			return false
+		}
+		id = below.Parent + below.Base
+	}
+	return true
 }
 
 func (c *AlterPolicy) apply(s *state) (any, error) {
@@ -68,11 +87,11 @@ func (c *AlterPolicy) apply(s *state) (any, error) {
 	n := s.layers.get(old.Layer)
 	next := old
 	next.Policy, next.Family = c.Policy, s.addFamily(c.Policy, old.BlockSizeShift)
-	fresh := Layer{Family: next.Family}
 	if n.layer.Load().Written {
 		n.update(func(l *Layer) { l.Frozen = true })
-		fresh.Base, next.Moving = old.Layer, true
 	}
+	fresh := Layer{Family: next.Family, Base: s.solid(old.Layer)}
+	next.Moving = fresh.Base != 0
 	next.Layer = s.addLayer(fresh).id()
 	s.layers.get(next.Layer).refs++
 	r.vdi = &next
