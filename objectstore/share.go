@@ -8,8 +8,8 @@ import (
 	"sheepdog"
 )
 
-// How full the store is, from 0 to 1 of what it takes before all writers wait, from
-// which on writers are held back; and how long, in between, each call of one.
+// Writers are held back from easyLevel on, ever longer up to longHold for each call,
+// and from tightLevel on until there is room. Level 1 is where all writers wait.
 const (
 	easyLevel  = 0.7
 	tightLevel = 0.9
