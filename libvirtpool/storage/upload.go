@@ -63,8 +63,8 @@ func (u *Upload) Write(ctx context.Context, p []byte) error {
 	return failure(err, "write volume "+u.volume.Name)
 }
 
-// overflow ends an upload of more data than were announced. As with libvirt's own
-// pools those that were are in the volume, and the upload fails.
+// overflow ends an upload of more data than were announced. Those that were are in the
+// volume, as with libvirt's own pools if its writer is quick, and the upload fails.
 func (u *Upload) overflow(ctx context.Context, last []byte) error {
 	u.limit = false
 	err := u.Write(ctx, last)
