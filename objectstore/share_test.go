@@ -34,6 +34,11 @@ func TestAGreedyFamilyLeavesRoom(t *testing.T) {
 	if !d.Crowded(greedy) || d.Crowded(modest) {
 		t.Errorf("crowded: greedy %v, modest %v; want the greedy one", d.Crowded(greedy), d.Crowded(modest))
 	}
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if d.AwaitRoom(short, greedy); short.Err() == nil {
+		t.Error("the greedy family is let in while the store is full")
+	}
 	wrote := make(chan error, 1)
 	go func() {
 		for seq := uint64(1); seq <= 100; seq++ {
