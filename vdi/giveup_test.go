@@ -122,3 +122,34 @@ func TestWaitForAFlushCanBeGivenUp(t *testing.T) {
 		b.Close()
 	})
 }
+
+// A group whose writes cannot be held in time is given up with an error that says so,
+// wherever its VDIs are coordinated: it is nobody's failure, and holds nothing after.
+func TestGroupThatCannotBeHeldIsBusy(t *testing.T) {
+	for _, far := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w, a, x := oneVDI(t, 1<<20)
+			b := w.manager(t, 2)
+			create(t, a, "y", 1<<20)
+			y := open(t, a, "y", "")
+			write(t, x, 0, fill(4096, 1))
+			write(t, y, 0, fill(4096, 1))
+			setAway := func(away bool) { w.mu.Lock(); w.away = away; w.mu.Unlock() }
+			setAway(true)
+			asks := a
+			if far {
+				asks = b
+			}
+			began := time.Now()
+			_, err := asks.SnapshotGroup(t.Context(), []directory.Snapshot{{Name: "v", Tag: "s"}, {Name: "y", Tag: "s"}})
+			if d := time.Since(began); !errors.Is(err, sheepdog.ErrBusy) || d > 2*holdLimit {
+				t.Errorf("after %v: %v", d, err)
+			}
+			setAway(false)
+			write(t, x, 0, fill(4096, 2))
+			write(t, y, 0, fill(4096, 2))
+			a.Close()
+			b.Close()
+		})
+	}
+}

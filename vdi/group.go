@@ -23,13 +23,18 @@ const (
 // not resumed by then ends: its successor's token makes a late commit fail.
 const holdLimit = 5 * time.Second
 
+// errNotHeld is of a group that was given up. It is not tried again by itself: guests
+// would wait for one try after the other.
+var errNotHeld = fmt.Errorf("the writes of all VDIs of the group could not be held within %v; try again: %w", holdLimit, sheepdog.ErrBusy)
+
 // holdID names one hold: a resume that comes late, or after its own hold failed,
 // must not end that of another group.
 type holdID = sheepdog.Origin
 
 // SnapshotGroup snapshots several VDIs in one moment, under the guests' I/O: all
 // their coordinators hold their writes before the one commit. (rule 13) It is tried
-// again when the outcome of a try is not known; with tags it is taken once.
+// again when the outcome of a try is not known; with tags it is taken once. The error
+// wraps ErrBusy if the writes could not be held together in time.
 func (m *Manager) SnapshotGroup(ctx context.Context, members []directory.Snapshot) (directory.SnappedGroup, error) {
 	cmd := directory.SnapshotGroup{Time: time.Now(), Members: slices.Clone(members)}
 	for i := range cmd.Members {
@@ -38,7 +43,7 @@ func (m *Manager) SnapshotGroup(ctx context.Context, members []directory.Snapsho
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		changed := m.opt.Directory.Changed()
 		out, err := m.tryGroup(ctx, cmd)
-		if err == nil || !rerouted(err) {
+		if err == nil || errors.Is(err, errNotHeld) || !rerouted(err) {
 			return out, err
 		}
 		if perr := m.pause(ctx, changed, pause); perr != nil {
@@ -59,7 +64,7 @@ func (m *Manager) tryGroup(ctx context.Context, cmd directory.SnapshotGroup) (ou
 		cmd.Members[i].IfFamily, order[i] = v.Family, i
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(cmd.Members[a].IfFamily, cmd.Members[b].IfFamily) })
-	deadline, cancel := context.WithTimeoutCause(ctx, holdLimit, fmt.Errorf("the writes of all VDIs of the group could not be held within %v", holdLimit))
+	deadline, cancel := context.WithTimeoutCause(ctx, holdLimit, errNotHeld)
 	defer cancel()
 	for n, i := range order {
 		if n > 0 && cmd.Members[i].IfFamily == cmd.Members[order[n-1]].IfFamily {
@@ -68,6 +73,9 @@ func (m *Manager) tryGroup(ctx context.Context, cmd directory.SnapshotGroup) (ou
 		token, resume, herr := m.holdMember(deadline, cmd.Members[i].IfFamily)
 		if resume != nil {
 			defer resume(context.WithoutCancel(ctx)) // also after a failure: it may hold
+		}
+		if herr != nil && context.Cause(deadline) == errNotHeld {
+			return out, fmt.Errorf("VDI %s: %w (%v)", cmd.Members[i].Name, errNotHeld, herr)
 		}
 		if herr != nil {
 			return out, herr
