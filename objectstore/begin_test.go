@@ -3,6 +3,7 @@ package objectstore
 import (
 	"bytes"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"sheepdog"
@@ -15,43 +16,44 @@ import (
 func TestWritersDoNotWaitForASegmentsHeader(t *testing.T) {
 	g := newCrashRig(t, 1)
 	defer g.abandon()
-	syncs := 0
-	g.files.mu.Lock()
-	g.files.fault = func(op, name string) error {
+	var syncs atomic.Int32
+	fault(g.files, func(op, name string) error {
 		if op == "sync" && strings.Contains(name, "log.") {
-			syncs++
+			syncs.Add(1)
 		}
 		return nil
-	}
-	g.files.mu.Unlock()
+	})
 	seq := uint64(0)
 	write := func() {
 		seq++
 		mustWrite(t, g.d, dataOp(0, 1, sheepdog.BlockNo(seq), storetest.Fill(seq, 1), seq))
 	}
-	write()
-	for range 40 { // several laps of the log
+	// begin is the number of syncs of a write that begins a segment. Destages in the
+	// background, which sync the log and reserve generations, wait for it.
+	begin := func(reserved bool) int32 {
+		if err := g.d.destage(true); err != nil {
+			t.Fatal(err)
+		}
 		g.d.journal.seal()
 		g.d.journal.makeAhead()
-		before := syncs
-		write()
-		if syncs != before {
-			t.Fatalf("write %d began generation %d with a sync", seq, g.d.journal.gen)
+		g.d.destageMu.Lock()
+		defer g.d.destageMu.Unlock()
+		if !reserved {
+			g.d.journal.reserved.Store(0)
 		}
-		if seq%5 == 0 {
-			if err := g.d.destage(false); err != nil {
-				t.Fatal(err)
-			}
+		before := syncs.Load()
+		write()
+		return syncs.Load() - before
+	}
+	write()
+	for range 40 { // several laps of the log
+		if n := begin(true); n != 0 {
+			t.Fatalf("write %d began generation %d with %d syncs", seq, g.d.journal.gen, n)
 		}
 	}
 	// Without a reservation every header is durable before it is used.
-	g.d.journal.seal()
-	g.d.journal.makeAhead()
-	g.d.journal.reserved.Store(0)
-	before := syncs
-	write()
-	if syncs != before+1 {
-		t.Errorf("%d syncs begin a generation that is not reserved, want 1", syncs-before)
+	if n := begin(false); n != 1 {
+		t.Errorf("%d syncs begin a generation that is not reserved, want 1", n)
 	}
 }
 
