@@ -141,7 +141,7 @@ func TestClientsDuringRecovery(t *testing.T) {
 	time.Sleep(time.Second)
 	begin := a.reg.guests.Now()
 	together := a.refill(a.Sheep[2])
-	end := a.reg.guests.Now()
+	end := begin + together
 	seen := a.reg.stop()
 	a.reg.judge()
 	normal := float64(seen.Answered(from, to)) / (to - from).Seconds()
@@ -166,6 +166,7 @@ func (a *arena) refill(s *lab.Sheep) time.Duration {
 	lab.Tool(a.t, "rm", "-rf", a.Meta(s))
 	a.Run(s)
 	start := time.Now()
-	a.Recovered(3 * time.Minute)
-	return time.Since(start)
+	took := a.RecoveredSeen(a.Sheep[0], 3*time.Minute).Sub(start)
+	a.Recovered(time.Minute)
+	return took
 }

@@ -252,6 +252,26 @@ func (l *Lab) Recovered(limit time.Duration) {
 	})
 }
 
+// RecoveredSeen is Recovered as one sheep sees it, which is asked seldom: where guests
+// are measured meanwhile, since each look costs as much as hundreds of their requests.
+// It returns when that was so.
+func (l *Lab) RecoveredSeen(s *Sheep, limit time.Duration) time.Time {
+	l.TB.Helper()
+	const pause = 250 * time.Millisecond
+	deadline := time.Now().Add(limit)
+	for {
+		asked := time.Now()
+		err := l.complete(s, len(l.Sheep))
+		if err == nil {
+			return asked
+		}
+		if asked.After(deadline) {
+			l.TB.Fatalf("not within %v: recovery ends: port %d: %v", limit, s.Port, err)
+		}
+		time.Sleep(pause)
+	}
+}
+
 // complete is an error unless a sheep sees n members, and none recovering.
 func (l *Lab) complete(s *Sheep, n int) error {
 	if got := len(Rows(l.DogOn(s, "node", "list", "-r"))); got != n {
