@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,8 +25,7 @@ func TestEveryLossSetOf42(t *testing.T) {
 		want[i] = byte(rng.Uint32())
 	}
 	w.mustIn(want, "vdi", "write", "vm")
-	// The log of a store counts as used, so that only differences tell.
-	w.coded("the VDI", w.used(), len(want)*14/10)
+	w.coded("the VDI", w.held(), len(want)*14/10)
 	for a := range w.Sheep {
 		for b := range a {
 			if os.Getenv("LOSSES") != "all" && (a%2 == 0 || b != a-1) {
@@ -60,13 +60,13 @@ func TestCodedVDIGetsAnotherRedundancy(t *testing.T) {
 	w.Dog("vdi", "create", "vm", "12M")
 	want := noise(42, 12<<20)
 	w.mustIn(want, "vdi", "write", "vm")
-	w.coded("the VDI", w.used(), len(want)*14/10)
+	w.coded("the VDI", w.held(), len(want)*14/10)
 	copy(want[1<<20:], noise(43, 8192)) // on top of what is encoded
 	w.mustIn(want[1<<20:1<<20+8192], "vdi", "write", "vm", fmt.Sprint(1<<20), "8192")
 	w.Dog("vdi", "alter-copy", "-f", "-c", "3", "vm")
 	w.readsBack("vm", want)
 	w.Dog("vdi", "alter-copy", "-f", "-c", "2:1", "vm")
-	w.coded("the VDI", w.used(), len(want)*4/10)
+	w.coded("the VDI", w.held(), len(want)*4/10)
 	w.readsBack("vm", want)
 	w.Checked()
 }
@@ -75,11 +75,11 @@ func TestCodedVDIGetsAnotherRedundancy(t *testing.T) {
 // space that gave back for each.
 func (w *world) ratio(name string, data int) {
 	w.TB.Helper()
-	coded := w.used()
+	coded := w.held()
 	w.Dog("vdi", "delete", name)
 	ratio := 0.0
 	w.Eventually(30*time.Second, "the space of the VDI comes back", func() error {
-		if ratio = (float64(coded) - float64(w.used())) / float64(data); ratio < 1.4 {
+		if ratio = (float64(coded) - float64(w.held())) / float64(data); ratio < 1.4 {
 			return fmt.Errorf("%.3f bytes for each are back", ratio)
 		}
 		return nil
@@ -112,10 +112,51 @@ func (w *world) readsBack(name string, want []byte) {
 
 // coded waits until the nodes use so many bytes less than before: replicas go when
 // their layer is encoded.
+// held is what the cluster uses without the logs of its stores: those grow in the
+// background, by more than what is saved here. Bug: they did between two looks.
+func (w *world) held() uint64 {
+	w.TB.Helper()
+	for last := uint64(0); ; {
+		logs := w.logs()
+		used := w.used()
+		now := used - min(used, logs)
+		if logs == w.logs() && now == last {
+			return now
+		}
+		last = now
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// logs is the size of the log files of all sheep that live, in bytes.
+func (w *world) logs() (sum uint64) {
+	w.TB.Helper()
+	for _, s := range w.Sheep {
+		if !s.Alive() {
+			continue
+		}
+		names, err := filepath.Glob(filepath.Join(w.Meta(s), "log.??????"))
+		if err != nil {
+			w.TB.Fatal(err)
+		}
+		for _, name := range names {
+			st, err := os.Stat(name)
+			if err != nil {
+				w.TB.Fatal(err)
+			}
+			sum += uint64(st.Size())
+		}
+	}
+	if sum == 0 {
+		w.TB.Fatal("no sheep has a log")
+	}
+	return sum
+}
+
 func (w *world) coded(what string, before uint64, saves int) {
 	w.TB.Helper()
 	w.Eventually(60*time.Second, what+" is erasure coded", func() error {
-		if now := w.used(); now+uint64(saves) > before {
+		if now := w.held(); now+uint64(saves) > before {
 			return fmt.Errorf("%d bytes were used, %d are", before, now)
 		}
 		return nil
@@ -179,7 +220,7 @@ func TestLifeOfACodedVDI(t *testing.T) {
 	w.Dog("vdi", "create", "vm", "8M")
 	all := map[string][]byte{"vm": noise(3, 8<<20)}
 	w.mustIn(all["vm"], "vdi", "write", "vm")
-	before := w.used()
+	before := w.held()
 	w.Dog("vdi", "alter-copy", "-f", "-c", "2:1", "vm")
 	w.coded("the VDI", before, 8<<20)
 	w.allReadBack(all)
@@ -221,7 +262,7 @@ func TestSnapshotIsCodedOnRequest(t *testing.T) {
 	if _, errText, code := w.DogAt(w.First(), "vdi", "alter-copy", "-c", "8:3", "base@v1"); code == 0 || !strings.Contains(errText, "zones") {
 		t.Errorf("strips for more zones than there are: exit %d, %s", code, errText)
 	}
-	before := w.used()
+	before := w.held()
 	w.Dog("vdi", "alter-copy", "-c", "2:1", "base@v1")
 	w.coded("the snapshot", before, 8<<20)
 	w.Dog("vdi", "clone", "-s", "v1", "base", "clone")
