@@ -136,7 +136,7 @@ func TestSnapshotCycleLeavesNothingBehind(t *testing.T) {
 	w.Format(3)
 	w.Dog("vdi", "import", image(t, 64<<20), "base")
 	before := w.Dog("vdi", "list", "-r")
-	used := w.used()
+	used := w.held()
 	for i := range 25 {
 		tag, name := fmt.Sprintf("snap_vm%d", i), fmt.Sprintf("vm%d", i)
 		w.Dog("vdi", "snapshot", "-s", tag, "base")
@@ -149,7 +149,7 @@ func TestSnapshotCycleLeavesNothingBehind(t *testing.T) {
 		t.Errorf("list before and after:\n%s%s", before, after)
 	}
 	w.Eventually(time.Minute, "space is back", func() error {
-		if now := w.used(); now > used+1<<20 {
+		if now := w.held(); now > used+1<<20 {
 			return fmt.Errorf("%d bytes used before, %d after", used, now)
 		}
 		return nil
