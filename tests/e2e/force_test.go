@@ -168,7 +168,7 @@ func TestForceAfterTooManyStripsAreLost(t *testing.T) {
 			w.Dog("vdi", "create", "vm", fmt.Sprint(objects*4<<20))
 			data := noise(8, objects*4<<20)
 			w.mustIn(data, "vdi", "write", "vm")
-			w.coded("the VDI", w.used(), len(data)*14/10)
+			w.coded("the VDI", w.held(), len(data)*14/10)
 			w.Kill(w.Sheep[lost[0]:lost[1]]...)
 			w.Sheep = append(w.Sheep[:lost[0]:lost[0]], w.Sheep[lost[1]:]...)
 			w.Eventually(60*time.Second, "the survivors wait", func() error {
