@@ -37,7 +37,6 @@ type Disk struct {
 	plugMu   sync.Mutex // one change of the disks at a time
 	nextDisk diskID     // guarded by plugMu once the store is open
 	layout   format
-	missing  missing
 
 	destageMu  sync.Mutex        // one destage at a time; guards what the metadata store has:
 	tombstones map[objectKey]lsn // the last drop of objects that the log may have entries of
@@ -83,16 +82,16 @@ func (d *Disk) kickAll() {
 }
 
 // crowded reports whether more blocks wait to be freed than part (0 to 1) of the
-// bound: 128 MiB or an eighth of what is in use.
+// bound.
 func (d *Disk) crowded(part float64) bool {
-	freed := float64(d.freedBlocks.Load())
-	return freed > part*enough && freed > part*float64(d.volumes.usedBlocks()/8)
+	return float64(d.freedBlocks.Load()) > part*enough && d.freeing() > part // the first costs less
 }
 
 // enough blocks that wait to be freed are much in any store.
 const enough = 128 << 20 / blockSize
 
-// freeing is how many blocks wait to be freed, as a part of the bound.
+// freeing is how many blocks wait to be freed, as a part of the bound: 128 MiB or an
+// eighth of what is in use.
 func (d *Disk) freeing() float64 {
 	return float64(d.freedBlocks.Load()) / max(enough, float64(d.volumes.usedBlocks()/8))
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"sheepdog"
 )
@@ -54,59 +53,48 @@ func (d *Disk) Disks() ([]DiskUsage, error) {
 		}
 		out = append(out, u)
 	}
-	for _, dir := range d.missing.dirs() {
+	missing, err := d.missing()
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range slices.Sorted(maps.Values(missing)) {
 		out = append(out, DiskUsage{Dir: dir, State: DiskMissing})
 	}
 	return out, nil
 }
 
-// missing are the disks that the store had and was opened without.
-type missing struct {
-	mu sync.Mutex
-	is map[diskID]string
-}
-
-func (m *missing) add(id diskID, dir string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.is == nil {
-		m.is = make(map[diskID]string)
+// missing are the disks, by number, that the store had and was opened without. What
+// was on them is given up.
+func (d *Disk) missing() (map[diskID]string, error) {
+	known, err := d.readDisks()
+	if err != nil {
+		return nil, err
 	}
-	m.is[id] = filepath.Clean(dir)
-}
-
-func (m *missing) remove(id diskID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.is, id)
-}
-
-func (m *missing) at(dir string) (diskID, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for id, is := range m.is {
-		if is == filepath.Clean(dir) {
-			return id, true
+	out := make(map[diskID]string)
+	for id, r := range known {
+		if r.weight > 0 && d.volumes.find(id) == nil {
+			out[id] = r.path
 		}
 	}
-	return 0, false
+	return out, nil
 }
 
-func (m *missing) dirs() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Sorted(maps.Values(m.is))
-}
-
-// forgetMissing lets go of a missing disk. What was on it is given up since the
-// store was opened.
-func (d *Disk) forgetMissing(id diskID, dir string) error {
-	if err := d.commitGone(id, dir); err != nil {
-		return err
+// forgetMissing lets go of a disk that is missing from a directory; false if none is.
+func (d *Disk) forgetMissing(dir string) (bool, error) {
+	missing, err := d.missing()
+	if err != nil {
+		return false, err
 	}
-	d.missing.remove(id)
-	d.log.Info("missing disk was forgotten", "disk", dir)
-	return nil
+	for id, path := range missing {
+		if path == filepath.Clean(dir) {
+			if err := d.commitGone(id, dir); err != nil {
+				return false, err
+			}
+			d.log.Info("missing disk was forgotten", "disk", dir)
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // freeBytes is what the disk can still take, without the reserve.
@@ -151,8 +139,8 @@ func (d *Disk) Plug(dir string) error {
 	if err == nil {
 		err = d.meta.Room(1, 2*pileKeyLen+len(dir))
 	}
-	if old, ok := d.missing.at(dir); ok && err == nil {
-		err = d.forgetMissing(old, dir)
+	if err == nil {
+		_, err = d.forgetMissing(dir)
 	}
 	if err == nil {
 		d.nextDisk++
@@ -229,8 +217,8 @@ func (d *Disk) Unplug(dir string) error {
 		return fmt.Errorf("unplug disk %s: disks are being changed: %w", dir, sheepdog.ErrBusy)
 	}
 	defer d.plugMu.Unlock()
-	if id, ok := d.missing.at(dir); ok {
-		return d.forgetMissing(id, dir)
+	if forgotten, err := d.forgetMissing(dir); forgotten || err != nil {
+		return err
 	}
 	v, err := d.diskAt(dir)
 	if err != nil {
@@ -351,12 +339,17 @@ func (d *Disk) forgetDisk(v *volume) error {
 }
 
 func (d *Disk) commitGone(id diskID, dir string) error {
-	gone := change{diskKey(keyDisk, id), diskRecord{0, filepath.Clean(dir)}.encode()}
-	if err := d.meta.Room(1, gone.size()); err != nil {
-		return metaError("forget a disk", err)
+	return d.commitSmall("forget a disk", change{diskKey(keyDisk, id), diskRecord{0, filepath.Clean(dir)}.encode()})
+}
+
+// commitSmall commits one change if there is room for it.
+func (d *Disk) commitSmall(what string, c change) error {
+	err := d.meta.Room(1, c.size())
+	if err == nil {
+		err = d.meta.Commit([]change{c})
 	}
-	if err := d.meta.Commit([]change{gone}); err != nil {
-		return metaError("forget a disk", err)
+	if err != nil {
+		return metaError(what, err)
 	}
 	return nil
 }

@@ -289,21 +289,27 @@ func (g *crashRig) unplugSound(dir string) {
 	}
 }
 
+// reopenWithout starts the store again with a disk that cannot be reached.
+func (u *diskUnderTest) reopenWithout(t *testing.T, files *simFiles, dir string) {
+	t.Helper()
+	if err := u.d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fault(files, func(op, name string) error {
+		if filepath.Dir(name) == dir {
+			return unix.EIO
+		}
+		return nil
+	})
+	u.open(t)
+}
+
 // A store lacks what was on a disk that it gave up until it is replaced, also in a
 // later life, whether the disk was unplugged, works again, or is another one by
 // then: after a loss of all power it must not count as the last that has everything.
 func TestStoreLacksAGivenUpDiskInItsNextLife(t *testing.T) {
 	away := func(t *testing.T, u *diskUnderTest, files *simFiles, b string) {
-		if err := u.d.Close(); err != nil {
-			t.Fatal(err)
-		}
-		fault(files, func(op, name string) error {
-			if filepath.Dir(name) == b {
-				return unix.EIO
-			}
-			return nil
-		})
-		u.open(t)
+		u.reopenWithout(t, files, b)
 		if disks, err := u.d.Disks(); err != nil || len(disks) != 2 || disks[1].Dir != b || disks[1].State != DiskMissing {
 			t.Fatalf("disks: %+v, %v", disks, err)
 		}
@@ -374,16 +380,7 @@ func TestMissingDiskIsLostUntilItIsBack(t *testing.T) {
 	for i := range sheepdog.Index(20) {
 		mustWrite(t, u.d, dataOp(i, 1, 0, storetest.Fill(uint64(i), 20), 5))
 	}
-	if err := u.d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	fault(files, func(op, name string) error {
-		if filepath.Dir(name) == b {
-			return unix.EIO
-		}
-		return nil
-	})
-	u.open(t)
+	u.reopenWithout(t, files, b)
 	bad := 0
 	for i := range sheepdog.Index(20) {
 		if _, err := readBlocks(t, u.d, i, 1, 0, 20); err != nil {

@@ -85,18 +85,14 @@ func (d *Disk) open() error {
 // replicas replace it. Should such a disk come back, what was not replaced by
 // then can be read again, but is older than what any other replica has.
 func (d *Disk) loseMissing() error {
-	known, err := d.readDisks()
+	missing, err := d.missing()
 	if err != nil {
 		return err
 	}
-	for _, id := range slices.Sorted(maps.Keys(known)) {
-		if known[id].weight == 0 || d.volumes.find(id) != nil {
-			continue
-		}
-		d.log.Error("what a missing disk held is fetched from other nodes", "disk", known[id].path)
-		d.missing.add(id, known[id].path)
+	for _, id := range slices.Sorted(maps.Keys(missing)) {
+		d.log.Error("what a missing disk held is fetched from other nodes", "disk", missing[id])
 		if err := d.giveUp(id); err != nil {
-			return fmt.Errorf("lose missing disk %s: %w", known[id].path, err)
+			return fmt.Errorf("lose missing disk %s: %w", missing[id], err)
 		}
 	}
 	d.incomplete, err = d.lacking()

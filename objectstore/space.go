@@ -30,12 +30,13 @@ type search struct {
 	// freed blocks make it worth while to look again.
 	longest    uint64
 	freedSince uint64
+	slackOnly  bool
 }
 
 const longRow = 256
 
 func newSpace(perFile uint64) *space {
-	return &space{perFile: perFile, all: search{longest: longRow}, again: search{longest: longRow}}
+	return &space{perFile: perFile, all: search{longest: longRow}, again: search{longest: longRow, slackOnly: true}}
 }
 
 func (s *space) blocks() uint64 { return uint64(len(s.used)) * 64 }
@@ -82,11 +83,11 @@ func (s *space) fill(from *search, n, least uint64, runs []spaceRun) ([]spaceRun
 			want = min(want, n)
 			continue
 		}
-		if from == &s.all && (s.mayGrow() || want == 1) {
+		if !from.slackOnly && (s.mayGrow() || want == 1) {
 			break
 		}
 		want /= 4
-		if from == &s.all {
+		if !from.slackOnly {
 			want = max(want, 1)
 		}
 		from.longest, from.freedSince = want, 0
@@ -165,7 +166,7 @@ func (s *space) findIn(from *search, at, end, want, limit uint64) (spaceRun, boo
 func (s *space) next(from *search, at, end uint64, free bool) uint64 {
 	for at < end {
 		w := ^s.used[at/64]
-		if from == &s.again {
+		if from.slackOnly {
 			w &= s.slack[at/64]
 		}
 		if !free {

@@ -192,12 +192,8 @@ func (p *pile) touchUnlogged(o *object, c *chunk, at lsn, out *outcome) {
 // then on, in its later lives as well, until all of it was replaced: with the disk
 // gone or back.
 func (d *Disk) giveUp(id diskID) error {
-	mark := change{diskKey(keyGivenUp, id), []byte{}}
-	if err := d.meta.Room(1, mark.size()); err != nil {
-		return metaError("note that a disk is given up", err)
-	}
-	if err := d.meta.Commit([]change{mark}); err != nil {
-		return metaError("note that a disk is given up", err)
+	if err := d.commitSmall("note that a disk is given up", change{diskKey(keyGivenUp, id), []byte{}}); err != nil {
+		return err
 	}
 	return d.sweep(id, lose)
 }
