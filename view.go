@@ -166,6 +166,17 @@ func (v *View) MinCopies(policy Policy) int {
 	return max(want, 1)
 }
 
+// Serves reports whether a partition serves writes as far as its placement goes: it is
+// clean and its acting replicas are all members. Whether they are enough is MinCopies.
+func (v *View) Serves(p *Placement) bool {
+	for _, id := range p.Acting {
+		if _, ok := v.Member(id); !ok {
+			return false
+		}
+	}
+	return p.State == Clean
+}
+
 // ActingMembers lists the acting replicas that are members of the view, in
 // placement order; missing counts those that are not.
 func (v *View) ActingMembers(p *Placement) (live []Member, missing int) {

@@ -52,23 +52,12 @@ func findStuck(v *sheepdog.View) *stuck {
 	for policy, t := range v.Tables {
 		need := v.MinCopies(policy)
 		for _, p := range t {
-			if !writable(v, p, need) {
+			if len(p.Acting) < need || !v.Serves(p) {
 				return &stuck{v, p, policy}
 			}
 		}
 	}
 	return &stuck{view: v}
-}
-
-// writable reports whether a partition is clean, and its acting replicas are all
-// members and at least need.
-func writable(v *sheepdog.View, p *sheepdog.Placement, need int) bool {
-	for _, id := range p.Acting {
-		if _, ok := v.Member(id); !ok {
-			return false
-		}
-	}
-	return len(p.Acting) >= need && p.State == sheepdog.Clean
 }
 
 // why says what a partition that waiting found waits for.

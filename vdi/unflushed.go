@@ -115,11 +115,7 @@ func (v *Volume) hear(ctx context.Context, index sheepdog.Index) {
 // serves reports whether writes to a partition are acknowledged in a view.
 func serves(view *sheepdog.View, policy sheepdog.Policy, part sheepdog.Partition) bool {
 	pl, ok := view.Placement(policy, part)
-	if !ok {
-		return true // of a policy that nobody uses any more
-	}
-	_, missing := view.ActingMembers(pl)
-	return pl.State == sheepdog.Clean && missing == 0
+	return !ok || view.Serves(pl) // without a table nobody uses the policy any more
 }
 
 // lost reports whether writes to a family acknowledged since those revisions may
