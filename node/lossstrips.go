@@ -21,20 +21,13 @@ type stripLists map[sheepdog.LayerID]directory.IndexList
 // merge adds what another node has.
 func (l stripLists) merge(more stripLists) {
 	for id, list := range more {
-		all := slices.Concat(l[id], list)
-		slices.Sort(all)
-		l[id] = slices.Compact(all)
+		l[id] = l[id].Union(list)
 	}
-}
-
-// stripsRequest is the body of methodStrips; see layersRequest.
-type stripsRequest struct {
-	Applied uint64 `json:"applied"`
 }
 
 // handleStrips lists the strips of this node.
 func (n *Node) handleStrips(ctx context.Context, body []byte) ([]byte, error) {
-	var req stripsRequest
+	var req layersRequest
 	if err := json.Unmarshal(body, &req); err != nil {
 		return nil, fmt.Errorf("%s: %v: %w", methodStrips, err, sheepdog.ErrInvalid)
 	}
@@ -60,7 +53,7 @@ func (n *Node) handleStrips(ctx context.Context, body []byte) ([]byte, error) {
 // strips asks the survivors for theirs; applied is how much of the log they must
 // know.
 func (f *forcing) strips(ctx context.Context, applied uint64) (stripLists, error) {
-	body, err := json.Marshal(stripsRequest{Applied: applied})
+	body, err := json.Marshal(layersRequest{Applied: applied})
 	if err != nil {
 		return nil, err
 	}
@@ -142,9 +135,7 @@ func (l *loss) sizes() map[sheepdog.LayerID]uint64 {
 		for id != 0 {
 			out[id] = max(out[id], size)
 			layer, _ := l.dir.Layer(id)
-			if id = layer.Parent; id == 0 {
-				id = layer.Base
-			}
+			id = layer.Below()
 		}
 	}
 	for _, e := range l.dir.List() {

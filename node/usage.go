@@ -20,7 +20,7 @@ type layerCount struct {
 	Objects uint64 `json:"objects"` // each counted once, however many replicas
 }
 
-// layersRequest is the body of methodLayers: the answer must be of a directory
+// layersRequest is the body of methodLayers and methodStrips: the answer must be of a directory
 // at least as new as the caller's, or layers would be counted under the names
 // of others.
 type layersRequest struct {
@@ -189,7 +189,7 @@ func (n *Node) held(e *directory.Entry, counts map[sheepdog.LayerID]layerCount, 
 // below is the next layer that a reader of one looks into; 0: there is none.
 func (n *Node) below(layer sheepdog.LayerID) sheepdog.LayerID {
 	l, _ := n.dir.Layer(layer)
-	return cmp.Or(l.Parent, l.Base)
+	return l.Below()
 }
 
 // isCoded reports whether a layer is coded: as the base of a VDI or snapshot that

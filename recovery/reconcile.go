@@ -26,7 +26,7 @@ func (a *Agent) reconcile(ctx context.Context, r *run) error {
 		pagers[i] = &pager{agent: a, id: id, run: r}
 	}
 	var ready []Item
-	var last time.Time // since when the first of them waits
+	var since time.Time // when the first of them was ready
 	flush := func() error {
 		items := ready
 		ready = nil
@@ -40,10 +40,10 @@ func (a *Agent) reconcile(ctx context.Context, r *run) error {
 			return err
 		}
 		if len(ready) == 0 {
-			last = time.Now()
+			since = time.Now()
 		}
 		ready = append(ready, item)
-		if len(ready) == commitItems || time.Since(last) >= commitEvery {
+		if len(ready) == commitItems || time.Since(since) >= commitEvery {
 			return flush()
 		}
 		return nil

@@ -141,11 +141,11 @@ func (r *frozenReader) below(ctx context.Context, layer sheepdog.LayerID, read f
 // load reads blocks through the layers of their family, then through bases. If
 // a base is gone because it was encoded anew, it begins again. It returns nil for
 // zeros alone.
-func (r *frozenReader) load(ctx context.Context, key stretch) ([]byte, error) {
+func (r *frozenReader) load(ctx context.Context, at stretch) ([]byte, error) {
 	for {
 		changed := r.dir.Changed()
-		data, err := r.loadOnce(ctx, key)
-		if err == nil && r.mayMove(key.layer) && !r.lease() {
+		data, err := r.loadOnce(ctx, at)
+		if err == nil && r.mayMove(at.layer) && !r.lease() {
 			// This node may be cut off, and not know that the bytes are elsewhere now.
 			if err := awaitNews(ctx, changed); err != nil {
 				return nil, err
@@ -155,7 +155,7 @@ func (r *frozenReader) load(ctx context.Context, key stretch) ([]byte, error) {
 		if !errors.Is(err, sheepdog.ErrNotFound) {
 			return data, err
 		}
-		if _, ok := r.dir.Layer(key.layer); !ok {
+		if _, ok := r.dir.Layer(at.layer); !ok {
 			return nil, err
 		}
 		// Another node knows already that one of them is gone.
@@ -176,10 +176,10 @@ func (r *frozenReader) mayMove(layer sheepdog.LayerID) bool {
 	return false
 }
 
-func (r *frozenReader) loadOnce(ctx context.Context, key stretch) ([]byte, error) {
+func (r *frozenReader) loadOnce(ctx context.Context, at stretch) ([]byte, error) {
 	var data []byte
-	states := make([]sheepdog.BlockState, key.count)
-	for layer := key.layer; layer != 0; {
+	states := make([]sheepdog.BlockState, at.count)
+	for layer := at.layer; layer != 0; {
 		fam, ok := familyOf(r.dir, layer)
 		if !ok {
 			return nil, fmt.Errorf("layer %d was deleted: %w", layer, sheepdog.ErrNotFound)
@@ -188,8 +188,8 @@ func (r *frozenReader) loadOnce(ctx context.Context, key stretch) ([]byte, error
 		if err != nil {
 			return nil, err
 		}
-		if set.has(key.index) {
-			if data, err = r.loadFamily(ctx, fam, layer, key, states, data); err != nil {
+		if set.has(at.index) {
+			if data, err = r.loadFamily(ctx, fam, layer, at, states, data); err != nil {
 				return nil, err
 			}
 		}
@@ -205,12 +205,12 @@ func (r *frozenReader) loadOnce(ctx context.Context, key stretch) ([]byte, error
 }
 
 // loadFamily reads the blocks from one family where they are still absent.
-func (r *frozenReader) loadFamily(ctx context.Context, fam directory.Family, layer sheepdog.LayerID, key stretch, states []sheepdog.BlockState, data []byte) ([]byte, error) {
-	got := make([]sheepdog.BlockState, key.count)
-	count := min(key.count, 1<<(fam.BlockSizeShift-12)-uint32(key.start))
-	buf := make([]byte, key.count*sheepdog.BlockSize)
-	req := sheepdog.ReadRequest{Policy: fam.Policy, Object: sheepdog.ObjectID{Family: fam.ID, Index: key.index},
-		Layer: layer, Start: key.start, Count: count,
+func (r *frozenReader) loadFamily(ctx context.Context, fam directory.Family, layer sheepdog.LayerID, at stretch, states []sheepdog.BlockState, data []byte) ([]byte, error) {
+	got := make([]sheepdog.BlockState, at.count)
+	count := min(at.count, 1<<(fam.BlockSizeShift-12)-uint32(at.start))
+	buf := make([]byte, at.count*sheepdog.BlockSize)
+	req := sheepdog.ReadRequest{Policy: fam.Policy, Object: sheepdog.ObjectID{Family: fam.ID, Index: at.index},
+		Layer: layer, Start: at.start, Count: count,
 		Buf: buf[:count*sheepdog.BlockSize], States: got[:count]}
 	if err := r.objects.Read(ctx, &req); err != nil {
 		return nil, err

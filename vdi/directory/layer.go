@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"slices"
 	"sync/atomic"
 
@@ -231,6 +232,10 @@ func (n *layerNode) spread() {
 		}
 	}
 }
+
+// Below is the layer that a reader looks into next: in the family, or under its lowest
+// layer in another; 0: there is none.
+func (l *Layer) Below() sheepdog.LayerID { return cmp.Or(l.Parent, l.Base) }
 
 // holds reports whether the layer has blocks of its own below somebody's chain.
 func (l *Layer) holds() bool { return l.Written || !l.Frozen }

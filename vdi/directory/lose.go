@@ -35,11 +35,7 @@ func (c *Lose) apply(s *state) (any, error) {
 	if n == nil || n.layer.Load() == nil || !n.layer.Load().complete() {
 		return nil, conflict("layer %d is not a complete coded one", c.Layer)
 	}
-	n.update(func(l *Layer) {
-		all := slices.Concat(l.Lost, c.Objects)
-		slices.Sort(all)
-		l.Lost, l.Left = slices.Compact(all), c.Left
-	})
+	n.update(func(l *Layer) { l.Lost, l.Left = l.Lost.Union(c.Objects), c.Left })
 	return nil, nil
 }
 
@@ -51,6 +47,13 @@ type IndexList []sheepdog.Index
 func (l IndexList) Has(i sheepdog.Index) bool {
 	_, found := slices.BinarySearch(l, i)
 	return found
+}
+
+// Union is a new list of what is in either; more need not be in order.
+func (l IndexList) Union(more IndexList) IndexList {
+	all := slices.Concat(l, more)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // MarshalText encodes an ascending list.

@@ -11,8 +11,8 @@ import (
 // the new redundancy, and the old ones are read from where they are until
 // somebody has copied them and Flatten lets go of the base. Name, id and
 // attributes stay. Only a VDI that stands alone can do this: no snapshot, and no
-// base but what is erasure coded of its own. As for Snapshot, the proposer must hold its writes. The old coordinator
-// is fenced. The result is Altered.
+// base but what is erasure coded of its own. As for Snapshot, the proposer must hold
+// its writes. The old coordinator is fenced. The result is Altered.
 type AlterPolicy struct {
 	Time    time.Time       `json:"time"`
 	Name    string          `json:"name"`
@@ -65,12 +65,12 @@ func (s *state) alone(r *record, l *Layer) bool {
 	if len(r.snaps) > 0 || r.isClone {
 		return false
 	}
-	for id := l.Parent + l.Base; id != 0; { // at most one of them is set
+	for id := l.Below(); id != 0; {
 		below := s.layers.get(id).layer.Load()
 		if below.Strips == 0 && below.Family != l.Family {
 			return false
 		}
-		id = below.Parent + below.Base
+		id = below.Below()
 	}
 	return true
 }

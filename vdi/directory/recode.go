@@ -142,8 +142,8 @@ func (l *Layer) stripIDs() []sheepdog.LayerID {
 }
 
 // below lists the coded layers below n that nobody else reads and that have lost
-// nothing, and what is below them. An empty layer has only what the first coded layer has, so that one is
-// always taken.
+// nothing, and what is below them. An empty layer has only what the first coded layer
+// has, so that one is always taken.
 func (s *state) below(n *layerNode) (merged []sheepdog.LayerID, base sheepdog.LayerID) {
 	l := n.layer.Load()
 	base = l.Base
