@@ -114,18 +114,17 @@ func (w *world) readsBack(name string, want []byte) {
 // their layer is encoded.
 // held is what the cluster uses without the logs of its stores: those grow in the
 // background, by more than what is saved here. Bug: they did between two looks.
-func (w *world) held() uint64 {
+func (w *world) held() (now uint64) {
 	w.TB.Helper()
-	for last := uint64(0); ; {
-		logs := w.logs()
-		used := w.used()
-		now := used - min(used, logs)
-		if logs == w.logs() && now == last {
-			return now
+	w.Eventually(30*time.Second, "nothing changes between two looks", func() error {
+		last, logs := now, w.logs()
+		now = w.used() - logs
+		if now != last || logs != w.logs() {
+			return fmt.Errorf("%d bytes are used, %d were", now, last)
 		}
-		last = now
-		time.Sleep(10 * time.Millisecond)
-	}
+		return nil
+	})
+	return now
 }
 
 // logs is the size of the log files of all sheep that live, in bytes.

@@ -164,28 +164,41 @@ var halfWritten = scene{play: func(s *stage) {
 	s.guest(3).read(0, 8)
 }}
 
-// lostReply: a gateway's write is done, but before it hears of that the
-// coordinator dies; until it asks the next one somebody else has written.
-var lostReply = scene{nodes: 5, play: func(s *stage) {
-	hold, others := s.acting()
-	g := s.guest(hold[0])
+// unheard has a guest at the coordinator and one at a far gateway, whose write is
+// done, but which does not hear of that: ended is closed when it has.
+func (s *stage) unheard(coordinator, far int) (g *actor, ended <-chan struct{}) {
+	g = s.guest(coordinator)
 	g.write(0, 4)
 	g.flush()
-	far := s.guest(others[0])
-	far.read(0, 4) // it knows the coordinator now
-	s.net.Cut(g.host.Name, far.host.Name)
-	ended := far.begin(0, 4)
+	f := s.guest(far)
+	f.read(0, 4) // it knows the coordinator now
+	s.net.Cut(g.host.Name, f.host.Name)
+	ended = f.begin(0, 4)
 	time.Sleep(5 * time.Millisecond)
-	s.cutOff(others[0])
-	g.host.Kill()
-	s.awaitGone(hold[1], hold[0])
-	next := s.guest(hold[1])
+	s.cutOff(far)
+	return g, ended
+}
+
+// overtake kills a coordinator; its successor writes what somebody who was cut off
+// has written, and then that one may repeat it.
+func (s *stage) overtake(coordinator, successor int, ended <-chan struct{}) {
+	s.host(coordinator).Kill()
+	s.awaitGone(successor, coordinator)
+	next := s.guest(successor)
 	next.read(0, 4)
 	next.write(0, 4)
 	next.read(0, 4)
 	s.Heal()
 	<-ended
 	next.read(0, 4)
+}
+
+// lostReply: a gateway's write is done, but before it hears of that the
+// coordinator dies; until it asks the next one somebody else has written.
+var lostReply = scene{nodes: 5, play: func(s *stage) {
+	hold, others := s.acting()
+	_, ended := s.unheard(hold[0], others[0])
+	s.overtake(hold[0], hold[1], ended)
 }}
 
 // movedBeforeTheRetry: as lostReply, but the VDI is given another redundancy before
@@ -197,28 +210,12 @@ var movedBeforeTheRetry = scene{nodes: 5, play: func(s *stage) {
 	if _, err := s.host(1).Node().Backend().CreateVDI(context.Background(), &api.CreateRequest{Name: "other", SizeBytes: 1 << 20, Copies: &two}); err != nil {
 		s.t.Fatalf("create: %v", err)
 	}
-	g := s.guest(hold[0])
-	g.write(0, 4)
-	g.flush()
-	far := s.guest(others[0])
-	far.read(0, 4) // it knows the coordinator now
-	s.net.Cut(g.host.Name, far.host.Name)
-	ended := far.begin(0, 4)
-	time.Sleep(5 * time.Millisecond)
-	s.cutOff(others[0])
+	g, ended := s.unheard(hold[0], others[0])
 	g.read(0, 4) // the write is there
 	if _, err := g.host.Node().VDIs().Alter(g.ctx, directory.AlterPolicy{Name: stageDisk, Policy: two}); err != nil {
 		s.t.Fatalf("alter: %v", err)
 	}
-	g.host.Kill()
-	s.awaitGone(hold[1], hold[0])
-	next := s.guest(hold[1])
-	next.read(0, 4)
-	next.write(0, 4)
-	next.read(0, 4)
-	s.Heal()
-	<-ended
-	next.read(0, 4)
+	s.overtake(hold[0], hold[1], ended)
 }}
 
 // A gateway that was cut off repeats a write after its VDI was given another

@@ -255,21 +255,13 @@ func (l *Lab) Recovered(limit time.Duration) {
 // RecoveredSeen is Recovered as one sheep sees it, which is asked seldom: where guests
 // are measured meanwhile, since each look costs as much as hundreds of their requests.
 // It returns when that was so.
-func (l *Lab) RecoveredSeen(s *Sheep, limit time.Duration) time.Time {
+func (l *Lab) RecoveredSeen(s *Sheep, limit time.Duration) (asked time.Time) {
 	l.TB.Helper()
-	const pause = 250 * time.Millisecond
-	deadline := time.Now().Add(limit)
-	for {
-		asked := time.Now()
-		err := l.complete(s, len(l.Sheep))
-		if err == nil {
-			return asked
-		}
-		if asked.After(deadline) {
-			l.TB.Fatalf("not within %v: recovery ends: port %d: %v", limit, s.Port, err)
-		}
-		time.Sleep(pause)
-	}
+	poll(l.TB, limit, 250*time.Millisecond, "recovery ends", func() error {
+		asked = time.Now()
+		return l.complete(s, len(l.Sheep))
+	})
+	return asked
 }
 
 // complete is an error unless a sheep sees n members, and none recovering.
@@ -303,6 +295,11 @@ func (l *Lab) Eventually(limit time.Duration, what string, check func() error) {
 // It is for conditions that have no event to wait for from outside.
 func Eventually(tb testing.TB, limit time.Duration, what string, check func() error) {
 	tb.Helper()
+	poll(tb, limit, 50*time.Millisecond, what, check)
+}
+
+func poll(tb testing.TB, limit, every time.Duration, what string, check func() error) {
+	tb.Helper()
 	deadline := time.Now().Add(limit)
 	for {
 		err := check()
@@ -312,7 +309,7 @@ func Eventually(tb testing.TB, limit time.Duration, what string, check func() er
 		if time.Now().After(deadline) {
 			tb.Fatalf("not within %v: %s: %v", limit, what, err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(every)
 	}
 }
 
