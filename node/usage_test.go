@@ -8,17 +8,22 @@ import (
 	"sheepdog/api"
 )
 
-// TestObjectsCountAtTheSnapshotThatHasWrittenThem: a second snapshot of the same
-// bytes has the same layer, and shares all of it with the first.
-func TestObjectsCountAtTheSnapshotThatHasWrittenThem(t *testing.T) {
-	b := backend{startAlone(t)}
-	ctx := t.Context()
-	check := func(_ any, err error) {
+// checks ends the test at an error of a call with a result.
+func checks(t *testing.T) func(any, error) {
+	return func(_ any, err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestObjectsCountAtTheSnapshotThatHasWrittenThem: a second snapshot of the same
+// bytes has the same layer, and shares all of it with the first.
+func TestObjectsCountAtTheSnapshotThatHasWrittenThem(t *testing.T) {
+	b := backend{startAlone(t)}
+	ctx := t.Context()
+	check := checks(t)
 	check(b.CreateVDI(ctx, &api.CreateRequest{Name: "v", SizeBytes: 8 << 20}))
 	check(b.WriteVDI(ctx, &api.WriteRequest{Name: "v", Length: 5 << 20}, bytes.NewReader(bytes.Repeat([]byte{7}, 5<<20))))
 	for _, tag := range []string{"one", "two", "three"} {
@@ -43,12 +48,7 @@ func TestObjectsCountAtTheSnapshotThatHasWrittenThem(t *testing.T) {
 func TestABaseKeepsItsAllocation(t *testing.T) {
 	b := backend{startAlone(t)}
 	ctx := t.Context()
-	check := func(_ any, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	check := checks(t)
 	write := func(name string, offset uint64, n int) {
 		t.Helper()
 		check(b.WriteVDI(ctx, &api.WriteRequest{Name: name, Offset: offset, Length: int64(n)}, bytes.NewReader(bytes.Repeat([]byte{7}, n))))

@@ -14,11 +14,8 @@ import (
 	"sheepdog/vdi"
 )
 
-// Bug: a snapshot was deleted, and its layer absorbed by the one above, but the
-// replicas had not heard of that yet. A gateway that had heard of it asked them
-// what the layer above holds, was not told of what the one below holds, and read
-// zeros there.
-func TestReplicasThatHaveNotHeardOfADeletionHideNothing(t *testing.T) {
+// withLag plays on five nodes, of which some hear of commits later than others.
+func withLag(t *testing.T, play func(ctx context.Context, t *testing.T, l *laggers)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := New(t, Options{Seed: 1, Nodes: 5, Copies: 2})
 		defer w.Close()
@@ -26,7 +23,16 @@ func TestReplicasThatHaveNotHeardOfADeletionHideNothing(t *testing.T) {
 		w.Format()
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
-		l := w.lag(ctx)
+		play(ctx, t, w.lag(ctx))
+	})
+}
+
+// Bug: a snapshot was deleted, and its layer absorbed by the one above, but the
+// replicas had not heard of that yet. A gateway that had heard of it asked them
+// what the layer above holds, was not told of what the one below holds, and read
+// zeros there.
+func TestReplicasThatHaveNotHeardOfADeletionHideNothing(t *testing.T) {
+	withLag(t, func(ctx context.Context, t *testing.T, l *laggers) {
 		vol := l.open(ctx)
 		below, above := bytes.Repeat([]byte{1}, sheepdog.BlockSize), bytes.Repeat([]byte{2}, sheepdog.BlockSize)
 		l.must(vol.WriteAt(ctx, below, 0))
@@ -36,7 +42,7 @@ func TestReplicasThatHaveNotHeardOfADeletionHideNothing(t *testing.T) {
 		l.must(vol.Close(ctx))
 
 		for _, h := range l.holders {
-			w.net.Partition([]string{l.leader.Name}, []string{h.Name})
+			l.net.Partition([]string{l.leader.Name}, []string{h.Name})
 		}
 		l.must(l.gateway.Node().Backend().DeleteVDI(ctx, &api.DeleteRequest{Name: l.disk, Snapshot: "s"}))
 		vol = l.open(ctx)
@@ -88,14 +94,7 @@ func TestFlattenFindsWhatADeletedLayerOfTheBaseHeld(t *testing.T) {
 // had not heard of that when it looked for what was to be copied: it found nothing,
 // and the request failed. (Seed 67.)
 func TestAlterThroughANodeThatHasNotHeardOfIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := New(t, Options{Seed: 1, Nodes: 5, Copies: 2})
-		defer w.Close()
-		w.BootAll()
-		w.Format()
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		defer cancel()
-		l := w.lag(ctx)
+	withLag(t, func(ctx context.Context, t *testing.T, l *laggers) {
 		b := l.gateway.Node().Backend()
 		l.must2(b.CreateVDI(ctx, &api.CreateRequest{Name: "three", SizeBytes: 1 << objectShift, Copies: &sheepdog.Policy{Copies: 3}}))
 		holder := l.holders[0].Node()
@@ -111,8 +110,8 @@ func TestAlterThroughANodeThatHasNotHeardOfIt(t *testing.T) {
 		for _, h := range l.holders {
 			h.pace.Store(int64(100 * time.Millisecond))
 		}
-		time.AfterFunc(20*time.Millisecond, func() { w.net.Partition([]string{l.leader.Name}, []string{l.gateway.Name}) })
-		time.AfterFunc(time.Second, w.net.HealAll)
+		time.AfterFunc(20*time.Millisecond, func() { l.net.Partition([]string{l.leader.Name}, []string{l.gateway.Name}) })
+		time.AfterFunc(time.Second, l.net.HealAll)
 		l.must2(b.AlterVDI(ctx, &api.AlterRequest{Name: l.disk, Copies: sheepdog.Policy{Copies: 3}}, func(api.CopyProgress) error { return nil }))
 		got := make([]byte, sheepdog.BlockSize)
 		l.must(vol.ReadAt(ctx, got, 0))
