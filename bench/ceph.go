@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sheepdog/internal/program"
 	"strconv"
 	"strings"
 )
@@ -34,7 +35,7 @@ func (c *ceph) start(ctx context.Context) error {
 	if err := os.WriteFile(c.script, []byte(cephScript), 0o700); err != nil {
 		return err
 	}
-	port, err := freePort()
+	port, err := program.FreePort()
 	if err != nil {
 		return err
 	}

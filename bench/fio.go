@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sheepdog/internal/program"
 	"time"
 )
 
@@ -145,10 +146,10 @@ func (r *run) behind(ctx context.Context, j job, uri string, runtime time.Durati
 		defer close(b.done)
 		b.sample, b.err = runFio(ctx, r.dir, j, uri, r.plan.size, runtime, pids)
 	}()
-	err := eventually(ctx, 30*time.Second, "fio is at work", func() error {
+	err := program.Eventually(ctx, 30*time.Second, "fio is at work", func() error {
 		select {
 		case <-b.done:
-			return final{errors.Join(errors.New("it ended"), b.err)}
+			return program.Final{Err: errors.Join(errors.New("it ended"), b.err)}
 		default:
 		}
 		_, err := os.Stat(j.mark)

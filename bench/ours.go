@@ -11,6 +11,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/api"
+	"sheepdog/internal/program"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 type ours struct {
 	dir, bin string
 	size     int64
-	sheep    []*process
+	sheep    []*program.Process
 	ports    []int
 	client   *api.Client // of the first sheep
 	clones   int
@@ -35,6 +36,9 @@ const (
 	baseTag  = "base"
 )
 
+// shutdownLimit is how long the cluster may take to end itself.
+const shutdownLimit = 20 * time.Second
+
 func newOurs(dir string, p *plan) *ours { return &ours{dir: dir, bin: p.bin, size: p.size} }
 
 func (o *ours) meta(i int) string { return filepath.Join(o.dir, strconv.Itoa(i)) }
@@ -45,11 +49,11 @@ func (o *ours) disk() string { return o.uri(diskName) }
 
 func (o *ours) start(ctx context.Context) error {
 	for i := range nodes {
-		port, err := freePort()
+		port, err := program.FreePort()
 		if err != nil {
 			return err
 		}
-		p, err := spawn(fmt.Sprintf("sheep %d", i), filepath.Join(o.dir, "log"), filepath.Join(o.bin, "sheep"), "-f", "-p", strconv.Itoa(port),
+		p, err := program.Start(fmt.Sprintf("sheep %d", i), filepath.Join(o.dir, "log"), false, filepath.Join(o.bin, "sheep"), "-f", "-p", strconv.Itoa(port),
 			"-z", strconv.Itoa(i), "-c", "local:"+filepath.Join(o.dir, "local"), "--nbd", "none", "-l", "dst=stdout", o.meta(i))
 		if err != nil {
 			return err
@@ -72,12 +76,10 @@ func (o *ours) start(ctx context.Context) error {
 
 // all waits until the first sheep sees every node.
 func (o *ours) all(ctx context.Context) error {
-	return eventually(ctx, 30*time.Second, "all sheep are there", func() error {
+	return program.Eventually(ctx, 30*time.Second, "all sheep are there", func() error {
 		for _, p := range o.sheep {
-			select {
-			case <-p.done:
-				return final{fmt.Errorf("%s ended: %v", p.name, p.err)}
-			default:
+			if err := p.Check(); err != nil {
+				return err
 			}
 		}
 		list, err := o.client.Nodes(ctx)
@@ -109,7 +111,7 @@ func (o *ours) cloneName() string { return "clone" + strconv.Itoa(o.clones) }
 func (o *ours) pids() []int {
 	var out []int
 	for _, p := range o.sheep {
-		out = append(out, p.pid())
+		out = append(out, p.PID())
 	}
 	return out
 }
@@ -117,14 +119,14 @@ func (o *ours) pids() []int {
 // stop ends the whole cluster at once, as `dog cluster shutdown` does.
 func (o *ours) stop() error {
 	if o.client != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), endLimit)
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 		_ = o.client.Shutdown(ctx) // what it does not stop is stopped below
 		cancel()
 		o.client.Close()
 	}
 	var errs []error
 	for _, p := range o.sheep {
-		errs = append(errs, p.end())
+		errs = append(errs, p.Stop())
 	}
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"sheepdog/internal/program"
 	"strconv"
 )
 
@@ -58,9 +59,9 @@ func serveQemu(file, format, socket string) (string, []string) {
 type local struct {
 	dir   string
 	size  int64
-	serve func(file, format, socket string) (program string, args []string)
+	serve func(file, format, socket string) (server string, args []string)
 
-	main, overlay *process
+	main, overlay *program.Process
 	clones        int
 }
 
@@ -77,13 +78,13 @@ func (l *local) start(ctx context.Context) error {
 	return err
 }
 
-func (l *local) spawn(ctx context.Context, file, format, socket string) (*process, error) {
-	program, args := l.serve(l.path(file), format, l.path(socket))
-	p, err := spawn(program, l.path("log"), program, args...)
+func (l *local) spawn(ctx context.Context, file, format, socket string) (*program.Process, error) {
+	server, args := l.serve(l.path(file), format, l.path(socket))
+	p, err := program.Start(server, l.path("log"), false, server, args...)
 	if err != nil {
 		return nil, err
 	}
-	return p, p.waitSocket(ctx, l.path(socket))
+	return p, p.WaitSocket(ctx, l.path(socket))
 }
 
 func (l *local) disk() string { return uri(l.path("sock"), "") }
@@ -91,14 +92,14 @@ func (l *local) disk() string { return uri(l.path("sock"), "") }
 func (l *local) freeze(context.Context) error { return nil }
 
 // overlays is whether clones are overlays.
-func (l *local) overlays() bool { return l.main.name == "qemu-nbd" }
+func (l *local) overlays() bool { return l.main.Name == "qemu-nbd" }
 
 func (l *local) clone(ctx context.Context) (string, error) {
 	if !l.overlays() {
 		return l.disk(), nil
 	}
 	if l.overlay != nil {
-		if err := l.overlay.end(); err != nil {
+		if err := l.overlay.Stop(); err != nil {
 			return "", err
 		}
 	}
@@ -113,18 +114,18 @@ func (l *local) clone(ctx context.Context) (string, error) {
 }
 
 func (l *local) pids() []int {
-	out := []int{l.main.pid()}
+	out := []int{l.main.PID()}
 	if l.overlay != nil {
-		out = append(out, l.overlay.pid())
+		out = append(out, l.overlay.PID())
 	}
 	return out
 }
 
 func (l *local) stop() error {
 	var errs []error
-	for _, p := range []*process{l.overlay, l.main} {
+	for _, p := range []*program.Process{l.overlay, l.main} {
 		if p != nil {
-			errs = append(errs, p.end())
+			errs = append(errs, p.Stop())
 		}
 	}
 	return errors.Join(errs...)

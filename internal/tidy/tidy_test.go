@@ -98,6 +98,7 @@ var layers = []struct {
 	{"cluster", []string{"internal/kvlog", "internal/reserve"}, "cluster decides; it does not know data, disks or VDIs"},
 	{"internal/reserve", nil, "room on a file system is known to no room"},
 	{"internal/kvlog", nil, "a logger knows no room"},
+	{"internal/program", nil, "runs other programs"},
 	{"objectstore", []string{"internal/kvlog", "internal/rawio", "internal/reserve"}, "a store knows nothing of views, nodes and VDIs"},
 	{"peer", []string{"internal/rawio"}, "frames carry messages; they do not know who serves them"},
 	{"coded", nil, "coded layers reach nodes, stores and the directory through interfaces"},
@@ -118,9 +119,9 @@ var layers = []struct {
 	{"internal/rawio", nil, "a way to use sockets"},
 	{"internal/model", nil, "the model is not the code"},
 	{"internal/tidy", nil, "reads sources only"},
-	{"bench", []string{"api"}, "a benchmark measures the binaries"},
+	{"bench", []string{"api", "internal/program"}, "a benchmark measures the binaries"},
 	{"internal/systemdtest", nil, "systemd, for tests, knows nothing of ours"},
-	{"tests", []string{"api", "libvirtpool"}, "end-to-end tests use the binaries"},
+	{"tests", []string{"api", "internal/program", "libvirtpool"}, "end-to-end tests use the binaries"},
 }
 
 func within(pkg, parent string) bool {

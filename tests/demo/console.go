@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"sheepdog/internal/program"
 	"slices"
 	"strings"
 	"sync"
@@ -199,7 +200,7 @@ func (c *console) run(ctx context.Context, limit time.Duration, command string) 
 			continue
 		}
 		if m[1] != "0" {
-			return out.String(), fmt.Errorf("guest command %q: exit %s: %s", command, m[1], tail([]byte(out.String()), 1000))
+			return out.String(), fmt.Errorf("guest command %q: exit %s: %s", command, m[1], program.Tail([]byte(out.String()), 1000))
 		}
 		return out.String(), nil
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sheepdog/internal/program"
 	"slices"
 	"strings"
 	"syscall"
@@ -69,7 +70,7 @@ func (d *demo) startSheep(ctx context.Context, r *row) error {
 		return err
 	}
 	for i := range 3 {
-		port, err := freePort()
+		port, err := program.FreePort()
 		if err != nil {
 			return err
 		}
@@ -95,7 +96,7 @@ func (d *demo) format(ctx context.Context, r *row) error {
 
 // running wants a cluster that serves, with n members in its newest epoch.
 func (d *demo) running(ctx context.Context, n int) error {
-	return eventually(ctx, startLimit, "the cluster serves", func() error {
+	return program.Eventually(ctx, startLimit, "the cluster serves", func() error {
 		c, err := d.info(ctx, d.gateway())
 		if err != nil {
 			return err
@@ -156,7 +157,7 @@ func (d *demo) importImage(ctx context.Context, r *row) error {
 func (d *demo) compare(ctx context.Context, s *sheep, export string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	_, err := output(ctx, "qemu-img", "compare", "-f", "raw", "-F", "raw", d.opt.image, d.uri(s, export))
+	_, err := program.Output(ctx, "qemu-img", "compare", "-f", "raw", "-F", "raw", d.opt.image, d.uri(s, export))
 	return err
 }
 

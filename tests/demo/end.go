@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sheepdog/internal/program"
 	"strings"
 )
 
@@ -13,7 +14,7 @@ import (
 func (d *demo) end() error {
 	err := d.guest.powerOff()
 	for _, s := range d.sheep {
-		err = errors.Join(err, s.proc.kill())
+		err = errors.Join(err, s.proc.Kill())
 	}
 	return err
 }
@@ -40,7 +41,7 @@ func (d *demo) showLogs(w io.Writer) {
 	for _, p := range paths {
 		b, e := os.ReadFile(p)
 		err = errors.Join(err, e)
-		fmt.Fprintf(w, "\n==> the end of %s\n%s\n", p, strings.ToValidUTF8(string(tail(b, logTail)), "?"))
+		fmt.Fprintf(w, "\n==> the end of %s\n%s\n", p, strings.ToValidUTF8(string(program.Tail(b, logTail)), "?"))
 	}
 	if err != nil {
 		fmt.Fprintln(w, "logs:", err)
@@ -59,5 +60,5 @@ func (d *demo) explain(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\nThe guest's console (Debian package socat; end with Ctrl-C):\n  socat -,raw,echo=0,escape=3 UNIX-CONNECT:%s\n", d.guest.socket)
 	fmt.Fprintf(w, "\nAnother guest, on a clone, its console here:\n  qemu-system-x86_64 %s -serial mon:stdio\n", strings.Join(m.qemuArgs(), " "))
-	fmt.Fprintf(w, "\nTo end all, then remove %s:\n  kill %d; %s cluster shutdown\n", d.dir, d.guest.proc.cmd.Process.Pid, dog)
+	fmt.Fprintf(w, "\nTo end all, then remove %s:\n  kill %d; %s cluster shutdown\n", d.dir, d.guest.proc.PID(), dog)
 }

@@ -82,7 +82,7 @@ func (d *demo) killReplica(ctx context.Context, r *row) error {
 	}
 	p, err := d.writer.during(ctx, func() error {
 		begin := time.Now()
-		if err := d.victim().proc.kill(); err != nil {
+		if err := d.victim().proc.Kill(); err != nil {
 			return err
 		}
 		err := d.members(ctx, noticeLimit, 2, was.Epoch)
@@ -109,7 +109,7 @@ func (d *demo) killGateway(ctx context.Context, r *row) error {
 	}
 	p, err := d.writer.during(ctx, func() error {
 		begin := time.Now()
-		if err := d.gateway().proc.kill(); err != nil {
+		if err := d.gateway().proc.Kill(); err != nil {
 			return err
 		}
 		if err := d.start(ctx, d.gateway()); err != nil {
@@ -191,14 +191,14 @@ func (d *demo) stopAll(ctx context.Context, r *row) error {
 	if err := d.guest.con.send("systemctl poweroff"); err != nil {
 		return err
 	}
-	if err := d.guest.proc.ended(3 * time.Minute); err != nil {
+	if err := d.guest.proc.Ended(3 * time.Minute); err != nil {
 		return err
 	}
 	if _, err := d.dog(ctx, d.gateway(), "cluster", "shutdown"); err != nil {
 		return err
 	}
 	for _, s := range d.sheep {
-		if err := s.proc.ended(30 * time.Second); err != nil {
+		if err := s.proc.Ended(30 * time.Second); err != nil {
 			return err
 		}
 	}

@@ -8,12 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sheepdog/internal/program"
 	"time"
 )
 
 // guest is a virtual machine and its console.
 type guest struct {
-	proc   *process
+	proc   *program.Process
 	con    *console // nil until QEMU has opened it
 	socket string   // of the console
 }
@@ -60,15 +61,15 @@ func (d *demo) boot(ctx context.Context, m *machine, limit time.Duration) error 
 	defer cancel()
 	socket, log := filepath.Join(d.dir, m.name+".con"), filepath.Join(d.dir, "log", m.name)
 	args := append(m.qemuArgs(), "-chardev", fmt.Sprintf("socket,id=con,path=%s,server=on,wait=on,logfile=%s.console", socket, log), "-serial", "chardev:con")
-	p, err := spawn("QEMU", log+".qemu", d.opt.keep, "qemu-system-x86_64", args...)
+	p, err := program.Start("QEMU", log+".qemu", d.opt.keep, "qemu-system-x86_64", args...)
 	if err != nil {
 		return fmt.Errorf("%w; run scripts/setup.sh", err)
 	}
 	d.guest = &guest{proc: p, socket: socket}
 	var conn net.Conn
-	if err := eventually(ctx, time.Minute, "QEMU opens the console", func() error {
-		if !p.alive() {
-			return final{fmt.Errorf("it ended: %v", p.err)}
+	if err := program.Eventually(ctx, time.Minute, "QEMU opens the console", func() error {
+		if err := p.Check(); err != nil {
+			return err
 		}
 		conn, err = net.Dial("unix", socket)
 		return err
@@ -86,7 +87,7 @@ func (g *guest) powerOff() error {
 	if g == nil {
 		return nil
 	}
-	err := g.proc.kill()
+	err := g.proc.Kill()
 	if g.con != nil {
 		g.con.close()
 	}

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
-	"os/exec"
 	"path/filepath"
+	"sheepdog/internal/program"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +14,7 @@ import (
 // sheep is one node of the demo's cluster.
 type sheep struct {
 	port, zone int
-	proc       *process
+	proc       *program.Process
 }
 
 func (d *demo) meta(s *sheep) string   { return filepath.Join(d.dir, strconv.Itoa(s.port)) }
@@ -35,16 +32,16 @@ const startLimit = 30 * time.Second
 
 // start runs the process of a sheep and waits until it answers.
 func (d *demo) start(ctx context.Context, s *sheep) error {
-	p, err := spawn(fmt.Sprintf("sheep on port %d", s.port), d.log(s), d.opt.keep, filepath.Join(d.opt.bin, "sheep"), "-f",
+	p, err := program.Start(fmt.Sprintf("sheep on port %d", s.port), d.log(s), d.opt.keep, filepath.Join(d.opt.bin, "sheep"), "-f",
 		"-p", strconv.Itoa(s.port), "-z", strconv.Itoa(s.zone), "-c", "local:"+filepath.Join(d.dir, "local"), "--nbd", "none",
 		"-l", "dst=stdout", d.meta(s))
 	if err != nil {
 		return err
 	}
 	s.proc = p
-	return eventually(ctx, startLimit, p.name+" answers", func() error {
-		if !p.alive() {
-			return final{fmt.Errorf("it ended: %v", p.err)}
+	return program.Eventually(ctx, startLimit, p.Name+" answers", func() error {
+		if err := p.Check(); err != nil {
+			return err
 		}
 		_, err := d.dog(ctx, s, "node", "list", "-r")
 		return err
@@ -55,25 +52,13 @@ func (d *demo) start(ctx context.Context, s *sheep) error {
 func (d *demo) dog(ctx context.Context, s *sheep, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	return output(ctx, filepath.Join(d.opt.bin, "dog"), append(args, "-p", strconv.Itoa(s.port))...)
+	return program.Output(ctx, filepath.Join(d.opt.bin, "dog"), append(args, "-p", strconv.Itoa(s.port))...)
 }
 
 // dogRows is dog with the output in lines.
 func (d *demo) dogRows(ctx context.Context, s *sheep, args ...string) ([]string, error) {
 	out, err := d.dog(ctx, s, args...)
 	return strings.FieldsFunc(out, func(r rune) bool { return r == '\n' }), err
-}
-
-// output runs a program to its end; what it says on stderr is in the error.
-func output(ctx context.Context, program string, args ...string) (string, error) {
-	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("%s %s: %w: %s", filepath.Base(program), strings.Join(args, " "), err, tail(errs.Bytes(), 2000))
-	}
-	return out.String(), nil
 }
 
 // info is what the demo reads of `dog cluster info`.
@@ -95,7 +80,7 @@ func (d *demo) info(ctx context.Context, s *sheep) (info, error) {
 // members wants n nodes in the view of every living sheep, in an epoch after
 // the given one.
 func (d *demo) members(ctx context.Context, limit time.Duration, n, after int) error {
-	return eventually(ctx, limit, fmt.Sprintf("every sheep sees %d nodes after epoch %d", n, after), func() error {
+	return program.Eventually(ctx, limit, fmt.Sprintf("every sheep sees %d nodes after epoch %d", n, after), func() error {
 		for _, s := range d.living() {
 			rows, err := d.dogRows(ctx, s, "node", "list", "-r")
 			if err != nil {
@@ -117,7 +102,7 @@ func (d *demo) members(ctx context.Context, limit time.Duration, n, after int) e
 
 // recovered wants no node to be recovering, as every living sheep sees it.
 func (d *demo) recovered(ctx context.Context, limit time.Duration) error {
-	return eventually(ctx, limit, "recovery ends", func() error {
+	return program.Eventually(ctx, limit, "recovery ends", func() error {
 		for _, s := range d.living() {
 			rows, err := d.dogRows(ctx, s, "node", "recovery", "-r")
 			if err != nil {
@@ -134,63 +119,9 @@ func (d *demo) recovered(ctx context.Context, limit time.Duration) error {
 func (d *demo) living() []*sheep {
 	var out []*sheep
 	for _, s := range d.sheep {
-		if s.proc.alive() {
+		if s.proc.Alive() {
 			out = append(out, s)
 		}
 	}
 	return out
-}
-
-// final is an error that waiting cannot mend.
-type final struct{ error }
-
-// eventually polls until check returns nil. It is for conditions of other
-// processes that have no event to wait for.
-func eventually(ctx context.Context, limit time.Duration, what string, check func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	var last error
-	for {
-		err := check()
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() == nil || last == nil {
-			last = err // later ones only say that the time is over
-		}
-		var f final
-		if errors.As(err, &f) {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("not within %v: %s: %w", limit, what, last)
-		}
-	}
-}
-
-// freePort finds a port that is free for TCP and UDP on loopback.
-func freePort() (int, error) {
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		addr := l.Addr().(*net.TCPAddr)
-		u, err := net.ListenPacket("udp", addr.String())
-		l.Close()
-		if err == nil {
-			u.Close()
-			return addr.Port, nil
-		}
-	}
-	return 0, errors.New("no port is free for TCP and UDP")
-}
-
-// tail is the end of b, at most n bytes.
-func tail(b []byte, n int) []byte {
-	return b[max(0, len(b)-n):]
 }
