@@ -101,13 +101,20 @@ func (r *recoder) look() {
 	for i := range work {
 		l := &work[i]
 		f, ok := dir.Family(l.Family)
-		if !ok || !r.mine(v, f) {
+		if !ok || !r.mine(v, f) && !r.begun(l) {
 			continue
 		}
 		if err := r.treat(v, l, f); err != nil && r.m.ctx.Err() == nil {
 			r.m.opt.Logger.Debug("layer is not encoded for now", "layer", l.ID, "err", err)
 		}
 	}
+}
+
+// begun reports whether this process has begun to encode the layer. It gives up what
+// it failed at also when the family is another node's by then: nobody else knows.
+func (r *recoder) begun(l *directory.Layer) bool {
+	coded, ok := r.m.opt.Directory.Layer(l.Recoding)
+	return ok && l.Recoding != 0 && coded.Encoder.Incarnation == r.m.opt.Incarnation
 }
 
 // mine reports whether this node works for the family: its coordinator, else one
