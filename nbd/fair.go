@@ -29,9 +29,10 @@ const (
 
 // fair knows which exports are busy.
 type fair struct {
-	now func() time.Time
+	now   func() time.Time
+	start time.Time // before which nothing was used
 
-	counted atomic.Int64 // when, in ns of now
+	counted atomic.Int64 // when, by elapsed
 	busy    atomic.Int64 // exports
 	modest  atomic.Int64 // of those
 
@@ -44,12 +45,17 @@ type share struct {
 	fair  *fair
 	name  string
 	conns int          // guarded by fair.mu
-	used  atomic.Int64 // the latest request, in ns of now
+	used  atomic.Int64 // the latest request, by elapsed
 	most  atomic.Int64 // requests in flight on a connection, since the latest count
 	among atomic.Int64 // conns, for those without the lock
 }
 
-func newFair(now func() time.Time) *fair { return &fair{now: now, shares: make(map[string]*share)} }
+func newFair(now func() time.Time) *fair {
+	return &fair{now: now, start: now().Add(-time.Hour), shares: make(map[string]*share)}
+}
+
+// elapsed is a time in nanoseconds that no change of the wall clock touches.
+func (f *fair) elapsed() int64 { return int64(f.now().Sub(f.start)) }
 
 // join enters a connection of an export; leave ends that.
 func (f *fair) join(name string) *share {
@@ -79,7 +85,7 @@ func (s *share) leave() {
 // full notes a request and reports whether a connection of the export, with so much
 // in flight, has to wait for its own requests first, because others are busy.
 func (s *share) full(requests int, bytes int64) bool {
-	now := s.fair.now().UnixNano()
+	now := s.fair.elapsed()
 	s.used.Store(now)
 	if n := int64(requests) + 1; n > s.most.Load() {
 		s.most.Store(n)

@@ -96,9 +96,10 @@ func (s *scrubber) load() {
 		return // the scrub begins anew
 	}
 	s.state.Slice = int(binary.LittleEndian.Uint64(b) % uint64(s.state.Slices))
-	// A clock that was wrong must not put it off for years.
-	if due := unix(b[8:]); due.Before(s.state.Next) {
-		s.state.Next = due
+	// A clock that was wrong, or will be, must not put it off for years: from now on
+	// the wait is by a clock that does not jump.
+	if wait := unix(b[8:]).Sub(s.now()); wait < s.interval() {
+		s.state.Next = s.now().Add(wait)
 	}
 	s.state.Completed = unix(b[16:])
 }

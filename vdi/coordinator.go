@@ -24,7 +24,7 @@ type coordinator struct {
 	flushes flusher
 	// Of the working layer, about: for those who decide when it is encoded.
 	writtenBytes atomic.Uint64
-	lastWrite    *atomic.Int64 // nanoseconds since 1970; the recoder keeps it longer
+	lastWrite    *atomic.Int64 // by elapsed; the recoder keeps it longer
 	lastCopy     atomic.Int64  // the same, of CopyUp
 
 	mu      sync.Mutex

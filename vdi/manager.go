@@ -19,6 +19,7 @@ type Manager struct {
 	cancel context.CancelCauseFunc
 	frozen *frozenReader
 	wg     sync.WaitGroup
+	start  time.Time
 	// numbers counts the write requests of this process (rule 10).
 	numbers atomic.Uint64
 	lives   sheepdog.Lives // of the gateways that forward
@@ -49,7 +50,7 @@ type family struct {
 // NewManager starts a manager; the caller must Close it.
 func NewManager(opt Options) *Manager {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	m := &Manager{opt: opt, ctx: ctx, cancel: cancel,
+	m := &Manager{opt: opt, ctx: ctx, cancel: cancel, start: time.Now(),
 		frozen:   newFrozenReader(opt.Directory, opt.Objects, opt.Cluster.LeaseValid, opt.BaseCache),
 		families: make(map[sheepdog.FamilyID]*family), calls: make(map[string]*call),
 		inherited: make(map[sheepdog.FamilyID]*originTable)}
@@ -61,6 +62,13 @@ func NewManager(opt Options) *Manager {
 	go func() { defer m.wg.Done(); m.flushOften() }()
 	return m
 }
+
+// longAgo is what elapsed begins with, so that zero is long ago.
+const longAgo = time.Hour
+
+// elapsed is a time in nanoseconds to measure durations with, which no change of the
+// wall clock touches.
+func (m *Manager) elapsed() int64 { return int64(longAgo + time.Since(m.start)) }
 
 // Close stops everything without handing anything over; ReleaseAll first for
 // that.
@@ -337,7 +345,7 @@ func (c *coordinator) tryTop(ctx context.Context) error {
 	c.written = l.Written
 	c.mu.Unlock()
 	c.writtenBytes.Store(uint64(t.own.len()) << c.shift)
-	c.lastWrite.Store(time.Now().UnixNano())
+	c.lastWrite.Store(c.m.elapsed())
 	c.top.Store(t)
 	return nil
 }

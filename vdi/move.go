@@ -117,7 +117,7 @@ func (v *Volume) CopyUp(ctx context.Context, index sheepdog.Index) error {
 
 // copyUp works in pieces, so that guests wait for one piece at most.
 func (c *coordinator) copyUp(ctx context.Context, index sheepdog.Index) error {
-	c.lastCopy.Store(time.Now().UnixNano())
+	c.lastCopy.Store(c.m.elapsed())
 	size := pieceSize(c.shift)
 	for in := uint64(0); in < 1<<c.shift; in += size {
 		if err := c.copyPiece(ctx, piece{index: index, in: in, n: size}); err != nil {

@@ -44,7 +44,7 @@ type recoder struct {
 	m       *Manager
 	applied uint64 // of the directory in which there was no work
 	running atomic.Bool
-	failed  atomic.Int64 // when an encoding failed last, in nanoseconds since 1970
+	failed  atomic.Int64 // when an encoding failed last, by elapsed
 	wg      sync.WaitGroup
 
 	// The rest is for the loop alone.
@@ -56,7 +56,7 @@ type recoder struct {
 // last before the layer was measured, and where it notes that.
 type measured struct {
 	token     sheepdog.Token
-	lastWrite *atomic.Int64 // nanoseconds since 1970
+	lastWrite *atomic.Int64 // by elapsed
 	wrote     int64
 }
 
@@ -140,7 +140,7 @@ func (r *recoder) treat(v *sheepdog.View, l *directory.Layer, f directory.Family
 		return r.retire(ctx, v, l)
 	case l.Recoding != 0:
 		return r.abandoned(ctx, v, l)
-	case policy.Parity == 0 || v.StorageZones() < policy.Zones() || r.running.Load() || time.Now().UnixNano()-r.failed.Load() < int64(failurePause):
+	case policy.Parity == 0 || v.StorageZones() < policy.Zones() || r.running.Load() || r.m.elapsed()-r.failed.Load() < int64(failurePause):
 		return nil
 	case l.Frozen:
 		if l.Parent != 0 {
@@ -170,7 +170,7 @@ func (r *recoder) start(cmd *directory.Recode) {
 	r.wg.Go(func() {
 		defer r.running.Store(false)
 		if err := r.m.recode(r.m.ctx, cmd); err != nil && r.m.ctx.Err() == nil {
-			r.failed.Store(time.Now().UnixNano())
+			r.failed.Store(r.m.elapsed())
 			r.m.opt.Logger.Warn("layer could not be encoded; it stays replicated for now", "layer", cmd.Layer, "policy", cmd.Policy, "err", err)
 		}
 	})

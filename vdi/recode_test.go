@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"sheepdog"
 	"sheepdog/vdi/directory"
@@ -51,7 +50,7 @@ func TestEncoderGivesUpWhatIsAnotherNodesByNow(t *testing.T) {
 	}
 	for _, id := range []sheepdog.NodeID{2, 1} {
 		r := &recoder{m: w.managers[id], known: make(map[sheepdog.LayerID]witnessed), small: make(map[sheepdog.LayerID]measured)}
-		r.failed.Store(time.Now().UnixNano()) // nothing is begun anew
+		r.failed.Store(r.m.elapsed()) // nothing is begun anew
 		r.look()
 	}
 	if l, ok := w.dir.Layer(e.Layer); ok && l.Recoding != 0 {

@@ -32,7 +32,7 @@ func (r *recoder) worth(ctx context.Context, l *directory.Layer, f directory.Fam
 		c = taken
 		defer r.m.idle(ctx, f.ID)
 	}
-	if time.Since(time.Unix(0, c.lastCopy.Load())) < copyPause {
+	if r.m.elapsed()-c.lastCopy.Load() < int64(copyPause) {
 		return false, nil
 	}
 	now := measured{c.scope.Token, c.lastWrite, c.lastWrite.Load()} // before anything is counted
@@ -71,7 +71,7 @@ func codedBytes(dir *directory.Directory, l *directory.Layer) uint64 {
 func (c *coordinator) grew(n uint64) {
 	if c.scope.Policy.Parity > 0 {
 		c.writtenBytes.Add(n)
-		c.lastWrite.Store(time.Now().UnixNano())
+		c.lastWrite.Store(c.m.elapsed())
 	}
 }
 
@@ -109,7 +109,7 @@ func (c *coordinator) measure(ctx context.Context, layer sheepdog.LayerID, enoug
 
 // quiet reports whether nobody writes the working layer.
 func (c *coordinator) quiet(attached bool, idle time.Duration) bool {
-	since := time.Duration(time.Now().UnixNano() - c.lastWrite.Load())
+	since := time.Duration(c.m.elapsed() - c.lastWrite.Load())
 	return !attached || since >= idle
 }
 

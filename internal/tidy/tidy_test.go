@@ -31,7 +31,7 @@ type file struct {
 func TestHouse(t *testing.T) {
 	all := sources(t)
 	for name, check := range map[string]func(*testing.T, []file){
-		"layers": checkLayers, "libraries": checkLibrariesBehindOneFile, "sizes": checkSizes, "init": checkNoInit, "comments": checkPackageComments,
+		"layers": checkLayers, "libraries": checkLibrariesBehindOneFile, "sizes": checkSizes, "init": checkNoInit, "clocks": checkClocks, "comments": checkPackageComments,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, all) })
 	}
@@ -216,6 +216,38 @@ func checkNoInit(t *testing.T, all []file) {
 				t.Errorf("%s has an init function", f.path)
 			}
 		}
+	}
+}
+
+// clockReaders are the files that take the wall clock apart, or put it together.
+var clockReaders = map[string]string{
+	"cluster/raftlog.go":             "a date that Raft keeps and shows",
+	"recovery/scrub.go":              "what outlives the process; a wait is bounded when it is read",
+	"nbd/session.go":                 "a deadline that is over",
+	"libvirtpool/client/client.go":   "a deadline that is over",
+	"libvirtpool/server/snapshot.go": "a date, and a name made of one, as libvirt does",
+	"cmd/dog/internal/show":          "dates for people",
+}
+
+// The wall clock jumps, and time.Time knows how to measure past that, but only while
+// it is a time.Time: durations between numbers of seconds or nanoseconds since 1970
+// are wrong by the jump, one by a year for a year.
+func checkClocks(t *testing.T, all []file) {
+	for _, f := range all {
+		if _, ok := clockReaders[f.path]; ok || f.test || clockReaders[f.pkg] != "" || within(f.pkg, "tests") || within(f.pkg, "bench") {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			to, ok := call.Fun.(*ast.SelectorExpr)
+			if ok && slices.Contains([]string{"Unix", "UnixMilli", "UnixMicro", "UnixNano"}, to.Sel.Name) {
+				t.Errorf("%s: %s makes a number of a wall clock; measure with time.Since, or give the reason in clockReaders", f.fset.Position(call.Pos()), to.Sel.Name)
+			}
+			return true
+		})
 	}
 }
 
