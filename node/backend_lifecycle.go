@@ -226,7 +226,7 @@ func (n *Node) expireOften() {
 		leader, _ := n.raftRole()
 		if v := n.cluster.View(); v == nil || leader != n.self.ID {
 			continue
-		} else if err := n.vdis.Expire(n.ctx, time.Now(), v.Config.RecycleVIDs); err != nil && !errors.Is(err, context.Canceled) {
+		} else if err := n.vdis.Expire(n.ctx, v.Config.RecycleVIDs); err != nil && !errors.Is(err, context.Canceled) {
 			n.log.Warn("could not delete what has expired", "err", err)
 		}
 	}

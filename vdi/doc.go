@@ -69,10 +69,11 @@ type Options struct {
 	Objects     Objects
 	Cluster     Cluster
 	Peers       Peers
-	BaseCache   int           // memory for data of frozen layers
-	FlushEvery  time.Duration // how often a coordinator flushes by itself (rule 11)
-	Coder       Coder         // nil: nothing is encoded here
-	Recode      RecodeTiming  // of the Coder
+	BaseCache   int              // memory for data of frozen layers
+	FlushEvery  time.Duration    // how often a coordinator flushes by itself (rule 11)
+	Coder       Coder            // nil: nothing is encoded here
+	Recode      RecodeTiming     // of the Coder
+	Now         func() time.Time // the wall clock; nil: time.Now
 	Logger      *slog.Logger
 }
 

@@ -149,17 +149,39 @@ func (n *node) Barrier(context.Context) error { return nil }
 func (n *node) Propose(ctx context.Context, kind string, body []byte) ([]byte, error) {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
-	n.w.index++
-	out, err := n.w.dir.Apply(n.w.index, kind, body)
+	out, err := n.w.propose(kind, body)
 	if err == nil && n.w.committed != nil {
 		err = n.w.committed(kind)
 	}
 	return out, err
 }
 
+// propose applies a command; mu is held.
+func (w *world) propose(kind string, body []byte) ([]byte, error) {
+	w.index++
+	return w.dir.Apply(w.index, kind, body)
+}
+
+// apply is somebody else's command, at a moment at which mu is held.
+func (w *world) apply(cmd directory.Command) {
+	kind, body, err := directory.Encode(cmd)
+	if err == nil {
+		_, err = w.propose(kind, body)
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
 func (n *node) Forwarder(m sheepdog.Member) sheepdog.Forwarder { return forwarder{n.w, m.ID} }
 
 func (n *node) Call(ctx context.Context, m sheepdog.Member, method string, body []byte) ([]byte, error) {
+	n.w.mu.Lock()
+	cut := n.w.cut[m.ID]
+	n.w.mu.Unlock()
+	if cut {
+		return nil, sheepdog.ErrUnreachable
+	}
 	reply, err, _ := n.w.managers[m.ID].HandleControl(ctx, method, body)
 	return reply, overWire(err)
 }

@@ -36,7 +36,7 @@ type holdID = sheepdog.Origin
 // again when the outcome of a try is not known; with tags it is taken once. The error
 // wraps ErrBusy if the writes could not be held together in time.
 func (m *Manager) SnapshotGroup(ctx context.Context, members []directory.Snapshot) (directory.SnappedGroup, error) {
-	cmd := directory.SnapshotGroup{Time: time.Now(), Members: slices.Clone(members)}
+	cmd := directory.SnapshotGroup{Time: m.now(), Members: slices.Clone(members)}
 	for i := range cmd.Members {
 		cmd.Members[i].Once = cmd.Members[i].Tag != ""
 	}

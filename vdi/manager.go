@@ -49,6 +49,9 @@ type family struct {
 
 // NewManager starts a manager; the caller must Close it.
 func NewManager(opt Options) *Manager {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	m := &Manager{opt: opt, ctx: ctx, cancel: cancel, start: time.Now(),
 		frozen:   newFrozenReader(opt.Directory, opt.Objects, opt.Cluster.LeaseValid, opt.BaseCache),

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"sheepdog"
 	"sheepdog/vdi/directory"
@@ -47,7 +46,7 @@ func (m *Manager) altered(cmd directory.AlterPolicy) (directory.Altered, error) 
 // alterHere moves the VDI with c's writes held. The commit fences c and appoints
 // this node in the new family, so that retries of writes meet what c knew.
 func (m *Manager) alterHere(ctx context.Context, c *coordinator, cmd directory.AlterPolicy) (directory.Altered, error) {
-	cmd.Time, cmd.IfToken = time.Now(), c.scope.Token
+	cmd.Time, cmd.IfToken = m.now(), c.scope.Token
 	cmd.Coordinator = directory.Coordinator{Node: m.opt.Self, Incarnation: m.opt.Incarnation}
 	if err := c.quiesce(ctx); err != nil {
 		return directory.Altered{}, err
@@ -209,7 +208,7 @@ func (m *Manager) flattenHere(ctx context.Context, c *coordinator, cmd directory
 		return err
 	}
 	defer c.gate.open()
-	cmd.Time, cmd.IfToken = time.Now(), c.scope.Token
+	cmd.Time, cmd.IfToken = m.now(), c.scope.Token
 	_, err := m.propose(ctx, &cmd)
 	if err != nil && !decided(err) {
 		c.lose(errMoved) // not known: the next coordinator reads it from the directory

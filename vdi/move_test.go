@@ -353,7 +353,7 @@ func TestTrashedVDIRefusesRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, open(t, b, "back", ""), 0, fill(4096, 1))
-	if err := b.Expire(t.Context(), time.Now().Add(2*time.Hour), false); err != nil {
+	if err := b.Expire(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.dir.Lookup("back"); err != nil {

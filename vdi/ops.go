@@ -30,13 +30,13 @@ func (m *Manager) propose(ctx context.Context, cmd directory.Command) ([]byte, e
 }
 
 func (m *Manager) commitAcquire(ctx context.Context, f directory.Family) (sheepdog.Token, error) {
-	got, err := commit[directory.Acquired](ctx, m, &directory.Acquire{Time: time.Now(), Family: f.ID,
+	got, err := commit[directory.Acquired](ctx, m, &directory.Acquire{Time: m.now(), Family: f.ID,
 		Node: m.opt.Self, Incarnation: m.opt.Incarnation, IfToken: f.Token})
 	return got.Token, err
 }
 
 func (m *Manager) commitRelease(ctx context.Context, s sheepdog.Scope) error {
-	_, err := m.propose(ctx, &directory.Release{Time: time.Now(), Family: s.Family, Node: m.opt.Self, Incarnation: m.opt.Incarnation, Token: s.Token})
+	_, err := m.propose(ctx, &directory.Release{Time: m.now(), Family: s.Family, Node: m.opt.Self, Incarnation: m.opt.Incarnation, Token: s.Token})
 	if errors.Is(err, sheepdog.ErrFenced) || errors.Is(err, sheepdog.ErrConflict) {
 		return nil // somebody else has it, or the VDI is gone: nothing to give back
 	}
@@ -44,7 +44,7 @@ func (m *Manager) commitRelease(ctx context.Context, s sheepdog.Scope) error {
 }
 
 func (m *Manager) commitMark(ctx context.Context, layer sheepdog.LayerID, token sheepdog.Token) error {
-	_, err := m.propose(ctx, &directory.MarkWritten{Time: time.Now(), Layer: layer, Token: token})
+	_, err := m.propose(ctx, &directory.MarkWritten{Time: m.now(), Layer: layer, Token: token})
 	return err
 }
 
@@ -78,40 +78,37 @@ func (m *Manager) Open(name, ref string) (*Volume, error) {
 
 // Create makes an empty VDI.
 func (m *Manager) Create(ctx context.Context, cmd directory.Create) (directory.Created, error) {
-	cmd.Time = time.Now()
+	cmd.Time = m.now()
 	return commit[directory.Created](ctx, m, &cmd)
 }
 
 // Clone makes a VDI on a snapshot of another.
 func (m *Manager) Clone(ctx context.Context, cmd directory.Clone) (directory.Created, error) {
-	cmd.Time = time.Now()
+	cmd.Time = m.now()
 	return commit[directory.Created](ctx, m, &cmd)
 }
 
 // Delete deletes a VDI, or moves it into the trash if that is on; its snapshots
 // and clones stay. Requests of those who have it open fail with ErrNotFound.
 func (m *Manager) Delete(ctx context.Context, cmd directory.Delete) error {
-	cmd.Time = time.Now()
 	if m.opt.Directory.TrashKeep() > 0 && !cmd.Purge {
-		// What can come back must be whole: no write half done.
-		return m.atCoordinator(ctx, cmd.Name, methodTrash, &cmd, func(ctx context.Context, c *coordinator) error {
-			return m.trashHere(ctx, c, cmd)
-		}, func([]byte) error { return nil })
+		return m.discard(ctx, cmd)
 	}
+	cmd.Time = m.now()
 	_, err := m.propose(ctx, &cmd)
 	return err
 }
 
 // DeleteSnapshot deletes a snapshot; clones of it stay.
 func (m *Manager) DeleteSnapshot(ctx context.Context, cmd directory.DeleteSnapshot) error {
-	cmd.Time = time.Now()
+	cmd.Time = m.now()
 	_, err := m.propose(ctx, &cmd)
 	return err
 }
 
 // Resize grows a VDI.
 func (m *Manager) Resize(ctx context.Context, name string, size uint64) error {
-	_, err := m.propose(ctx, &directory.Resize{Time: time.Now(), Name: name, Size: size})
+	_, err := m.propose(ctx, &directory.Resize{Time: m.now(), Name: name, Size: size})
 	return err
 }
 
@@ -134,7 +131,7 @@ type remoteCall struct {
 // commit. (rule 13) It is tried again when the outcome of a try is not known; with
 // a tag it is taken once.
 func (m *Manager) Snapshot(ctx context.Context, cmd directory.Snapshot) (directory.Snapped, error) {
-	cmd.Time, cmd.Once = time.Now(), cmd.Tag != ""
+	cmd.Time, cmd.Once = m.now(), cmd.Tag != ""
 	var out directory.Snapped
 	err := m.atCoordinator(ctx, cmd.Name, methodSnapshot, &cmd, func(ctx context.Context, c *coordinator) (err error) {
 		out, err = m.snapshotHere(ctx, c, cmd)
@@ -263,7 +260,7 @@ func (m *Manager) snapshotHere(ctx context.Context, c *coordinator, cmd director
 
 // rollbackHere rolls back with c's writes held. The commit fences c.
 func (m *Manager) rollbackHere(ctx context.Context, c *coordinator, cmd directory.Rollback) (directory.RolledBack, error) {
-	cmd.Time = time.Now()
+	cmd.Time = m.now()
 	if c == nil {
 		return commit[directory.RolledBack](ctx, m, &cmd)
 	}
@@ -324,10 +321,12 @@ func decided(err error) bool {
 
 // HandleControl serves the control calls of other nodes' managers.
 func (m *Manager) HandleControl(ctx context.Context, method string, body []byte) (reply []byte, err error, ok bool) {
-	if method == methodApplied {
-		return nil, m.controlApplied(ctx, body), true
-	}
 	switch method {
+	case methodApplied:
+		return nil, m.controlApplied(ctx, body), true
+	case methodTime:
+		reply, err = json.Marshal(m.now())
+		return reply, err, true
 	case methodSnapshot, methodRollback, methodRelease, methodTrash, methodHold, methodResume, methodAlter, methodCopyUp, methodFlatten:
 	default:
 		return nil, nil, false

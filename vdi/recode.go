@@ -188,20 +188,20 @@ func (r *recoder) abandoned(ctx context.Context, v *sheepdog.View, l *directory.
 	if lives && (coded.Encoder.Incarnation != r.m.opt.Incarnation || r.running.Load()) {
 		return nil
 	}
-	_, err := r.m.propose(ctx, &directory.GiveUp{Time: time.Now(), Layer: l.ID, Coded: l.Recoding})
+	_, err := r.m.propose(ctx, &directory.GiveUp{Time: r.m.now(), Layer: l.ID, Coded: l.Recoding})
 	return err
 }
 
 // Code has the data of a snapshot encoded in the background.
 func (m *Manager) Code(ctx context.Context, cmd directory.Code) error {
-	cmd.Time = time.Now()
+	cmd.Time = m.now()
 	_, err := m.propose(ctx, &cmd)
 	return err
 }
 
 // Lose marks objects of a coded layer as lost.
 func (m *Manager) Lose(ctx context.Context, cmd directory.Lose) error {
-	cmd.Time = time.Now()
+	cmd.Time = m.now()
 	_, err := m.propose(ctx, &cmd)
 	return err
 }
@@ -214,13 +214,13 @@ func (m *Manager) recode(ctx context.Context, cmd *directory.Recode) error {
 	}
 	objects, err := m.encode(ctx, rec)
 	if err == nil {
-		_, err = m.propose(ctx, &directory.Recoded{Time: time.Now(), Layer: rec.Layer, Coded: rec.Coded, Objects: objects})
+		_, err = m.propose(ctx, &directory.Recoded{Time: m.now(), Layer: rec.Layer, Coded: rec.Coded, Objects: objects})
 	}
 	return err // the loop gives up what is unfinished
 }
 
 func (m *Manager) beginRecode(ctx context.Context, cmd *directory.Recode) (directory.Recoding, error) {
-	cmd.Time, cmd.Encoder = time.Now(), directory.Coordinator{Node: m.opt.Self, Incarnation: m.opt.Incarnation}
+	cmd.Time, cmd.Encoder = m.now(), directory.Coordinator{Node: m.opt.Self, Incarnation: m.opt.Incarnation}
 	if !cmd.Freeze {
 		return commit[directory.Recoding](ctx, m, cmd)
 	}
@@ -362,7 +362,7 @@ func (r *recoder) retire(ctx context.Context, v *sheepdog.View, l *directory.Lay
 	if time.Since(w.at) < r.m.opt.Recode.Retire {
 		return nil
 	}
-	_, err := r.m.propose(ctx, &directory.Retire{Time: time.Now(), Layer: l.ID, Epoch: v.Epoch})
+	_, err := r.m.propose(ctx, &directory.Retire{Time: r.m.now(), Layer: l.ID, Epoch: v.Epoch})
 	if err == nil || errors.Is(err, sheepdog.ErrConflict) {
 		delete(r.known, l.ID)
 	}

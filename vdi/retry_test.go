@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"sheepdog"
 	"sheepdog/vdi/directory"
@@ -137,5 +138,42 @@ func TestAlterThatIsTriedAgainIsDone(t *testing.T) {
 	expect(t, v, 0, fill(4096, 1))
 	if _, err := m.Alter(t.Context(), two); !errors.Is(err, sheepdog.ErrExists) {
 		t.Errorf("what it has already: %v", err)
+	}
+}
+
+// A move into the trash whose first try was committed without anybody knowing is done,
+// not "not found"; and another VDI that has got the name meanwhile stays.
+func TestDiscardThatIsTriedAgainIsDone(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		w, m, v := oneVDI(t, 1<<20)
+		if err := m.SetTrash(t.Context(), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		write(t, v, 0, fill(4096, 1))
+		tries := 0
+		w.committed = func(kind string) error {
+			if kind != "vdi-delete" {
+				return nil
+			}
+			if tries++; tries > 1 {
+				return nil
+			}
+			if again {
+				w.apply(&directory.Create{Name: "v", Size: 1 << 20, Policy: sheepdog.Policy{Copies: 3}, BlockSizeShift: testShift})
+			}
+			return sheepdog.ErrNoQuorum
+		}
+		if err := m.Delete(t.Context(), directory.Delete{Name: "v"}); err != nil {
+			t.Errorf("name taken again: %v: %v", again, err)
+		}
+		if trash := w.dir.Trash(); len(trash) != 1 || trash[0].Name != "v" {
+			t.Errorf("name taken again: %v: in the trash is %v", again, trash)
+		}
+		if _, err := w.dir.Lookup("v"); (err == nil) != again {
+			t.Errorf("name taken again: %v: %v", again, err)
+		}
+		if err := m.Delete(t.Context(), directory.Delete{Name: "w"}); !errors.Is(err, sheepdog.ErrNotFound) {
+			t.Errorf("a VDI that there never was: %v", err)
+		}
 	}
 }

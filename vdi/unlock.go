@@ -15,14 +15,14 @@ const methodRelease = "vdi.release"
 
 // SetAttr sets or deletes an attribute of a VDI.
 func (m *Manager) SetAttr(ctx context.Context, cmd directory.SetAttr) error {
-	cmd.Time = time.Now()
+	cmd.Time = m.now()
 	_, err := m.propose(ctx, &cmd)
 	return err
 }
 
 // Rename gives a VDI and its snapshots another name.
 func (m *Manager) Rename(ctx context.Context, name, newName string) error {
-	_, err := m.propose(ctx, &directory.Rename{Time: time.Now(), Name: name, NewName: newName})
+	_, err := m.propose(ctx, &directory.Rename{Time: m.now(), Name: name, NewName: newName})
 	return err
 }
 

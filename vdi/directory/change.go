@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"fmt"
 	"time"
 
 	"sheepdog"
@@ -18,6 +19,8 @@ type Delete struct {
 	Purge bool `json:"purge,omitempty"`
 	// IfToken is needed to move a VDI into the trash, as for a Snapshot of it.
 	IfToken sheepdog.Token `json:"ifToken,omitempty"` // 0: none seen
+	// IfVID is the VDI that is meant; another of the name is not touched: ErrNoVDI.
+	IfVID sheepdog.VID `json:"ifVID,omitempty"` // 0: any
 }
 
 // Deleted tells the id of what was deleted, and the family that it was of.
@@ -33,6 +36,9 @@ func (c *Delete) apply(s *state) (any, error) {
 	r, err := s.working(c.Name)
 	if err != nil {
 		return nil, err
+	}
+	if c.IfVID != 0 && r.vdi.VID != c.IfVID {
+		return nil, fmt.Errorf("%w: VDI %q has id %s by now, not %s", ErrNoVDI, r.name, r.vdi.VID, c.IfVID)
 	}
 	if s.trashKeep > 0 && !c.Purge {
 		v := *r.vdi

@@ -234,6 +234,18 @@ func (d *Directory) TrashKeep() time.Duration {
 	return d.state.Load().trashKeep
 }
 
+// Expiring reports whether anything ends by itself, now or ever.
+func (d *Directory) Expiring() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, r := range d.state.Load().names {
+		if r.trash != nil && !r.trash.Expires.IsZero() || slices.ContainsFunc(r.snaps, func(e *Entry) bool { return !e.Expires.IsZero() }) {
+			return true
+		}
+	}
+	return false
+}
+
 // Due reports whether Expire would find something at the time.
 func (d *Directory) Due(now time.Time) bool {
 	d.mu.RLock()
