@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/rawio"
 )
 
 // Disk is the engine on this node's disks.
@@ -41,6 +42,7 @@ type Disk struct {
 	destageMu  sync.Mutex        // one destage at a time; guards what the metadata store has:
 	tombstones map[objectKey]lsn // the last drop of objects that the log may have entries of
 	checkpoint checkpoint
+	mover      rawio.Writer // of what a destage moves
 	kicks      chan struct{}
 	wholly     atomic.Bool // the next destage takes everything
 

@@ -95,7 +95,7 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 		b = append(b, d...)
 	}
 	j.buf = b
-	if err := j.write(b, int64(j.at)*blockSize); err != nil {
+	if err := writeQuickly(j.active.f, &j.quick, b, int64(j.at)*blockSize); err != nil {
 		return 0, j.fail(diskError("write the log", err))
 	}
 	j.active.dirty.Store(true)
@@ -124,16 +124,17 @@ type quickFile interface {
 	tryWriteAt(w *rawio.Writer, p []byte, off int64) int
 }
 
-// write puts a record into the active segment.
-func (j *journal) write(b []byte, off int64) error {
+// writeQuickly writes b to f by the short way as far as that goes, and by the other
+// from there on.
+func writeQuickly(f file, w *rawio.Writer, b []byte, off int64) error {
 	n := 0
-	if f, ok := j.active.f.(quickFile); ok {
-		n = f.tryWriteAt(&j.quick, b, off)
+	if f, ok := f.(quickFile); ok {
+		n = f.tryWriteAt(w, b, off)
 	}
 	if n == len(b) {
 		return nil
 	}
-	_, err := j.active.f.WriteAt(b[n:], off+int64(n))
+	_, err := f.WriteAt(b[n:], off+int64(n))
 	return err
 }
 

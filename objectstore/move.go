@@ -32,9 +32,11 @@ func (d *Disk) moveAll(saved []*savedPile) ([]*savedPile, error) {
 		}
 	}
 	byID := func(a, b *volume) int { return cmp.Compare(a.id, b.id) }
+	var buf []byte // one for all parts: fresh memory costs as much as the copying
 	for _, v := range slices.SortedFunc(maps.Keys(byVolume), byID) {
 		for part := range slices.Chunk(byVolume[v], copyBlocks) {
-			if err := d.movePart(v, part); err != nil {
+			buf = slices.Grow(buf[:0], len(part)*blockSize)[:len(part)*blockSize]
+			if err := d.movePart(v, part, buf); err != nil {
 				errs = append(errs, fmt.Errorf("destage: %w", err))
 				for _, r := range part {
 					failed[r.s] = true
@@ -64,15 +66,15 @@ func (s *savedPile) refs() []moveRef {
 	return out
 }
 
-// movePart moves blocks to a volume, or to another one that works.
-func (d *Disk) movePart(v *volume, part []moveRef) error {
-	buf := make([]byte, len(part)*blockSize)
+// movePart moves blocks to a volume, or to another one that works; buf has their
+// length.
+func (d *Disk) movePart(v *volume, part []moveRef, buf []byte) error {
 	if err := d.readLogged(part, buf); err != nil {
 		return err
 	}
 	rank := func(order []*volume) []*volume { return append([]*volume{v}, order...) }
 	return d.volumes.first(rank, func(v *volume) error {
-		runs, err := v.put(buf, 1) // small writes: their neighbours are apart anyhow
+		runs, err := v.put(buf, 1, &d.mover) // small writes: their neighbours are apart anyhow
 		if err == nil {
 			setPlaces(part, runs)
 		}

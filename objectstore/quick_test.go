@@ -68,3 +68,40 @@ func TestQuickAppendIsAppend(t *testing.T) {
 		}
 	}
 }
+
+// A destage moves the same bytes by the short way as by the other, in more parts
+// than one, also where the short way takes only a part.
+func TestQuickDestageIsDestage(t *testing.T) {
+	const blocks = 2*copyBlocks + 10
+	extentsOf := func(files fileSystem) []byte {
+		u := openDisk(t, Options{Meta: t.TempDir(), openMeta: newFakeMeta().open, files: files})
+		for i := range uint64(blocks) {
+			no := i * 7 % blocks // not in the order of the object
+			mustWrite(t, u.d, dataOp(0, 1, sheepdog.BlockNo(no), bytes.Repeat([]byte{byte(no), byte(no >> 8)}, blockSize/2), i+1))
+		}
+		if err := u.d.destage(true); err != nil {
+			t.Fatal(err)
+		}
+		for no := range blocks { // from the extents now
+			got, err := readBlocks(t, u.d, 0, 1, sheepdog.BlockNo(no), 1)
+			if err != nil || !bytes.Equal(got, bytes.Repeat([]byte{byte(no), byte(no >> 8)}, blockSize/2)) {
+				t.Fatalf("block %d has other bytes than were written (%v)", no, err)
+			}
+		}
+		v := u.d.volumes.all()[0]
+		b, err := os.ReadFile(v.fileName(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b[blockSize:] // its header names the store
+	}
+	want := extentsOf(nil)
+	if len(want) < blocks*blockSize {
+		t.Fatalf("the extents have %d bytes", len(want))
+	}
+	for _, part := range []int{0, 1, 5000, 1 << 20} {
+		if !bytes.Equal(extentsOf(partFiles{hostFiles{}, part}), want) {
+			t.Errorf("the extents are others where %d bytes go the short way", part)
+		}
+	}
+}

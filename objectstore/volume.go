@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"sheepdog"
+	"sheepdog/internal/rawio"
 )
 
 // volume is the extent files of one disk. A file is sparse: only blocks in use
@@ -199,13 +200,18 @@ func (v *volume) free(runs []run) {
 	}
 }
 
-// write puts data into a run.
-func (v *volume) write(r run, data []byte) error {
+// write puts data into a run, by the short way if quick is not nil.
+func (v *volume) write(r run, data []byte, quick *rawio.Writer) error {
 	f, off, err := v.file(r.at.block())
 	if err != nil {
 		return err
 	}
-	if _, err := f.f.WriteAt(data, off); err != nil {
+	if quick != nil {
+		err = writeQuickly(f.f, quick, data, off)
+	} else {
+		_, err = f.f.WriteAt(data, off)
+	}
+	if err != nil {
 		v.quota.spent()
 		return v.note("write", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"sheepdog"
+	"sheepdog/internal/rawio"
 )
 
 // volumes is the disks of a store by id. Readers get a set that never changes;
@@ -117,7 +118,7 @@ var errLeft = errors.New("disk is leaving")
 func (s *volumes) first(rank func(order []*volume) []*volume, use func(*volume) error) error {
 	for {
 		set := s.set.Load()
-		err := fmt.Errorf("no disk works: %w", sheepdog.ErrIO)
+		var err error
 		for _, v := range rank(set.volumes()) {
 			failed := use(v)
 			if failed == nil {
@@ -127,9 +128,13 @@ func (s *volumes) first(rank func(order []*volume) []*volume, use func(*volume) 
 				err = failed
 			}
 		}
-		if s.set.Load() == set {
-			return err
+		if s.set.Load() != set {
+			continue
 		}
+		if err == nil {
+			err = fmt.Errorf("no disk works: %w", sheepdog.ErrIO)
+		}
+		return err
 	}
 }
 
@@ -141,7 +146,7 @@ func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) (runs []
 		if err := v.admit(uint64(len(data)), held); err != nil {
 			return err
 		}
-		if runs, err = v.put(data, LargeWrite/blockSize); err == nil {
+		if runs, err = v.put(data, LargeWrite/blockSize, nil); err == nil {
 			v.written.Add(1)
 		}
 		return err
@@ -150,32 +155,32 @@ func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) (runs []
 }
 
 // put is place for a volume that may be leaving.
-func (v *volume) put(data []byte, least uint64) ([]run, error) {
+func (v *volume) put(data []byte, least uint64, quick *rawio.Writer) ([]run, error) {
 	if !v.enter() {
 		return nil, errLeft
 	}
 	defer v.leave()
-	return v.place(data, least)
+	return v.place(data, least, quick)
 }
 
-// place allocates blocks for data, for least see space.allocate, and writes them; the
-// caller has entered.
-func (v *volume) place(data []byte, least uint64) ([]run, error) {
+// place allocates blocks for data, for least see space.allocate, and writes them, by
+// the short way if quick is not nil; the caller has entered.
+func (v *volume) place(data []byte, least uint64, quick *rawio.Writer) ([]run, error) {
 	runs, err := v.allocate(uint64(len(data)/blockSize), least)
 	if err != nil {
 		return nil, err
 	}
-	if err := writeRuns(v, runs, data); err != nil {
+	if err := writeRuns(v, runs, data, quick); err != nil {
 		v.free(runs)
 		return nil, err
 	}
 	return runs, nil
 }
 
-func writeRuns(v *volume, runs []run, data []byte) error {
+func writeRuns(v *volume, runs []run, data []byte, quick *rawio.Writer) error {
 	for _, r := range runs {
 		n := int(r.n) * blockSize
-		if err := v.write(r, data[:n]); err != nil {
+		if err := v.write(r, data[:n], quick); err != nil {
 			return err
 		}
 		data = data[n:]
