@@ -304,6 +304,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"POST", "/v1/vdis", `{"name":"a@b","sizeBytes":1}`, 400, "invalid"},
 		{"POST", "/v1/vdis", `{"name":"a\nb","sizeBytes":1}`, 400, "invalid"},
 		{"POST", "/v1/vdis", `{"name":"` + long + `","sizeBytes":1}`, 400, "invalid"},
+		{"POST", "/v1/vdis", "{\"name\":\"\xff\",\"sizeBytes\":1}", 400, "invalid"},
 		{"POST", "/v1/vdis", big, 413, "too_large"},
 		{"POST", "/v1/vdis/snapshot", `{"name":"x","tag":"12"}`, 400, "invalid"},
 		{"POST", "/v1/vdis/clone", `{"source":"x","name":"y","noShare":true}`, 400, "invalid"},
@@ -417,6 +418,17 @@ func TestReady(t *testing.T) {
 	st, err := c.Status(t.Context())
 	if must(t, st, err).Version != 1 || st.State != b.Info.State {
 		t.Errorf("status: %+v", st)
+	}
+}
+
+// TestNameThatIsNotUTF8MakesNoVDI: JSON has U+FFFD in place of what is not
+// UTF-8, so that a VDI of that name would come to be, and not be found again by
+// the one it was asked for with.
+func TestNameThatIsNotUTF8MakesNoVDI(t *testing.T) {
+	c, _ := serve(t, apitest.New(1), api.Options{})
+	vdi, err := c.CreateVDI(t.Context(), &api.CreateRequest{Name: "\xff", SizeBytes: 1})
+	if !errors.Is(err, sheepdog.ErrInvalid) || !strings.Contains(err.Error(), "UTF-8") {
+		t.Errorf("made %+v, %v", vdi, err)
 	}
 }
 

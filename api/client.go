@@ -223,9 +223,9 @@ func postVDI(ctx context.Context, c *Client, path string, req any) (*VDI, error)
 func (c *Client) call(ctx context.Context, method, path string, q url.Values, in, out any) error {
 	var reqBody io.Reader
 	if in != nil {
-		data, err := json.Marshal(in)
+		data, err := encode(in)
 		if err != nil {
-			return fmt.Errorf("encode request: %w", err)
+			return err
 		}
 		reqBody = bytes.NewReader(data)
 	}
@@ -246,6 +246,22 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 		return fmt.Errorf("answer of %s to %s %s is not understood: %w", c.addr, method, path, err)
 	}
 	return nil
+}
+
+// encode makes the body of a request. One that is known to be refused is not
+// sent: in JSON, text that is not UTF-8 would become another text, which may be
+// allowed.
+func encode(req any) ([]byte, error) {
+	if c, ok := req.(checker); ok {
+		if err := c.check(); err != nil {
+			return nil, err
+		}
+	}
+	data, err := json.Marshal(req)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	return data, nil
 }
 
 func (c *Client) request(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Request, error) {

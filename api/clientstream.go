@@ -128,9 +128,9 @@ func (c *Client) WriteVDI(ctx context.Context, w *WriteRequest, r io.Reader) (in
 
 // Check runs a check and hands every event but the summary to visit.
 func (c *Client) Check(ctx context.Context, r *CheckRequest, visit func(*CheckEvent) error) (*CheckSummary, error) {
-	data, err := json.Marshal(r)
+	data, err := encode(r)
 	if err != nil {
-		return nil, fmt.Errorf("encode request: %w", err)
+		return nil, err
 	}
 	var sum *CheckSummary
 	err = c.lines(ctx, "/v1/check", data, func(line []byte) error {

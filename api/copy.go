@@ -80,9 +80,9 @@ func (c *Client) CopyVDI(ctx context.Context, r *CloneRequest, progress func(Cop
 
 // copying posts a request and follows the events of the copy that it starts.
 func (c *Client) copying(ctx context.Context, path string, req any, progress func(CopyProgress)) (*VDI, error) {
-	data, err := json.Marshal(req)
+	data, err := encode(req)
 	if err != nil {
-		return nil, fmt.Errorf("encode request: %w", err)
+		return nil, err
 	}
 	var made *VDI
 	err = c.lines(ctx, path, data, func(line []byte) error {

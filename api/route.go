@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"time"
+	"unicode/utf8"
 )
 
 //go:embed openapi.json
@@ -158,6 +159,10 @@ func body(s *Server, w http.ResponseWriter, r *http.Request, req any) error {
 
 // decode reads one JSON value, strictly, and checks it.
 func decode(data []byte, req any) error {
+	if !utf8.Valid(data) {
+		// The decoder would put other characters in its place.
+		return invalid("request body is not UTF-8")
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(req); err != nil {
