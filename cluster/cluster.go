@@ -30,6 +30,7 @@ type Cluster struct {
 	fsm     *fsm
 	pub     *published
 	gossip  *gossip
+	heard   atomic.Pointer[gossip] // gossip, for Raft, which starts before it
 
 	door      *door
 	consensus atomic.Pointer[consensus] // nil until the node belongs to a cluster
@@ -116,6 +117,7 @@ func (c *Cluster) start() error {
 	if c.gossip, err = newGossip(&c.opts, c); err != nil {
 		return err
 	}
+	c.heard.Store(c.gossip)
 	for _, loop := range []func(){c.joinLoop, c.registerLoop, c.renewLoop, c.membershipLoop, c.suspectLoop} {
 		c.wg.Go(loop)
 	}
@@ -145,13 +147,33 @@ func (c *Cluster) startConsensus(id sheepdog.ClusterID, atLeast int) error {
 	c.id.Store(&id)
 	opts := c.opts
 	opts.Timing, opts.RaftConns = c.timing(max(atLeast, size)), c.door.open()
-	cons, err := newConsensus(&opts, id, c.storage, c.fsm, c.suspectStream, c.setOffice)
+	cons, err := newConsensus(&opts, id, c.storage, c.fsm, surroundings{locate: c.locate, suspect: c.suspectStream, office: c.setOffice})
 	if err != nil {
 		return err
 	}
 	c.consensus.Store(cons)
 	close(cons.ready)
 	return nil
+}
+
+// locate is where gossip has a node alive: at the configured address if it is
+// there, or if nothing is known.
+func (c *Cluster) locate(id sheepdog.NodeID, configured string) string {
+	g := c.heard.Load()
+	if g == nil {
+		return configured
+	}
+	addr := configured
+	for _, m := range g.members() {
+		if m.ID != id || m.State != GossipAlive {
+			continue
+		}
+		if m.Addr == configured {
+			return configured
+		}
+		addr = m.Addr
+	}
+	return addr
 }
 
 // setOffice is called by the consensus when this node begins and ceases to

@@ -80,15 +80,23 @@ func (w configWatcher) StoreConfiguration(index uint64, c raft.Configuration) {
 // may wait for ever to send another, and heartbeats in its old term go on.
 const noPipeline = 1
 
+// surroundings are what Raft asks of the rest of the node, and tells it. All of
+// them may be called at once, and before newConsensus returns.
+type surroundings struct {
+	locate  func(id sheepdog.NodeID, configured string) string
+	suspect func(id sheepdog.NodeID, err error)
+	office  func(*office)
+}
+
 // newConsensus starts Raft. Its FSM is called before this returns.
-func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, suspect func(sheepdog.NodeID, error), office func(*office)) (*consensus, error) {
+func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, env surroundings) (*consensus, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &consensus{
-		cluster: id, timing: o.Timing, logs: st.logs, herald: newHerald(), clock: o.Clock, log: o.Logger, cancel: cancel, office: office, ready: make(chan struct{}), moved: make(chan struct{}),
+		cluster: id, timing: o.Timing, logs: st.logs, herald: newHerald(), clock: o.Clock, log: o.Logger, cancel: cancel, office: env.office, ready: make(chan struct{}), moved: make(chan struct{}),
 		self: raft.Server{ID: raft.ServerID(o.Self.ID.String()), Address: raftAddress(o.Self.ID, o.Self.Addr)},
 	}
 	logger := &raftLogger{log: o.Logger}
-	c.streams = newRaftStreams(o, id, suspect)
+	c.streams = newRaftStreams(o, id, env)
 	c.transport = newPatientTransport(ctx, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.streams, MaxPool: raftPool, Timeout: raftTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 		MaxRPCsInFlight: noPipeline,

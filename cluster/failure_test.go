@@ -26,6 +26,38 @@ func TestKilledFollowerIsRemovedWithinAMoment(t *testing.T) {
 	})
 }
 
+// Hosts may get new addresses while they are down, after a power cut most of them
+// at once. The Raft configuration of before has none that answers then.
+func TestMostNodesMoveToOtherAddresses(t *testing.T) {
+	for _, moved := range []int{2, 3} {
+		t.Run(fmt.Sprint(moved), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.formatted(3)
+				for n := 1; n <= moved; n++ {
+					w.nodes[n].kill()
+				}
+				w.seeds = nil
+				for n := 1; n <= moved; n++ {
+					w.nodes[n].self.Addr = addrOf(n + 10)
+					w.seeds = append(w.seeds, n+10)
+					w.nodes[n].boot()
+				}
+				if moved < 3 {
+					// Who stayed finds them by what they tell, and they it by its address of before.
+					w.seeds = append(w.seeds, 3)
+				}
+				w.settle()
+				for n := 1; n <= moved; n++ {
+					if m, _ := w.leader().View().Member(sheepdog.NodeID(n)); m.Addr != addrOf(n+10) {
+						t.Errorf("node %d is listed at %s", n, m.Addr)
+					}
+				}
+				w.propose(1, "afterwards")
+			})
+		})
+	}
+}
+
 func (w *world) follower() *simNode {
 	for _, n := range w.up() {
 		if n.office.Load() == nil {

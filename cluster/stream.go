@@ -52,6 +52,8 @@ type raftStreams struct {
 	cluster  sheepdog.ClusterID
 	dial     func(ctx context.Context, kind Stream, addr string) (net.Conn, error)
 	listener net.Listener
+	// locate says where a node is, if not at the address that the configuration has.
+	locate func(id sheepdog.NodeID, configured string) string
 	// unreachable is told of nodes whose port refused.
 	unreachable func(id sheepdog.NodeID, err error)
 	log         *slog.Logger
@@ -79,12 +81,12 @@ const (
 	wrongVersion
 )
 
-func newRaftStreams(o *Options, cluster sheepdog.ClusterID, unreachable func(sheepdog.NodeID, error)) *raftStreams {
+func newRaftStreams(o *Options, cluster sheepdog.ClusterID, env surroundings) *raftStreams {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &raftStreams{
 		self: o.Self, cluster: cluster, dial: o.Dial, listener: o.RaftConns, log: o.Logger,
 		conns: newConnSet(), ready: make(chan net.Conn), ctx: ctx, cancel: cancel,
-		unreachable: unreachable,
+		locate: env.locate, unreachable: env.suspect,
 	}
 	s.wg.Add(1)
 	go s.acceptAll()
@@ -165,12 +167,16 @@ func (s *raftStreams) judge(b []byte) (byte, error) {
 	return welcome, nil
 }
 
-// Dial opens a stream to id@host:port.
+// Dial opens a stream to the node of id@host:port. The address is that of a
+// configuration which only a leader corrects; a node that has moved since is found
+// by gossip. Otherwise a cluster most of whose nodes have got new addresses while
+// they were down would elect no leader any more.
 func (s *raftStreams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	id, addr, err := splitRaftAddress(address)
 	if err != nil {
 		return nil, err
 	}
+	addr = s.locate(id, addr)
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
 	conn, err := s.dial(ctx, StreamRaft, addr)
