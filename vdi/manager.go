@@ -255,17 +255,17 @@ func (m *Manager) takeOver(ctx context.Context, f directory.Family, token sheepd
 	if err != nil {
 		return nil, err
 	}
+	var former []sheepdog.Origin
 	if from, ok := m.movesFrom(f); ok {
-		earlier, err := m.opt.Objects.Origins(ctx, from)
-		if err != nil {
+		if former, err = m.opt.Objects.Origins(ctx, from); err != nil {
 			return nil, err
 		}
-		before = append(before, earlier...)
 	}
 	c := &coordinator{m: m, scope: scope, shift: f.BlockSizeShift, origins: newOriginTable(before), dirty: make(map[sheepdog.Partition]struct{}), lastWrite: new(atomic.Int64)}
 	if err := m.moving.take(ctx); err != nil {
 		return nil, err
 	}
+	c.origins.adopt(former)
 	c.origins.inherit(m.inherited[f.ID])
 	delete(m.inherited, f.ID)
 	m.moving.give()

@@ -204,6 +204,9 @@ func (m *Manager) Flatten(ctx context.Context, name string, layer sheepdog.Layer
 }
 
 func (m *Manager) flattenHere(ctx context.Context, c *coordinator, cmd directory.Flatten) error {
+	if err := c.restate(ctx); err != nil {
+		return err
+	}
 	if err := c.quiesce(ctx); err != nil {
 		return err
 	}
@@ -214,6 +217,57 @@ func (m *Manager) flattenHere(ctx context.Context, c *coordinator, cmd directory
 		c.lose(errMoved) // not known: the next coordinator reads it from the directory
 	}
 	return err
+}
+
+// restate has the replicas of this family know which writes were applied in the one
+// that the VDI was in before: once the VDI has let go of that, no takeover asks there,
+// and a gateway that was cut off may still repeat them. (rule 10)
+func (c *coordinator) restate(ctx context.Context) error {
+	for _, o := range c.origins.unknown(&c.m.lives) {
+		if err := c.carry(ctx, o); err != nil {
+			return fmt.Errorf("note a write of before in the new family: %w", err)
+		}
+	}
+	return nil
+}
+
+// carry brings an origin to the replicas, with a write that changes nothing: of the
+// first block, with what is in it.
+func (c *coordinator) carry(ctx context.Context, o sheepdog.Origin) error {
+	if err := c.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer c.gate.leave()
+	p := piece{n: sheepdog.BlockSize}
+	h, err := c.lock(ctx, p.span(c.shift), true)
+	if err != nil {
+		return err
+	}
+	err = c.rewrite(ctx, h.seq, o)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dirty[sheepdog.ObjectID{Family: c.scope.Family}.Partition()] = struct{}{}
+	c.ranges.release(h, c.number)
+	return err
+}
+
+func (c *coordinator) rewrite(ctx context.Context, seq uint64, o sheepdog.Origin) error {
+	if err := c.m.awaitLease(ctx, c); err != nil {
+		return err
+	}
+	t := c.top.Load()
+	buf := getBuffer(sheepdog.BlockSize)
+	defer putBuffer(buf)
+	if err := c.readBlocks(ctx, t, 0, 0, 1, buf); err != nil {
+		return err
+	}
+	if err := c.markWritten(ctx); err != nil {
+		return err
+	}
+	t.own.add(0)
+	req := sheepdog.WriteRequest{Fence: sheepdog.Fence{Token: c.scope.Token}, Policy: c.scope.Policy, Object: sheepdog.ObjectID{Family: c.scope.Family},
+		Layer: t.layer, Count: 1, Data: buf, Stamp: sheepdog.Stamp{Token: c.scope.Token, Seq: seq}, Flushed: c.flushes.upTo.Load(), Origin: o}
+	return c.m.opt.Objects.Write(c.ctx, &req)
 }
 
 // controlMove serves the control calls of this file and of groups.

@@ -13,6 +13,7 @@ import (
 type originTable struct {
 	mu     sync.Mutex
 	before map[sheepdog.Origin]bool // applied under earlier tokens, found at takeover
+	former map[sheepdog.Origin]bool // those of them that the replicas of this family do not know
 	live   map[sheepdog.Incarnation]map[uint64]*outcome
 }
 
@@ -23,11 +24,32 @@ type outcome struct {
 }
 
 func newOriginTable(before []sheepdog.Origin) *originTable {
-	t := &originTable{before: make(map[sheepdog.Origin]bool, len(before)), live: make(map[sheepdog.Incarnation]map[uint64]*outcome)}
+	t := &originTable{before: make(map[sheepdog.Origin]bool, len(before)), former: make(map[sheepdog.Origin]bool), live: make(map[sheepdog.Incarnation]map[uint64]*outcome)}
 	for _, o := range before {
 		t.before[o] = true
 	}
 	return t
+}
+
+// adopt adds what was applied in the family that the VDI was in before.
+func (t *originTable) adopt(former []sheepdog.Origin) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range former {
+		t.before[o], t.former[o] = true, true
+	}
+}
+
+// unknown lists, of what was adopted, what may still be asked again.
+func (t *originTable) unknown(lives *sheepdog.Lives) (out []sheepdog.Origin) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for o := range t.former {
+		if !lives.Ended(o.Gateway) {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // inherit takes over what the coordinator of the same VDI's data in another
@@ -38,9 +60,10 @@ func (t *originTable) inherit(from *originTable) {
 		return
 	}
 	running := make(map[sheepdog.Origin]*outcome)
+	var done []sheepdog.Origin
 	from.mu.Lock()
 	for o := range from.before {
-		t.before[o] = true
+		done = append(done, o)
 	}
 	for gw, of := range from.live {
 		for n, out := range of {
@@ -50,9 +73,10 @@ func (t *originTable) inherit(from *originTable) {
 	from.mu.Unlock()
 	for o, out := range running {
 		if <-out.done; out.err == nil {
-			t.before[o] = true
+			done = append(done, o)
 		}
 	}
+	t.adopt(done)
 }
 
 // applied reports whether an earlier coordinator brought the write to the
@@ -104,6 +128,11 @@ func (t *originTable) begin(o sheepdog.Origin, done uint64) (out *outcome, first
 	for n := range of {
 		if n < done {
 			delete(of, n)
+		}
+	}
+	for f := range t.former {
+		if f.Gateway == o.Gateway && f.Request < done {
+			delete(t.former, f)
 		}
 	}
 	if out, ok := of[o.Request]; ok {
