@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"sheepdog"
 	"sheepdog/cluster/state"
@@ -43,7 +42,7 @@ func (c *Cluster) handleDemote(_ context.Context, m message) (any, error) {
 	if view == nil {
 		return nil, sheepdog.ErrNotFormatted
 	}
-	cmd := state.Change{Demote: []state.MemberRef{m.Ref}, Time: time.Now().UTC(), Reason: fmt.Sprintf("%v lost a disk", m.Ref.ID)}
+	cmd := state.Change{Demote: []state.MemberRef{m.Ref}, Time: c.opts.Now().UTC(), Reason: fmt.Sprintf("%v lost a disk", m.Ref.ID)}
 	for ref, ok := range c.confirmAll(view, work{}) {
 		if ok && ref != m.Ref {
 			cmd.Confirmed = append(cmd.Confirmed, ref)

@@ -84,7 +84,7 @@ func (c *Cluster) formatAgain(ctx context.Context, config sheepdog.Config) error
 	for i := range members {
 		members[i].Incomplete = false // nothing is there that could be lacking
 	}
-	f := state.Format{Cluster: view.Cluster, Config: config, Members: members, Time: time.Now().UTC()}
+	f := state.Format{Cluster: view.Cluster, Config: config, Members: members, Time: c.opts.Now().UTC()}
 	_, err := c.ProposeState(ctx, state.Command{Format: &f})
 	return err
 }
@@ -132,7 +132,7 @@ func (c *Cluster) found(ctx context.Context, config sheepdog.Config, id sheepdog
 	if c.pub.view() != nil {
 		return fmt.Errorf("%w: this node's log holds a formatted cluster; format again to empty it", sheepdog.ErrConflict)
 	}
-	f := state.Format{Cluster: id, Config: config, Members: members, Time: time.Now().UTC()}
+	f := state.Format{Cluster: id, Config: config, Members: members, Time: c.opts.Now().UTC()}
 	if _, err := c.ProposeState(ctx, state.Command{Format: &f}); err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ const votersPoll = 10 * time.Millisecond
 // tryFormat runs the command on an empty state, so that one that is invalid
 // leaves no trace.
 func (c *Cluster) tryFormat(config sheepdog.Config, id sheepdog.ClusterID, members []sheepdog.Member) error {
-	f := state.Format{Cluster: id, Config: config, Members: members, Time: time.Now().UTC()}
+	f := state.Format{Cluster: id, Config: config, Members: members, Time: c.opts.Now().UTC()}
 	_, err := state.New().Apply(state.Command{Format: &f})
 	return err
 }

@@ -120,7 +120,7 @@ func (c *Cluster) change(off *office, view *sheepdog.View, w work) (changed bool
 	joins, failed := c.admitAll(w.joins)
 	confirmed := c.confirmPatiently(view, w)
 	refuted := make(map[state.MemberRef]bool)
-	cmd := state.Change{Join: joins, Time: time.Now().UTC()}
+	cmd := state.Change{Join: joins, Time: c.opts.Now().UTC()}
 	for _, m := range view.Members {
 		ref := state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}
 		switch {

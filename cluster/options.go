@@ -64,7 +64,7 @@ const (
 )
 
 // Options say who a node is and what it is joined to. Zero fields of Timing
-// get defaults; Logger, Clock, Seeds, Info, Gate and OnGeneration may be nil.
+// get defaults; Logger, Clock, Now, Seeds, Info, Gate and OnGeneration may be nil.
 type Options struct {
 	Self    sheepdog.Member  // Incarnation must be new for this process
 	Network sheepdog.Network // packets of gossip and probes of a suspect's port
@@ -92,7 +92,9 @@ type Options struct {
 	Timing Timing
 	// Clock is a monotonic time that runs through suspend.
 	Clock func() time.Duration
-	Info  func() Hints
+	// Now is the wall clock, which is for dates only.
+	Now  func() time.Time
+	Info func() Hints
 	// OnGeneration is called before a view of a newly formatted cluster is
 	// published. Generations rise with every format; at start the log is
 	// replayed, so that older ones come again and must be ignored.
@@ -147,6 +149,9 @@ func (o *Options) fill() {
 	}
 	if o.Clock == nil {
 		o.Clock = boottime
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Info == nil {
 		o.Info = func() Hints { return Hints{} }

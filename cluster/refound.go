@@ -344,7 +344,7 @@ func (c *Cluster) enterFoundation(f *foundation) error {
 
 // commitFoundation is the first act of its leader.
 func (c *Cluster) commitFoundation(former sheepdog.ClusterID) error {
-	_, err := c.commitState(state.Command{Refound: &state.Refound{Former: former, Cluster: c.clusterID(), Time: time.Now().UTC()}})
+	_, err := c.commitState(state.Command{Refound: &state.Refound{Former: former, Cluster: c.clusterID(), Time: c.opts.Now().UTC()}})
 	return err
 }
 

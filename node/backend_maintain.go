@@ -48,7 +48,7 @@ func (b backend) Reweight(ctx context.Context) error {
 }
 
 func (n *Node) reweigh(ctx context.Context, weights []state.Weight, reason string) error {
-	_, err := n.cluster.ProposeState(ctx, state.Command{Change: &state.Change{Weights: weights, Time: time.Now().UTC(), Reason: reason}})
+	_, err := n.cluster.ProposeState(ctx, state.Command{Change: &state.Change{Weights: weights, Time: n.cfg.Now().UTC(), Reason: reason}})
 	return err
 }
 

@@ -73,6 +73,7 @@ type Config struct {
 	RaftMemory *cluster.Memory
 	Timing     cluster.Timing
 	Clock      func() time.Duration
+	Now        func() time.Time // the wall clock
 	Identity   sheepdog.NodeID
 	Boot       string // names the time since the machine was started
 	NoNBD      bool   // no NBD at all, not even the socket
@@ -100,6 +101,9 @@ func (c *Config) fill() error {
 	}
 	if c.Bind == "" {
 		c.Bind = c.Advertise
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Recode == (vdi.RecodeTiming{}) {
 		c.Recode = vdi.DefaultRecodeTiming()

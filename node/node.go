@@ -257,7 +257,7 @@ func (n *Node) join() error {
 			}
 			return dialer.Dial(ctx, kind, addr)
 		},
-		Caller: n.pool, Machine: machine{n.dir}, NewMachine: newMachine, Gate: n.gate, Seeds: n.seeds, Timing: n.cfg.Timing, Clock: n.cfg.Clock,
+		Caller: n.pool, Machine: machine{n.dir}, NewMachine: newMachine, Gate: n.gate, Seeds: n.seeds, Timing: n.cfg.Timing, Clock: n.cfg.Clock, Now: n.cfg.Now,
 		Memory: n.cfg.RaftMemory, OnGeneration: n.adoptGeneration, OnFailed: n.storeFailed, Info: n.hints, Logger: n.log.With("part", "cluster"),
 	}
 	if n.cfg.RaftMemory == nil {
@@ -325,7 +325,7 @@ func (n *Node) wire() error {
 	n.wireStrips()
 	n.gateway = gateway.New(n.self.ID, n.cluster, peers{n}, n.suspect, gateway.DefaultTiming(), n.log.With("part", "gateway"))
 	n.vdis = vdi.NewManager(vdi.Options{Self: n.self.ID, Incarnation: n.self.Incarnation, Directory: n.dir, Objects: objects{n.gateway, n.coded},
-		Cluster: n.cluster, Peers: peers{n}, BaseCache: baseCache, FlushEvery: n.timing.Flush, Coder: coder{n.coded}, Recode: n.cfg.Recode, Logger: n.log.With("part", "vdi")})
+		Cluster: n.cluster, Peers: peers{n}, BaseCache: baseCache, FlushEvery: n.timing.Flush, Coder: coder{n.coded}, Recode: n.cfg.Recode, Now: n.cfg.Now, Logger: n.log.With("part", "vdi")})
 	n.onClose(n.vdis.Close)
 	close(n.wired)
 	n.spawn(n.followViews)

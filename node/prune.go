@@ -93,7 +93,7 @@ func (n *Node) prune(ctx context.Context) error {
 			by[l]++
 		}
 	}
-	cmd := &directory.Prune{Time: time.Now(), Epoch: v.Epoch, Layers: make(map[sheepdog.LayerID][]sheepdog.LayerID)}
+	cmd := &directory.Prune{Time: n.cfg.Now(), Epoch: v.Epoch, Layers: make(map[sheepdog.LayerID][]sheepdog.LayerID)}
 	for _, l := range absorbing {
 		for _, a := range l.Absorbed {
 			if by[a] == len(asked) {

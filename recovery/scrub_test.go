@@ -71,6 +71,10 @@ func TestScrubGoesOnAfterARestart(t *testing.T) {
 	if late := now.Sub(s.state.Next); late > s.interval() {
 		t.Errorf("after a month the next slice is %v late: slices would come all at once", late)
 	}
+	now = now.Add(-10 * 365 * 24 * time.Hour)
+	if wait := restart().state.Next.Sub(now); wait > s.interval() {
+		t.Errorf("after the clock went back by years the scrub waits for %v", wait)
+	}
 }
 
 // The scrub waits while something is to be recovered, and goes on after it.

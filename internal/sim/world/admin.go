@@ -146,7 +146,7 @@ func (a *admin) answer(what string, err error) bool {
 func (a *admin) snapshot(ctx context.Context) {
 	a.made++
 	s := a.l.Snapshot(a.name, fmt.Sprintf("s%d", a.made))
-	_, err := a.node.Backend().SnapshotVDI(ctx, &api.SnapshotRequest{Name: a.name, Tag: s.Tag})
+	_, err := a.node.Backend().SnapshotVDI(ctx, &api.SnapshotRequest{Name: a.name, Tag: s.Tag, Expires: time.Now().Add(expiry)})
 	a.w.Tracef("snapshot %s@%s at node %d: %v", a.name, s.Tag, a.host.Number, err)
 	if !a.answer("snapshot", err) {
 		return // perhaps it is there; the end will tell
@@ -161,7 +161,7 @@ func (a *admin) group(ctx context.Context) {
 	a.made++
 	tag := fmt.Sprintf("g%d", a.made)
 	s, o := a.l.Group(a.name, a.other, tag)
-	_, err := a.node.Backend().SnapshotGroup(ctx, &api.GroupRequest{Names: []string{a.name, a.other}, Tag: tag})
+	_, err := a.node.Backend().SnapshotGroup(ctx, &api.GroupRequest{Names: []string{a.name, a.other}, Tag: tag, Expires: time.Now().Add(expiry)})
 	a.w.Tracef("snapshot %s and %s @%s at node %d: %v", a.name, a.other, tag, a.host.Number, err)
 	if !a.answer("group snapshot", err) {
 		return

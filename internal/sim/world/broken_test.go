@@ -227,6 +227,12 @@ func slowClock(h *Host, cfg *node.Config) {
 	}
 }
 
+// wallLeases has the leases of all hosts go by their wall clocks.
+func wallLeases(h *Host, cfg *node.Config) {
+	epoch := time.Date(1950, 1, 1, 0, 0, 0, 0, time.UTC) // no clock is wrong by so much
+	cfg.Clock = func() time.Duration { return h.wall.now().Sub(epoch) }
+}
+
 func diskFault(f DiskFaults) func(*Host, *node.Config) {
 	return func(h *Host, _ *node.Config) { h.Faults = f }
 }
@@ -251,6 +257,7 @@ func broken() []variant {
 		{"no fencing", wrapping(fenceAnew()), deposedWriter},
 		{"a stale read after a restart", wrapping(readAnywhere), readAfterRestart},
 		{"leases do not end", slowClock, deposedReader},
+		{"leases by the wall clock", wallLeases, deposedReaderInThePast},
 		{"takeover without reconciliation", wrapping(forgetDirty), halfWritten},
 		{"dirty marks go before the flush", wrapping(claimFlushed), halfWritten},
 		{"forwarded writes are applied twice", wrapping(forgetOrigins), lostReply},
@@ -262,7 +269,7 @@ func broken() []variant {
 // what says that a silence of the simulation means something.
 func TestBrokenVariantsAreFound(t *testing.T) {
 	if testing.Short() {
-		t.Skip("plays 26 clusters")
+		t.Skip("plays 28 clusters")
 	}
 	for _, v := range broken() {
 		t.Run(v.name, func(t *testing.T) {

@@ -23,7 +23,7 @@ func AllFaults() []Fault {
 		{"flap", (*Play).flap}, {"rot", (*Play).rot}, {"leave", (*Play).leave}, {"join", (*Play).join},
 		{"kill-two", (*Play).killTwo}, {"pause-recovery", (*Play).pauseRecovery}, {"misdirect", (*Play).misdirect},
 		{"full-disk", (*Play).fullDisk}, {"slow-disk", (*Play).slowDisk}, {"lost-writes", (*Play).lostWrites},
-		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks}, {"kill-long", (*Play).killLong}, {"new-disk", (*Play).newDisk}, {"old-disk", (*Play).oldDisk}, {"ailing-disk", (*Play).ailingDisk},
+		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks}, {"kill-long", (*Play).killLong}, {"new-disk", (*Play).newDisk}, {"old-disk", (*Play).oldDisk}, {"ailing-disk", (*Play).ailingDisk}, {"wall-clocks", (*Play).wallClocks},
 		{"two-at-once", (*Play).twoAtOnce}, {"two-at-once", (*Play).twoAtOnce}, {"two-at-once", (*Play).twoAtOnce},
 	}
 }
@@ -79,7 +79,7 @@ func (p *Play) killQuick() bool {
 
 // twoAtOnce has a second fault begin while a first one goes on.
 func (p *Play) twoAtOnce() bool {
-	all := Only("kill", "kill-quick", "freeze", "partition", "isolate", "one-way", "one-link", "flap", "slow-disk", "full-disk", "ailing-disk", "clocks")
+	all := Only("kill", "kill-quick", "freeze", "partition", "isolate", "one-way", "one-link", "flap", "slow-disk", "full-disk", "ailing-disk", "clocks", "wall-clocks")
 	first, second := all[p.rng.IntN(len(all))], all[p.rng.IntN(len(all))]
 	p.Tracef("%s and %s at once", first.Name, second.Name)
 	var wg sync.WaitGroup
@@ -243,20 +243,6 @@ func (p *Play) oneLink() bool {
 	p.net.Partition([]string{hosts[0].Name}, []string{hosts[1].Name})
 	p.sleep(1500 * time.Millisecond)
 	p.Heal()
-	return true
-}
-
-// fastest is by how many thousandths the clock of a host may be too fast or too
-// slow. The margin of leases covers a difference of a twentieth.
-const fastest = 20
-
-// clocks changes the speed of all clocks.
-func (p *Play) clocks() bool {
-	for _, h := range p.Hosts() {
-		rate := p.rng.IntN(2*fastest+1) - fastest
-		p.Tracef("clock of %d is %d/1000 too fast", h.Number, rate)
-		h.clock.steer(rate)
-	}
 	return true
 }
 

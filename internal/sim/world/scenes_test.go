@@ -143,6 +143,20 @@ var deposedReader = scene{play: func(s *stage) {
 	s.Heal()
 }}
 
+// deposedReaderInThePast: the same, and the wall clock of the first goes back.
+var deposedReaderInThePast = scene{play: func(s *stage) {
+	g := s.guest(1)
+	g.write(0, 4)
+	g.flush()
+	s.cutOff(1)
+	s.host(1).wall.wrong.Store(int64(-time.Hour))
+	s.awaitGone(2, 1)
+	s.guest(2).write(0, 4)
+	g.readFor(0, 4, time.Second)
+	g.end()
+	s.Heal()
+}}
+
 // halfWritten: a coordinator dies while it writes; one replica has the writes,
 // another has not. Both become coordinators in turn.
 var halfWritten = scene{play: func(s *stage) {
@@ -188,6 +202,14 @@ func (s *stage) overtake(coordinator, successor int, ended <-chan struct{}) {
 	next.read(0, 4)
 	next.write(0, 4)
 	next.read(0, 4)
+	if next.ctx.Err() != nil {
+		s.t.Fatalf("node %d has not taken the VDI over in time: the scene does not play", successor)
+	}
+	select {
+	case <-ended:
+		s.t.Fatalf("the write that is to be repeated is over: the scene does not play")
+	default:
+	}
 	s.Heal()
 	<-ended
 	next.read(0, 4)
@@ -204,25 +226,49 @@ var lostReply = scene{nodes: 5, play: func(s *stage) {
 // movedBeforeTheRetry: as lostReply, but the VDI is given another redundancy before
 // the coordinator dies, so that the next one serves another family, in which nobody
 // ever made the write.
-var movedBeforeTheRetry = scene{nodes: 5, play: func(s *stage) {
+var movedBeforeTheRetry = scene{nodes: 5, play: func(s *stage) { s.moveBeforeTheRetry(false) }}
+
+// flattenedBeforeTheRetry: the same, and the VDI has let go of the family in which the
+// write was made.
+var flattenedBeforeTheRetry = scene{nodes: 5, play: func(s *stage) { s.moveBeforeTheRetry(true) }}
+
+func (s *stage) moveBeforeTheRetry(flatten bool) {
 	hold, others := s.acting()
-	two := sheepdog.Policy{Copies: 2}
-	if _, err := s.host(1).Node().Backend().CreateVDI(context.Background(), &api.CreateRequest{Name: "other", SizeBytes: 1 << 20, Copies: &two}); err != nil {
+	// Of fewer copies the last would be lost with two nodes.
+	four := sheepdog.Policy{Copies: 4}
+	if _, err := s.host(1).Node().Backend().CreateVDI(context.Background(), &api.CreateRequest{Name: "other", SizeBytes: 1 << 20, Copies: &four}); err != nil {
 		s.t.Fatalf("create: %v", err)
 	}
 	g, ended := s.unheard(hold[0], others[0])
 	g.read(0, 4) // the write is there
-	if _, err := g.host.Node().VDIs().Alter(g.ctx, directory.AlterPolicy{Name: stageDisk, Policy: two}); err != nil {
+	vdis := g.host.Node().VDIs()
+	moved, err := vdis.Alter(g.ctx, directory.AlterPolicy{Name: stageDisk, Policy: four})
+	if err != nil {
 		s.t.Fatalf("alter: %v", err)
 	}
+	if flatten {
+		if err := g.vol.CopyUp(g.ctx, 0); err != nil {
+			s.t.Fatalf("copy up: %v", err)
+		}
+		if err := vdis.Flatten(g.ctx, stageDisk, moved.Layer); err != nil {
+			s.t.Fatalf("flatten: %v", err)
+		}
+	}
 	s.overtake(hold[0], hold[1], ended)
-}}
+}
 
 // A gateway that was cut off repeats a write after its VDI was given another
 // redundancy and the node that did so died: it is not applied a second time, over
 // what was written meanwhile.
 func TestRetryAfterAnAlterRunsOnce(t *testing.T) {
 	if why, trace := movedBeforeTheRetry.run(t, nil); why != "" {
+		t.Errorf("%s\n%s", why, trace)
+	}
+}
+
+// The same when the VDI has let go of its former family, which no takeover asks then.
+func TestRetryAfterAFlattenRunsOnce(t *testing.T) {
+	if why, trace := flattenedBeforeTheRetry.run(t, nil); why != "" {
 		t.Errorf("%s\n%s", why, trace)
 	}
 }

@@ -93,6 +93,7 @@ type Host struct {
 	raft  *cluster.Memory
 	pace  pace
 	clock clock
+	wall  wall
 	lives int
 	boots int // how often the machine itself was started
 	// guarded by World.mu
@@ -180,7 +181,7 @@ func (h *Host) Boot() {
 	engine := h.Disk.Open(&h.Faults)
 	cfg := node.Config{Advertise: h.Name, Zone: &zone, Seeds: []string{"10.0.0.1:7000", "10.0.0.2:7000"},
 		Network: w.net.Host(h.Name), Engine: engine, RaftMemory: h.raft, Identity: sheepdog.NodeID(h.Number), Boot: fmt.Sprintf("boot %d", h.boots), NoNBD: true,
-		Timing: cluster.Timing{CommitTimeout: 25 * time.Millisecond}, Clock: h.clock.now, Wrap: w.slow, Logger: w.logger(h),
+		Timing: cluster.Timing{CommitTimeout: 25 * time.Millisecond}, Clock: h.clock.now, Now: h.wall.now, Wrap: w.slow, Logger: w.logger(h),
 		Recode:        vdi.RecodeTiming{Every: 100 * time.Millisecond, Idle: 300 * time.Millisecond, Retire: time.Second},
 		RecoveryDelay: w.opt.RecoveryDelay, ScrubEvery: w.opt.ScrubEvery}
 	if cfg.Gateway = h.Number == w.opt.Gateway; cfg.Gateway {
