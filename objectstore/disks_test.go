@@ -257,6 +257,9 @@ func TestFailEveryOperationOfDiskChanges(t *testing.T) {
 			if g.d.Flush() == nil {
 				g.settle()
 			}
+			trim := zeroOp(0, 1, 5, 30, 100)
+			before := g.records([]sheepdog.Op{trim})
+			g.note(&trim, before, writeOne(g.d, trim))
 			g.unplugSound(b)
 			_ = g.d.Plug(b)
 			g.unplugSound(a)

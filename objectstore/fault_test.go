@@ -17,6 +17,11 @@ func dataOp(index sheepdog.Index, layer sheepdog.LayerID, start sheepdog.BlockNo
 		Count: uint32(len(b) / blockSize), Data: b, Stamp: sheepdog.Stamp{Token: 1, Seq: seq}}
 }
 
+func zeroOp(index sheepdog.Index, layer sheepdog.LayerID, start sheepdog.BlockNo, blocks int, seq uint64) sheepdog.Op {
+	return sheepdog.Op{Object: sheepdog.ObjectID{Family: 1, Index: index}, Layer: layer, Start: start,
+		Count: uint32(blocks), Stamp: sheepdog.Stamp{Token: 1, Seq: seq}}
+}
+
 func writeOne(e sheepdog.Engine, op sheepdog.Op) error {
 	errs := make([]error, 1)
 	e.Write([]sheepdog.Op{op}, errs)
@@ -93,7 +98,12 @@ func (g *crashRig) script() {
 	_ = g.mergeLayers(1, 2)
 	_ = g.d.destage(true)
 	write(dataOp(1, 3, 5, storetest.Fill(5, 30), 5))
+	write(zeroOp(1, 3, 7, 20, 6)) // of an extent
+	write(zeroOp(0, 1, 0, 60, 7)) // of what was destaged, and more
 	_ = g.flush()
+	_ = g.d.destage(true)
+	write(dataOp(1, 3, 10, storetest.Fill(8, 3), 8))
+	write(zeroOp(1, 3, 0, rigBlocks, 9))
 	_ = g.changeAll(func() error { return g.d.DropLayer(2) }, func(b rigBlock) *rigBlock {
 		if b.layer == 2 {
 			return nil

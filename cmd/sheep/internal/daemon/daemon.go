@@ -69,6 +69,10 @@ func serve(ctx context.Context, s *Settings, pipe *readiness, version string, ru
 	if err != nil {
 		return err
 	}
+	if err := noteCrashes(s.Meta, log); err != nil {
+		log.Error("sheep ends", "err", err)
+		return err
+	}
 	removePID, err := writePID(s.pidFile)
 	if err != nil {
 		return err

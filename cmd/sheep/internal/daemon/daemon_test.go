@@ -48,12 +48,34 @@ func actor(act string) Runner {
 		defer l.Close()
 		log.Debug("debugging")
 		ready()
-		if act == "die" {
+		switch act {
+		case "die":
 			panic("later")
+		case "fault":
+			go fault(filepath.Join(s.Meta, "page"))
 		}
 		<-ctx.Done()
 		return nil
 	}
+}
+
+// fault reads a page of a memory map that its file does not have.
+func fault(name string) {
+	f, err := os.Create(name)
+	if err == nil {
+		err = f.Truncate(4096)
+	}
+	if err != nil {
+		panic(err)
+	}
+	page, err := syscall.Mmap(int(f.Fd()), 0, 4096, syscall.PROT_READ, syscall.MAP_SHARED)
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(page[0])
 }
 
 // sheep runs the program in its own directory and returns what it said.
