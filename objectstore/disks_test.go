@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -406,6 +408,54 @@ func TestMissingDiskIsLostUntilItIsBack(t *testing.T) {
 			t.Fatalf("object %d after the disk came back: %v", i, err)
 		}
 	}
+}
+
+// The directory of a disk may be renamed. Its old path was made again, and reported
+// as a disk that is not mounted.
+func TestDiskMovesToAnotherPath(t *testing.T) {
+	dir := t.TempDir()
+	was, now := filepath.Join(dir, "was"), filepath.Join(dir, "now")
+	u := openDisk(t, Options{Disks: []string{was}, openMeta: newFakeMeta().open})
+	mustWrite(t, u.d, dataOp(1, 1, 0, storetest.Fill(1, 20), 5))
+	if err := u.d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(was, now); err != nil {
+		t.Fatal(err)
+	}
+	u.opts.Disks = []string{now}
+	u.open(t)
+	if got, err := readBlocks(t, u.d, 1, 1, 0, 20); err != nil || !bytes.Equal(got, storetest.Fill(1, 20)) {
+		t.Errorf("what it held: %v", err)
+	}
+	if _, err := os.Stat(was); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the old path: %v", err)
+	}
+}
+
+// A copy was refused once, and noted as the disk all the same: the next start took it.
+func TestCopyOfADiskIsRefusedAgain(t *testing.T) {
+	dir := t.TempDir()
+	own, double := filepath.Join(dir, "own"), filepath.Join(dir, "double")
+	u := openDisk(t, Options{Disks: []string{own}, openMeta: newFakeMeta().open})
+	if err := u.d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(double, os.DirFS(own)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		opts := u.opts
+		opts.Disks = []string{double}
+		d, err := Open(opts)
+		if !errors.Is(err, sheepdog.ErrInvalid) {
+			t.Errorf("opened a copy: %v", err)
+		}
+		if err == nil {
+			d.Close()
+		}
+	}
+	u.open(t)
 }
 
 // A write that had looked which disks there are, while one was plugged in and the

@@ -200,7 +200,11 @@ func (d *Disk) openDisks(f format) error {
 	for id := range known {
 		next = max(next, id+1)
 	}
-	for _, dir := range d.withPlugged(known) {
+	dirs, err := d.withPlugged(known)
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
 		id, labelled, err := d.readLabel(dir)
 		switch {
 		case errors.Is(err, sheepdog.ErrIO):
@@ -235,16 +239,51 @@ func (d *Disk) openDisks(f format) error {
 }
 
 // withPlugged is the disks that Open was told of and those plugged in later.
-func (d *Disk) withPlugged(known map[diskID]diskRecord) []string {
+func (d *Disk) withPlugged(known map[diskID]diskRecord) ([]string, error) {
 	dirs := slices.Clone(d.opts.Disks)
 	for _, id := range slices.Sorted(maps.Keys(known)) {
 		r := known[id]
 		same := func(dir string) bool { return filepath.Clean(dir) == r.path }
-		if r.weight > 0 && !slices.ContainsFunc(dirs, same) {
+		if r.weight == 0 || slices.ContainsFunc(dirs, same) {
+			continue
+		}
+		now, err := d.movedTo(id, r.path)
+		switch {
+		case err != nil:
+			return nil, err
+		case now != "":
+			d.log.Info("disk has another path now", "disk", now, "before", r.path)
+		default:
 			dirs = append(dirs, r.path)
 		}
 	}
-	return dirs
+	return dirs, nil
+}
+
+// movedTo is which of the disks that Open was told of is the one known by another
+// path, "" if none is. One that is still at that path as well has been copied:
+// another process may be writing there.
+func (d *Disk) movedTo(id diskID, from string) (string, error) {
+	for _, dir := range d.opts.Disks {
+		if !d.labelledAs(dir, id) {
+			continue
+		}
+		if d.labelledAs(from, id) {
+			return "", fmt.Errorf("disk %s is a copy of %s, and only one of them may be used; remove the other, or if the whole node was copied, let the copy start with an empty directory: %w", dir, from, sheepdog.ErrInvalid)
+		}
+		return dir, nil
+	}
+	return "", nil
+}
+
+// labelledAs looks for a disk without making anything.
+func (d *Disk) labelledAs(dir string, want diskID) bool {
+	names, err := d.opts.files.ReadDir(dir)
+	if err != nil || !slices.Contains(names, diskLabel) {
+		return false
+	}
+	id, labelled, err := d.readLabel(dir)
+	return err == nil && labelled && id == want
 }
 
 func isKnown(known map[diskID]diskRecord, dir string) bool {
