@@ -21,6 +21,9 @@ type simFiles struct {
 	ops   int
 	// fault is asked before every operation that changes or syncs something.
 	fault func(op, name string) error
+	// stray is told of every write and says where on the file it goes; false: nowhere,
+	// though the writer hears that it is done.
+	stray func(f *simFile, off int64, n int) (int64, bool)
 	limit int64 // bytes of the file system
 	fake  int64 // bytes that something else takes
 	// unreadable are blocks of extent files that cannot be read.
@@ -196,6 +199,13 @@ func (f *simFile) WriteAt(p []byte, off int64) (int, error) {
 		p = p[:len(p)/2/blockSize*blockSize] // a torn write
 	} else if err != nil {
 		return 0, err
+	}
+	if f.fs.stray != nil {
+		to, ok := f.fs.stray(f, off, len(p))
+		if !ok {
+			return len(p), err
+		}
+		off = to
 	}
 	for n := 0; n < len(p); {
 		no, at := (off+int64(n))/blockSize, (off+int64(n))%blockSize
