@@ -139,3 +139,43 @@ func TestGarbageOnEveryPort(t *testing.T) {
 	}
 	w.Checked()
 }
+
+// A process that dies of SIGBUS, as it does when its disk does not give Badger a page of
+// META, is to the cluster what a killed one is. While META cannot be read the node does
+// not start, and says what to do; with an empty one it comes back and fetches everything.
+func TestDeathByAFaultOfTheDiskUnderMeta(t *testing.T) {
+	w := start(t, 3)
+	w.Format(3)
+	w.Dog("vdi", "create", "v", "16M")
+	want := noise(33, 16<<20)
+	w.mustIn(want, "vdi", "write", "v")
+	s := w.Sheep[0]
+	w.Signal(s, syscall.SIGBUS)
+	<-s.Done()
+	got, errText, code := w.DogAt(w.Sheep[1], "vdi", "read", "v")
+	if code != 0 || got != string(want) {
+		t.Fatalf("read without the node: exit code %d, %d bytes, %s", code, len(got), errText)
+	}
+	bad := filepath.Join(w.Meta(s), "meta", "999999.sst")
+	if err := os.Symlink("/proc/self/mem", bad); err != nil { // EIO at its first byte
+		t.Fatal(err)
+	}
+	w.Spawn(s)
+	<-s.Done()
+	log, err := os.ReadFile(filepath.Join(w.Meta(s), "sheep.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, words := range []string{"the process before this one crashed", "SIGBUS", "999999.sst: input/output error", "start this node with an empty META"} {
+		if !strings.Contains(string(log), words) {
+			t.Errorf("the log does not say %q:\n%s", words, lab.Tail(log))
+		}
+	}
+	if err := os.RemoveAll(w.Meta(s)); err != nil {
+		t.Fatal(err)
+	}
+	w.Run(s)
+	w.Recovered(time.Minute)
+	w.readsBack("v", want)
+	w.Checked()
+}
