@@ -46,6 +46,9 @@ func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()
 	if s.Local && c.LocalFile == "" {
 		c.LocalFile = node.DefaultLocalFile()
 	}
+	if err := calmMonitor(); err != nil {
+		log.Debug("writes that are flushed take more CPU than they need", "err", err)
+	}
 	bounded, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { boundMemory(bounded) })
