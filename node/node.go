@@ -20,6 +20,7 @@ import (
 	"sheepdog/cluster"
 	"sheepdog/coded"
 	"sheepdog/gateway"
+	"sheepdog/internal/shelf"
 	"sheepdog/nbd"
 	"sheepdog/objectstore"
 	"sheepdog/peer"
@@ -46,6 +47,13 @@ func defaultTiming() timing {
 // baseCache is the memory for data of frozen layers, in bytes.
 const baseCache = 64 << 20
 
+// What of them came from other nodes is kept in a file under META as well, of at most
+// shelfBytes, until nobody reads it for shelfKeep.
+const (
+	shelfBytes = 4 << 30
+	shelfKeep  = 5 * time.Minute
+)
+
 // Node is one sheep. Start makes it, Close ends it.
 type Node struct {
 	cfg     Config
@@ -71,6 +79,7 @@ type Node struct {
 	recovery *recovery.Agent
 	gateway  *gateway.Gateway
 	vdis     *vdi.Manager
+	shelf    *shelf.Shelf[vdi.Chunk] // nil: none
 	nbd      *nbd.Server
 	adoption adoption
 	merges   merges
@@ -325,7 +334,7 @@ func (n *Node) wire() error {
 	n.wireStrips()
 	n.gateway = gateway.New(n.self.ID, n.cluster, peers{n}, n.suspect, gateway.DefaultTiming(), n.log.With("part", "gateway"))
 	n.vdis = vdi.NewManager(vdi.Options{Self: n.self.ID, Incarnation: n.self.Incarnation, Directory: n.dir, Objects: objects{n.gateway, n.coded},
-		Cluster: n.cluster, Peers: peers{n}, BaseCache: baseCache, FlushEvery: n.timing.Flush, Coder: coder{n.coded}, Recode: n.cfg.Recode, Now: n.cfg.Now, Logger: n.log.With("part", "vdi")})
+		Cluster: n.cluster, Peers: peers{n}, BaseCache: baseCache, Shelf: n.openShelf(), FlushEvery: n.timing.Flush, Coder: coder{n.coded}, Recode: n.cfg.Recode, Now: n.cfg.Now, Logger: n.log.With("part", "vdi")})
 	n.onClose(n.vdis.Close)
 	close(n.wired)
 	n.spawn(n.followViews)
@@ -335,6 +344,17 @@ func (n *Node) wire() error {
 	n.spawn(n.expireOften)
 	n.keepStrips()
 	return n.startRecovery()
+}
+
+// openShelf makes the shelf of a node that has its store on disks. One that took the
+// place of another has none: that one's META failed.
+func (n *Node) openShelf() vdi.Shelf {
+	if n.cfg.Engine != nil {
+		return nil
+	}
+	n.shelf = shelf.New[vdi.Chunk](shelf.Options{Dir: n.cfg.Meta, Slot: vdi.ChunkBytes, Limit: shelfBytes, Keep: shelfKeep, Log: n.log.With("part", "shelf")})
+	n.onClose(n.shelf.Close)
+	return n.shelf
 }
 
 // followViews closes the connections to nodes that are no members any more, so

@@ -66,6 +66,9 @@ func (n *Node) watchSpace() {
 			return
 		}
 		now := n.hints()
+		if now.Space == cluster.SpaceFull && n.shelf != nil {
+			n.shelf.Clear()
+		}
 		if now.Space == told.Space && (now.Waiting > 0) == (told.Waiting > 0) && now.BadDisks == told.BadDisks {
 			continue
 		}

@@ -4,24 +4,14 @@ import (
 	"container/list"
 	"context"
 	"sync"
-
-	"sheepdog"
 )
 
 // chunkBlocks is the unit of the base cache and of its read-ahead: 128 KiB.
 const chunkBlocks = 32
 
-// chunkKey names one chunk of one frozen layer as seen through its chain and
-// bases. Layer ids are never reused, so an entry never becomes wrong.
-type chunkKey struct {
-	layer sheepdog.LayerID
-	index sheepdog.Index
-	chunk uint32
-}
-
 // chunk is the content of a chunk; data is nil when all of it reads as zeros.
 type chunk struct {
-	key  chunkKey
+	key  Chunk
 	data []byte
 	// data and err are set before ready is closed.
 	ready chan struct{}
@@ -35,17 +25,17 @@ type baseCache struct {
 	limit int // bytes
 
 	mu      sync.Mutex
-	entries map[chunkKey]*list.Element // of *chunk
-	order   *list.List                 // front: most recent
+	entries map[Chunk]*list.Element // of *chunk
+	order   *list.List              // front: most recent
 	bytes   int
 }
 
 func newBaseCache(limit int) *baseCache {
-	return &baseCache{limit: limit, entries: make(map[chunkKey]*list.Element), order: list.New()}
+	return &baseCache{limit: limit, entries: make(map[Chunk]*list.Element), order: list.New()}
 }
 
 // get returns the chunk, loading it if need be. The data must not be changed.
-func (c *baseCache) get(ctx context.Context, key chunkKey, load func(context.Context) ([]byte, error)) ([]byte, error) {
+func (c *baseCache) get(ctx context.Context, key Chunk, load func(context.Context) ([]byte, error)) ([]byte, error) {
 	for {
 		ch, mine := c.lookup(key)
 		if mine {
@@ -66,7 +56,7 @@ func (c *baseCache) get(ctx context.Context, key chunkKey, load func(context.Con
 	}
 }
 
-func (c *baseCache) lookup(key chunkKey) (ch *chunk, mine bool) {
+func (c *baseCache) lookup(key Chunk) (ch *chunk, mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.entries[key]; ok {

@@ -42,6 +42,24 @@ type Objects interface {
 	LayerIndexes(ctx context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error
 }
 
+// Chunk names a part of a frozen layer, seen through its chain and bases. Layer ids
+// are never reused, so what it holds never changes.
+type Chunk struct {
+	Layer sheepdog.LayerID
+	Index sheepdog.Index
+	No    uint32 // in units of ChunkBytes from the object's begin
+}
+
+// ChunkBytes is the size of a chunk.
+const ChunkBytes = chunkBlocks * sheepdog.BlockSize
+
+// Shelf keeps chunks that came from other nodes, on this node, beside what is in
+// memory. It may forget any.
+type Shelf interface {
+	Get(Chunk) []byte // nil: it is not there
+	Put(Chunk, []byte)
+}
+
 // Cluster decides: commits to the directory, views, and this node's lease.
 type Cluster interface {
 	sheepdog.Views
@@ -70,6 +88,7 @@ type Options struct {
 	Cluster     Cluster
 	Peers       Peers
 	BaseCache   int              // memory for data of frozen layers
+	Shelf       Shelf            // for those of them that came from other nodes; nil: none
 	FlushEvery  time.Duration    // how often a coordinator flushes by itself (rule 11)
 	Coder       Coder            // nil: nothing is encoded here
 	Recode      RecodeTiming     // of the Coder

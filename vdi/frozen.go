@@ -19,7 +19,9 @@ type frozenReader struct {
 	dir     *directory.Directory
 	objects Objects
 	cache   *baseCache
-	lease   func() bool // this node's is valid
+	self    sheepdog.NodeID
+	cluster Cluster
+	shelf   Shelf // nil: none
 
 	mu   sync.Mutex
 	maps map[sheepdog.LayerID]*frozenMap // by the top layer
@@ -31,8 +33,9 @@ type frozenMap struct {
 	set     *indexSet // nil until loaded; the turn guards it
 }
 
-func newFrozenReader(dir *directory.Directory, objects Objects, lease func() bool, cacheBytes int) *frozenReader {
-	return &frozenReader{dir: dir, objects: objects, lease: lease, cache: newBaseCache(cacheBytes), maps: make(map[sheepdog.LayerID]*frozenMap)}
+func newFrozenReader(opt *Options) *frozenReader {
+	return &frozenReader{dir: opt.Directory, objects: opt.Objects, self: opt.Self, cluster: opt.Cluster, shelf: opt.Shelf,
+		cache: newBaseCache(opt.BaseCache), maps: make(map[sheepdog.LayerID]*frozenMap)}
 }
 
 // fill puts the bytes of the base layer into the blocks of buf whose state is
@@ -71,10 +74,8 @@ func (r *frozenReader) read(ctx context.Context, layer sheepdog.LayerID, index s
 		in := block % chunkBlocks
 		n := min(chunkBlocks-in, count-done)
 		dst := buf[int(done)*sheepdog.BlockSize : int(done+n)*sheepdog.BlockSize]
-		key := chunkKey{layer: layer, index: index, chunk: block / chunkBlocks}
-		data, err := r.cache.get(ctx, key, func(ctx context.Context) ([]byte, error) {
-			return r.load(ctx, stretch{layer, index, sheepdog.BlockNo(key.chunk * chunkBlocks), chunkBlocks})
-		})
+		key := Chunk{Layer: layer, Index: index, No: block / chunkBlocks}
+		data, err := r.cache.get(ctx, key, func(ctx context.Context) ([]byte, error) { return r.fetch(ctx, key) })
 		switch {
 		case errors.Is(err, sheepdog.ErrIO):
 			err = r.pick(ctx, stretch{layer, index, sheepdog.BlockNo(block), n}, dst)
@@ -89,6 +90,37 @@ func (r *frozenReader) read(ctx context.Context, layer sheepdog.LayerID, index s
 		done += n
 	}
 	return nil
+}
+
+// fetch loads a chunk from the shelf, or from replicas. Those of this node need no
+// shelf: what the host holds of their files in memory is as near.
+func (r *frozenReader) fetch(ctx context.Context, key Chunk) ([]byte, error) {
+	if r.shelf != nil {
+		if data := r.shelf.Get(key); data != nil {
+			return data, nil
+		}
+	}
+	data, err := r.load(ctx, stretch{key.Layer, key.Index, sheepdog.BlockNo(key.No * chunkBlocks), chunkBlocks})
+	if err == nil && data != nil && r.shelf != nil && r.far(key) {
+		r.shelf.Put(key, data)
+	}
+	return data, err
+}
+
+// far reports whether bytes of the chunk may come from other nodes.
+func (r *frozenReader) far(key Chunk) bool {
+	v := r.cluster.View()
+	for layer := key.Layer; layer != 0; layer = baseOf(r.dir, layer) {
+		fam, ok := familyOf(r.dir, layer)
+		if v == nil || !ok || fam.Policy.IsStrips() {
+			return true
+		}
+		obj := sheepdog.ObjectID{Family: fam.ID, Index: key.Index}
+		if p, ok := v.Placement(fam.Policy, obj.Partition()); !ok || !p.IsActing(r.self) {
+			return true
+		}
+	}
+	return false
 }
 
 // pick reads blocks one by one, where something in their chunk is lost: that is no
@@ -145,7 +177,7 @@ func (r *frozenReader) load(ctx context.Context, at stretch) ([]byte, error) {
 	for {
 		changed := r.dir.Changed()
 		data, err := r.loadOnce(ctx, at)
-		if err == nil && r.mayMove(at.layer) && !r.lease() {
+		if err == nil && r.mayMove(at.layer) && !r.cluster.LeaseValid() {
 			// This node may be cut off, and not know that the bytes are elsewhere now.
 			if err := awaitNews(ctx, changed); err != nil {
 				return nil, err

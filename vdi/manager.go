@@ -54,7 +54,7 @@ func NewManager(opt Options) *Manager {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	m := &Manager{opt: opt, ctx: ctx, cancel: cancel, start: time.Now(),
-		frozen:   newFrozenReader(opt.Directory, opt.Objects, opt.Cluster.LeaseValid, opt.BaseCache),
+		frozen:   newFrozenReader(&opt),
 		families: make(map[sheepdog.FamilyID]*family), calls: make(map[string]*call),
 		inherited: make(map[sheepdog.FamilyID]*originTable)}
 	m.wg.Add(2)

@@ -442,6 +442,65 @@ func TestBaseIsReadOnceForAllClones(t *testing.T) {
 	}
 }
 
+// mapShelf is a shelf without bounds.
+type mapShelf struct {
+	mu     sync.Mutex
+	chunks map[Chunk][]byte
+}
+
+func (s *mapShelf) Get(key Chunk) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.chunks[key])
+}
+
+func (s *mapShelf) Put(key Chunk, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.chunks[key] = bytes.Clone(data)
+}
+
+// A base that is larger than the cache is fetched once from another node, however
+// often it is read; what this node has a replica of is not kept twice.
+func TestBaseLargerThanTheCacheIsFetchedOnce(t *testing.T) {
+	const size, clones = 4 << 20, 5 // the cache has 1 MiB
+	w := newWorld()
+	m := w.manager(t, 1)
+	shelf := &mapShelf{chunks: map[Chunk][]byte{}}
+	m.frozen.shelf = shelf
+	create(t, m, "base", size)
+	v := open(t, m, "base", "")
+	write(t, v, 0, fill(size, 7))
+	if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "base", Tag: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	readAll := func(prefix string) {
+		for i := range clones {
+			name := prefix + string(rune('a'+i))
+			if _, err := m.Clone(t.Context(), directory.Clone{Source: "base", Snapshot: "s", Name: name}); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, open(t, m, name, ""), 0, fill(size, 7))
+		}
+	}
+	fam, _ := w.dir.Family(v.family.Load().id)
+	w.place(fam.Policy, sheepdog.Placement{Acting: []sheepdog.NodeID{1, 2}})
+	readAll("near")
+	if len(shelf.chunks) > 0 {
+		t.Errorf("%d chunks are kept that this node has a replica of", len(shelf.chunks))
+	}
+	w.place(fam.Policy, sheepdog.Placement{Acting: []sheepdog.NodeID{2}})
+	before := w.reads
+	readAll("far")
+	// What the cache still had of the reads before is not counted.
+	if got, most := w.reads-before, size/ChunkBytes; got > most || got < most-(1<<20)/ChunkBytes {
+		t.Errorf("%d reads of a base of %d chunks", got, most)
+	}
+	if len(shelf.chunks) != w.reads-before {
+		t.Errorf("%d chunks are kept of %d that were fetched", len(shelf.chunks), w.reads-before)
+	}
+}
+
 func TestDeletedVDIFailsItsRequests(t *testing.T) {
 	m := newWorld().manager(t, 1)
 	create(t, m, "v", 1<<20)
