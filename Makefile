@@ -82,7 +82,8 @@ bench-peers: build
 	  echo 'bench-peers: skipped, Ceph is not installed: apt-get install --no-install-recommends ceph-mon ceph-mgr ceph-osd ceph-common'; \
 	else $(GO) build -trimpath -o bin/bench ./bench && bin/bench run -systems sheep,nbdkit,ceph -control=false $(ARGS); fi
 
-# Cost per operation and memory over the number of disks and the depth of chains.
+# Cost per operation and memory while what a cluster holds and serves grows, part by part:
+# make bench-scale ARGS="-parts storm"
 bench-scale: build
 	$(GO) build -trimpath -o bin/bench ./bench
 	bin/bench scale $(ARGS)

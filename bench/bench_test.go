@@ -70,6 +70,12 @@ func TestJobFile(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
+	text = job{name: "x", rw: "randread", block: 4 * kib, depth: 2, align: objectSize, offset: 8 << 20}.files([]string{"nbd:a", "nbd:b"}, 64<<20, 1000)
+	for _, want := range []string{"[global]\ngroup_reporting=1\n", "blockalign=4194304\n", "offset=8388608\n", "[x0]\nuri=nbd:a\n[x1]\nuri=nbd:b\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
 	if _, err := choose("std,nonsense"); err == nil {
 		t.Error("an unknown job is taken")
 	}
@@ -123,7 +129,7 @@ func TestStoredResultPrintsTheSame(t *testing.T) {
 }
 
 func TestBadArguments(t *testing.T) {
-	for _, args := range [][]string{{"fly"}, {"run", "-mode", "slow"}, {"run", "-jobs", "x"}, {"run", "-systems", "x"}, {"run", "more"}, {"show"}} {
+	for _, args := range [][]string{{"fly"}, {"run", "-mode", "slow"}, {"run", "-jobs", "x"}, {"run", "-systems", "x"}, {"run", "more"}, {"show"}, {"scale", "-parts", "x"}} {
 		var out bytes.Buffer
 		if err := execute(context.Background(), args, &out); err == nil {
 			t.Errorf("%v is taken", args)

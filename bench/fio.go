@@ -81,10 +81,20 @@ func parseFio(out []byte) (sample, error) {
 // runFio runs one job on the disk at uri and charges the CPU time of pids to it.
 func runFio(ctx context.Context, dir string, j job, uri string, size int64, runtime time.Duration, pids []int) (sample, error) {
 	runtime = max(runtime, time.Duration(j.seconds)*time.Second)
+	got, err := runFioFile(ctx, dir, j.name, j.file(uri, size, runtime.Milliseconds()), runtime, pids)
+	if err != nil {
+		return got, fmt.Errorf("on %s: %w", uri, err)
+	}
+	return got, nil
+}
+
+// runFioFile runs what a job file says and charges the CPU time of pids to it.
+// What runs at a time has different names.
+func runFioFile(ctx context.Context, dir, name, text string, runtime time.Duration, pids []int) (sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, runtime+2*time.Minute)
 	defer cancel()
-	name := filepath.Join(dir, j.name+".fio") // jobs that run at a time have different names
-	if err := os.WriteFile(name, []byte(j.file(uri, size, runtime.Milliseconds())), 0o600); err != nil {
+	file := filepath.Join(dir, name+".fio")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return sample{}, err
 	}
 	cpu0, err := cpuOf(pids)
@@ -96,14 +106,14 @@ func runFio(ctx context.Context, dir string, j job, uri string, size int64, runt
 		return sample{}, err
 	}
 	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, "fio", name, "--output-format=json")
+	cmd := exec.CommandContext(ctx, "fio", file, "--output-format=json")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
 	if err := cmd.Run(); err != nil {
-		return sample{}, fmt.Errorf("fio %s on %s: %w: %.500s%.500s", j.name, uri, err, errs.Bytes(), out.Bytes())
+		return sample{}, fmt.Errorf("fio %s: %w: %.500s%.500s", name, err, errs.Bytes(), out.Bytes())
 	}
 	cpu1, err := cpuOf(pids)
 	if err != nil {
-		return sample{}, fmt.Errorf("a process ended during %s: %w", j.name, err)
+		return sample{}, fmt.Errorf("a process ended during %s: %w", name, err)
 	}
 	m1, err := readMachine()
 	if err != nil {

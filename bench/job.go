@@ -17,6 +17,9 @@ type job struct {
 	once bool
 	// stride: one block in each 4 MiB, in ascending order. Implies once.
 	stride bool
+	// align is what offsets of random jobs are a multiple of, in bytes; 0: the block.
+	// offset is where a job begins, in bytes.
+	align, offset int64
 	// clone: on a clone; fresh: on one that nobody has written to yet.
 	clone, fresh bool
 	// seconds a job needs to show what it is for, whatever the runtime is.
@@ -119,13 +122,18 @@ func (j job) file(uri string, size int64, millis int64) string {
 	line("bs", j.block)
 	line("iodepth", j.depth)
 	line("size", size)
+	if j.align > 0 {
+		line("blockalign", j.align)
+	}
+	if j.offset > 0 {
+		line("offset", j.offset)
+	}
 	line("randrepeat", 0)
 	line("percentile_list", "50:99:99.9")
 	rw := j.rw
 	if j.stride {
-		const object = 4 << 20
-		rw = fmt.Sprintf("%s:%d", j.rw, object-j.block)
-		line("io_size", size/object*int64(j.block)) // else fio wraps until size is moved
+		rw = fmt.Sprintf("%s:%d", j.rw, objectSize-j.block)
+		line("io_size", size/objectSize*int64(j.block)) // else fio wraps until size is moved
 	}
 	line("rw", rw)
 	if j.flush > 0 {

@@ -43,22 +43,18 @@ func newOurs(dir string, p *plan) *ours { return &ours{dir: dir, bin: p.bin, siz
 
 func (o *ours) meta(i int) string { return filepath.Join(o.dir, strconv.Itoa(i)) }
 
-func (o *ours) uri(vdi string) string { return uri(filepath.Join(o.meta(0), "nbd.sock"), vdi) }
+func (o *ours) uri(vdi string) string { return o.uriAt(0, vdi) }
+
+// uriAt is that of a disk at the i-th sheep.
+func (o *ours) uriAt(i int, vdi string) string { return uri(filepath.Join(o.meta(i), "nbd.sock"), vdi) }
 
 func (o *ours) disk() string { return o.uri(diskName) }
 
 func (o *ours) start(ctx context.Context) error {
-	for i := range nodes {
-		port, err := program.FreePort()
-		if err != nil {
+	for range nodes {
+		if err := o.spawn(); err != nil {
 			return err
 		}
-		p, err := program.Start(fmt.Sprintf("sheep %d", i), filepath.Join(o.dir, "log"), false, filepath.Join(o.bin, "sheep"), "-f", "-p", strconv.Itoa(port),
-			"-z", strconv.Itoa(i), "-c", "local:"+filepath.Join(o.dir, "local"), "--nbd", "none", "-l", "dst=stdout", o.meta(i))
-		if err != nil {
-			return err
-		}
-		o.sheep, o.ports = append(o.sheep, p), append(o.ports, port)
 	}
 	o.client = api.NewClient("127.0.0.1:" + strconv.Itoa(o.ports[0]))
 	if err := o.all(ctx); err != nil {
@@ -74,6 +70,23 @@ func (o *ours) start(ctx context.Context) error {
 	return err
 }
 
+// spawn starts one more sheep.
+func (o *ours) spawn(options ...string) error {
+	port, err := program.FreePort()
+	if err != nil {
+		return err
+	}
+	i := len(o.sheep)
+	args := append([]string{"-f", "-p", strconv.Itoa(port), "-z", strconv.Itoa(i), "-c", "local:" + filepath.Join(o.dir, "local"),
+		"--nbd", "none", "-l", "dst=stdout"}, options...)
+	p, err := program.Start(fmt.Sprintf("sheep %d", i), filepath.Join(o.dir, "log"), false, filepath.Join(o.bin, "sheep"), append(args, o.meta(i))...)
+	if err != nil {
+		return err
+	}
+	o.sheep, o.ports = append(o.sheep, p), append(o.ports, port)
+	return nil
+}
+
 // all waits until the first sheep sees every node.
 func (o *ours) all(ctx context.Context) error {
 	return program.Eventually(ctx, 30*time.Second, "all sheep are there", func() error {
@@ -83,7 +96,7 @@ func (o *ours) all(ctx context.Context) error {
 			}
 		}
 		list, err := o.client.Nodes(ctx)
-		if err == nil && len(list) != nodes {
+		if err == nil && len(list) != len(o.sheep) {
 			err = fmt.Errorf("%d nodes", len(list))
 		}
 		return err

@@ -17,83 +17,132 @@ import (
 	"sheepdog/api"
 )
 
+// scaleParts are what `bench scale` can measure, each on a cluster of its own.
+var scaleParts = []struct {
+	name string
+	run  func(*scaling, context.Context, io.Writer) error
+}{
+	{"idle", (*scaling).idle},
+	{"storm", (*scaling).storms},
+	{"disks", (*scaling).disks},
+	{"chains", (*scaling).chains},
+	{"stored", (*scaling).stored},
+	{"connections", (*scaling).connections},
+}
+
 // scale measures what an operation costs, and what a sheep takes in memory, while
-// the number of disks and the depth of a disk's chain of snapshots grow.
-func scale(ctx context.Context, args []string, out io.Writer) (err error) {
+// what a cluster holds and serves grows.
+func scale(ctx context.Context, args []string, out io.Writer) error {
+	var names []string
+	for _, p := range scaleParts {
+		names = append(names, p.name)
+	}
+	all := strings.Join(names, ",")
 	f := flag.NewFlagSet("bench scale", flag.ContinueOnError)
 	bin := f.String("bin", "bin", "directory of sheep and dog")
 	dir := f.String("dir", "", "existing directory for the data; empty: a temporary one in TMPDIR")
-	disks := f.String("disks", "10,1000,10000", "numbers of disks, ascending")
-	depths := f.String("depths", "1,100,500", "numbers of snapshots in the chain, ascending")
+	parts := f.String("parts", all, "what is measured, comma separated")
 	if err := f.Parse(args); err != nil {
-		return err
-	}
-	wantDisks, err := ascending(*disks)
-	if err != nil {
-		return err
-	}
-	wantDepths, err := ascending(*depths)
-	if err != nil {
 		return err
 	}
 	p, err := parse("bench scale", []string{"-bin", *bin, "-dir", *dir, "-systems", "sheep", "-size", "128", "-jobs", "rw4k-q16,rr4k-q16", "-runtime", "2s"})
 	if err != nil {
 		return err
 	}
+	for _, want := range strings.Split(*parts, ",") {
+		i := slices.Index(names, want)
+		if i < 0 {
+			return fmt.Errorf("part %q: there are %s", want, all)
+		}
+		if err := scalePart(ctx, p, scaleParts[i].run, out); err != nil {
+			return fmt.Errorf("%s: %w", want, err)
+		}
+	}
+	return nil
+}
+
+// scalePart measures one part on a fresh cluster.
+func scalePart(ctx context.Context, p *plan, part func(*scaling, context.Context, io.Writer) error, out io.Writer) (err error) {
 	r, err := newRun(p, io.Discard)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	o := r.systems["sheep"].(*ours)
-	if err := errors.Join(o.start(ctx), o.idle(ctx, out), r.fillDisk(ctx, "sheep"), r.storm(ctx, o, out)); err != nil {
+	s := &scaling{run: r, ours: r.systems["sheep"].(*ours)}
+	if err := s.ours.start(ctx); err != nil {
 		return errors.Join(err, r.logs())
 	}
-	s := &scaling{run: r, ours: o, w: tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)}
-	fmt.Fprintln(s.w, strings.Join([]string{"", "write CPU us", "read CPU us", "clone ms", "snapshot ms", "memory MiB", ""}, "\t"))
-	for _, n := range wantDisks {
-		if err := s.withDisks(ctx, n); err != nil {
-			return err
-		}
+	if err := part(s, ctx, out); err != nil {
+		return errors.Join(err, r.logs())
 	}
-	for _, n := range wantDepths {
-		if err := s.withDepth(ctx, n); err != nil {
-			return err
-		}
-	}
-	return s.w.Flush()
+	return nil
 }
 
-// ascending parses numbers that do not fall.
-func ascending(text string) ([]int, error) {
-	var out []int
-	for _, s := range strings.Split(text, ",") {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			return nil, fmt.Errorf("%q in %q: want numbers from 1 on", s, text)
-		}
-		out = append(out, n)
-	}
-	if !slices.IsSorted(out) {
-		return nil, fmt.Errorf("%q: want ascending numbers", text)
-	}
-	return out, nil
-}
-
-// scaling is one run of scale.
+// scaling is one part of scale under way.
 type scaling struct {
-	run   *run
-	ours  *ours
-	w     *tabwriter.Writer
-	disks int
-	depth int
+	run  *run
+	ours *ours
+}
+
+// Steps of the parts.
+var (
+	scaleDisks       = []int{10, 1000, 10_000}
+	scaleDepths      = []int{1, 100, 500} // snapshots below the disk
+	scaleStored      = []int{1, 32, 1024} // GiB, one block in each object
+	scaleConnections = []int{1, 20, 200}
+)
+
+// table begins a table with the columns of row.
+func table(out io.Writer) *tabwriter.Writer {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, strings.Join([]string{"", "write CPU us", "read CPU us", "clone ms", "snapshot ms", "memory MiB", ""}, "\t"))
+	return w
+}
+
+// disks measures beside more and more clones.
+func (s *scaling) disks(ctx context.Context, out io.Writer) error {
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	w := table(out)
+	made := 0
+	for _, n := range scaleDisks {
+		if err := s.cloneUpTo(ctx, made, n); err != nil {
+			return err
+		}
+		made = n
+		if err := s.row(ctx, w, fmt.Sprintf("%d disks", n)); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+// chains measures on more and more snapshots of the disk, with a write between them.
+func (s *scaling) chains(ctx context.Context, out io.Writer) error {
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	w := table(out)
+	depth := 0
+	for _, n := range scaleDepths {
+		for ; depth < n; depth++ {
+			if err := s.snapshot(ctx, depth); err != nil {
+				return err
+			}
+		}
+		if err := s.row(ctx, w, fmt.Sprintf("%d snapshots below", n)); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
 }
 
 // cloners is how many clones are asked for at a time.
 const cloners = 16
 
-// withDisks makes clones until there are n disks, and measures.
-func (s *scaling) withDisks(ctx context.Context, n int) error {
+// cloneUpTo makes the clones from the first up to n.
+func (s *scaling) cloneUpTo(ctx context.Context, first, n int) error {
 	var wg sync.WaitGroup
 	errs := make([]error, cloners)
 	next := make(chan int)
@@ -106,48 +155,76 @@ func (s *scaling) withDisks(ctx context.Context, n int) error {
 			}
 		})
 	}
-	for ; s.disks < n; s.disks++ {
-		next <- s.disks
+	for i := first; i < n; i++ {
+		next <- i
 	}
 	close(next)
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return s.row(ctx, fmt.Sprintf("%d disks", n))
+	return errors.Join(errs...)
 }
 
-// withDepth takes snapshots of the disk until n are below it, with writes between
-// them, and measures.
-func (s *scaling) withDepth(ctx context.Context, n int) error {
-	for ; s.depth < n; s.depth++ {
-		if err := s.snapshot(ctx); err != nil {
-			return err
-		}
-	}
-	return s.row(ctx, fmt.Sprintf("%d snapshots below", n))
-}
-
-func (s *scaling) snapshot(ctx context.Context) error {
+// snapshot writes a block and takes the depth-th snapshot of the chain.
+func (s *scaling) snapshot(ctx context.Context, depth int) error {
 	b := make([]byte, 4*kib)
-	w := &api.WriteRequest{Name: diskName, Offset: uint64(s.depth%1024) * 4 * kib, Length: 4 * kib}
+	w := &api.WriteRequest{Name: diskName, Offset: uint64(depth%1024) * 4 * kib, Length: 4 * kib}
 	if _, err := s.ours.client.WriteVDI(ctx, w, strings.NewReader(string(b))); err != nil {
 		return err
 	}
-	_, err := s.ours.client.SnapshotVDI(ctx, &api.SnapshotRequest{Name: diskName, Tag: fmt.Sprintf("depth-%d-%d", s.depth, time.Now().UnixNano())})
+	_, err := s.ours.client.SnapshotVDI(ctx, &api.SnapshotRequest{Name: diskName, Tag: fmt.Sprintf("depth-%d-%d", depth, time.Now().UnixNano())})
 	return err
 }
 
-// row measures and prints.
-func (s *scaling) row(ctx context.Context, name string) error {
-	o, r := s.ours, s.run
-	var cpu []float64
-	for _, j := range r.plan.jobs {
-		got, err := runFio(ctx, r.dir, j, o.disk(), r.plan.size, r.plan.runtime, o.pids())
+// prepare fills the disk, and writes as a row does: a log that has not its full
+// length yet would be charged to the first row.
+func (s *scaling) prepare(ctx context.Context) error {
+	r := s.run
+	if err := r.fillDisk(ctx, "sheep"); err != nil {
+		return err
+	}
+	const untilFull = 4 * time.Second
+	_, err := runFio(ctx, r.dir, r.plan.jobs[0], s.ours.disk(), r.plan.size, untilFull, s.ours.pids())
+	return err
+}
+
+// job runs one job on a disk once the sheep have done what the one before left to
+// do, and returns the CPU time of an operation in microseconds.
+func (s *scaling) job(ctx context.Context, j job, uri string, size int64) (float64, error) {
+	if err := s.ours.rest(ctx); err != nil {
+		return 0, err
+	}
+	got, err := runFio(ctx, s.run.dir, j, uri, size, s.run.plan.runtime, s.ours.pids())
+	return got.CPU, err
+}
+
+// rest waits until the sheep together take less than a tenth of a processor.
+func (o *ours) rest(ctx context.Context) error {
+	const look = 500 * time.Millisecond
+	for range 40 {
+		began, err := cpuOf(o.pids())
 		if err != nil {
 			return err
 		}
-		cpu = append(cpu, got.CPU)
+		if err := pause(ctx, look); err != nil {
+			return err
+		}
+		ended, err := cpuOf(o.pids())
+		if err != nil || ended-began < look/10 {
+			return err
+		}
+	}
+	return errors.New("the sheep have something to do for 20 s though nobody asks them for anything")
+}
+
+// row measures reads, writes, clones and snapshots, and prints.
+func (s *scaling) row(ctx context.Context, w io.Writer, name string) error {
+	o, r := s.ours, s.run
+	var cpu []float64
+	for _, j := range r.plan.jobs {
+		got, err := s.job(ctx, j, o.disk(), r.plan.size)
+		if err != nil {
+			return err
+		}
+		cpu = append(cpu, got)
 	}
 	var clones, snapshots []float64
 	for i := range 10 {
@@ -163,16 +240,25 @@ func (s *scaling) row(ctx context.Context, name string) error {
 		}
 		snapshots = append(snapshots, micros(time.Since(began))/1e3)
 	}
-	memory := int64(0)
+	memory, err := o.largest()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t\n", name, cpu[0], cpu[1], spread(clones).median, spread(snapshots).median, memory>>20)
+	return err
+}
+
+// largest is the memory of the largest of the sheep, in bytes.
+func (o *ours) largest() (int64, error) {
+	most := int64(0)
 	for _, pid := range o.pids() {
 		n, err := resident(pid)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		memory = max(memory, n)
+		most = max(most, n)
 	}
-	fmt.Fprintf(s.w, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t\n", name, cpu[0], cpu[1], spread(clones).median, spread(snapshots).median, memory>>20)
-	return nil
+	return most, nil
 }
 
 // resident is the memory of a process in bytes.

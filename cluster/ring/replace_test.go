@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -58,17 +59,14 @@ func TestReplaceKeepsListsThatStay(t *testing.T) {
 	}
 }
 
-func BenchmarkReplaceTwoOf46(b *testing.B) {
-	members := nodes(46, 46)
-	rows := Place(members, 3)
-	for b.Loop() {
-		Replace(members, members[2:], 3, func(p sheepdog.Partition) []sheepdog.NodeID { return rows[p] })
-	}
-}
-
-func BenchmarkPlace46(b *testing.B) {
-	members := nodes(46, 46)
-	for b.Loop() {
-		Place(members, 3)
+func BenchmarkReplaceOne(b *testing.B) {
+	for _, n := range []int{4, 16, 64} {
+		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
+			members := nodes(n, n)
+			rows := Place(members, 3)
+			for b.Loop() {
+				Replace(members, members[1:], 3, func(p sheepdog.Partition) []sheepdog.NodeID { return rows[p] })
+			}
+		})
 	}
 }

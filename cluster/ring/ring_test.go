@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"syscall"
@@ -281,9 +282,13 @@ func cpuTime(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func BenchmarkPlace64(b *testing.B) {
-	members := nodes(64, 64)
-	for b.Loop() {
-		Place(members, 3)
+func BenchmarkPlace(b *testing.B) {
+	for _, n := range []int{1, 4, 16, 64} {
+		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
+			members := nodes(n, n)
+			for b.Loop() {
+				Place(members, 3)
+			}
+		})
 	}
 }

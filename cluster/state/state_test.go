@@ -255,8 +255,8 @@ func promoteAll(t testing.TB, s *State, m sheepdog.Member) {
 }
 
 func BenchmarkChange(b *testing.B) {
-	for _, n := range []int{3, 64} {
-		b.Run(fmt.Sprintf("%d nodes", n), func(b *testing.B) {
+	for _, n := range []int{4, 16, 64} {
+		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
 			s := New()
 			members := nodes(n, 1)
 			mustApply(b, s, formatOf(members, 3))
@@ -268,6 +268,40 @@ func BenchmarkChange(b *testing.B) {
 				last.Incarnation = i
 				members[n-1] = last
 				mustApply(b, s, Command{Change: &Change{Join: members[n-1:], Confirmed: refs(members[:n-1]), Time: testTime}})
+				s.View()
+			}
+		})
+	}
+}
+
+// What every request of a gateway looks up: who holds an object.
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range []int{1, 4, 16, 64} {
+		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
+			s := New()
+			mustApply(b, s, formatOf(nodes(n, 1), 3))
+			v := s.View()
+			index := sheepdog.Index(0)
+			for b.Loop() {
+				index++
+				p, ok := v.Placement(v.Config.Policy, sheepdog.ObjectID{Family: 7, Index: index}.Partition())
+				if !ok {
+					b.Fatal("no placement")
+				}
+				v.ActingMembers(p)
+			}
+		})
+	}
+}
+
+// A command that has nothing to do with the members.
+func BenchmarkConfigure(b *testing.B) {
+	for _, n := range []int{1, 4, 16, 64} {
+		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
+			s := New()
+			mustApply(b, s, formatOf(nodes(n, 1), 3))
+			for on := false; b.Loop(); on = !on {
+				mustApply(b, s, Command{Configure: &Configure{RecoveryDisabled: &on}})
 				s.View()
 			}
 		})

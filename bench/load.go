@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"sheepdog/api"
+)
+
+// objectSize is that of our objects, in bytes.
+const objectSize = 4 << 20
+
+// stored measures on a disk of which more and more is stored, one block in each
+// object: what a sheep knows of its objects grows with their number, not with
+// what is in them.
+func (s *scaling) stored(ctx context.Context, out io.Writer) error {
+	const name = "stored"
+	last := scaleStored[len(scaleStored)-1]
+	if _, err := s.ours.client.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: uint64(last) << 30}); err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "stored, one block in each object\twrite CPU us\tread CPU us\tmemory MiB\t")
+	uri, began := s.ours.uri(name), int64(0)
+	for _, n := range scaleStored {
+		size := int64(n) << 30
+		fill := job{name: "fill", rw: "write", block: 4 * kib, depth: 16, stride: true, offset: began}
+		if _, err := runFio(ctx, s.run.dir, fill, uri, size-began, 0, s.ours.pids()); err != nil {
+			return err
+		}
+		began = size
+		var cpu []float64
+		for _, rw := range []string{"randwrite", "randread"} {
+			j := job{name: rw, rw: rw, block: 4 * kib, depth: 16, align: objectSize}
+			got, err := s.job(ctx, j, uri, size)
+			if err != nil {
+				return err
+			}
+			cpu = append(cpu, got)
+		}
+		memory, err := s.ours.largest()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%d GiB\t%.1f\t%.1f\t%d\t\n", n, cpu[0], cpu[1], memory>>20)
+	}
+	return w.Flush()
+}
+
+// inFlight is what all connections together have in flight at least.
+const inFlight = 16
+
+// connections measures with more and more clients, each of a disk of its own, at
+// one sheep.
+func (s *scaling) connections(ctx context.Context, out io.Writer) error {
+	const size = 64 << 20
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "\tin flight\twrite CPU us\twrites/s\tread CPU us\treads/s\tmemory MiB\t")
+	var uris []string
+	for _, n := range scaleConnections {
+		for len(uris) < n {
+			name := "client" + strconv.Itoa(len(uris))
+			if _, err := s.ours.client.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: size}); err != nil {
+				return err
+			}
+			uris = append(uris, s.ours.uri(name))
+		}
+		depth := max(1, inFlight/n)
+		if _, err := s.clients(ctx, job{name: "fill", rw: "write", block: mib, depth: 1, once: true}, uris, size, 0); err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%d connections\t%d", n, n*depth)
+		for _, rw := range []string{"randwrite", "randread"} {
+			got, err := s.clients(ctx, job{name: rw, rw: rw, block: 4 * kib, depth: depth}, uris, size, s.run.plan.runtime)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "\t%.1f\t%.0f", got.CPU, got.PerSecond)
+		}
+		memory, err := s.ours.largest()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "\t%d\t\n", memory>>20)
+	}
+	return w.Flush()
+}
+
+// clients runs a job on several disks at once, and adds up what they did.
+func (s *scaling) clients(ctx context.Context, j job, uris []string, size int64, runtime time.Duration) (sample, error) {
+	if err := s.ours.rest(ctx); err != nil {
+		return sample{}, err
+	}
+	return runFioFile(ctx, s.run.dir, j.name, j.files(uris, size, runtime.Milliseconds()), runtime, s.ours.pids())
+}
+
+// files is the job as fio reads it, once for each of the disks, in threads.
+func (j job) files(uris []string, size int64, millis int64) string {
+	var b strings.Builder
+	all := j.file(uris[0], size, millis)
+	fmt.Fprintf(&b, "[global]\ngroup_reporting=1\nthread=1\n%s", all[strings.IndexByte(all, '\n')+1:])
+	for i, u := range uris {
+		fmt.Fprintf(&b, "[%s%d]\nuri=%s\n", j.name, i, u)
+	}
+	return b.String()
+}
