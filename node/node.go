@@ -389,7 +389,12 @@ func (n *Node) serve() error {
 }
 
 func (n *Node) serveNBD() error {
-	s, err := nbd.New(nbd.Config{Exports: exports{n}, Log: n.log.With("part", "nbd")})
+	files, err := openFiles()
+	if err != nil {
+		return err
+	}
+	clients, greetings := clientLimits(files)
+	s, err := nbd.New(nbd.Config{Exports: exports{n}, Log: n.log.With("part", "nbd"), MaxConnections: clients, MaxHandshakes: greetings})
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sheepdog/tests/internal/lab"
+	"sheepdog/tests/internal/nbdclient"
 )
 
 // hostile are arguments that no command is made for.
@@ -157,5 +158,39 @@ func (w *world) hostileRequests(t *testing.T) {
 				t.Errorf("%s %s %.100q: status %d", method, path, body, resp.StatusCode)
 			}
 		}
+	}
+}
+
+// TestCrowdLeavesFilesForTheNode has more clients come than the process may have
+// files open. They had all of them: nobody reached the node any more, and who had
+// data there waited.
+func TestCrowdLeavesFilesForTheNode(t *testing.T) {
+	const files = 128
+	w := start(t, 2)
+	s := w.Plan(2)
+	s.Files = files
+	w.Run(s)
+	w.Format(3)
+	w.Dog("vdi", "create", "disk", "8M")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	attached, refused := 0, 0
+	for range 2 * files {
+		c, err := nbdclient.Dial(ctx, w.Socket(s), "disk")
+		if ctx.Err() != nil {
+			t.Fatalf("client %d has no answer: %v", attached+refused, err)
+		}
+		if err != nil {
+			refused++
+			continue
+		}
+		defer c.Close()
+		attached++
+	}
+	if attached < files/4 || refused == 0 {
+		t.Errorf("%d clients were let in, %d refused", attached, refused)
+	}
+	if _, errText, code := w.DogWithin(ctx, s, noise(3, 1<<20), "vdi", "write", "disk"); code != 0 {
+		t.Errorf("write through the crowded node: exit %d, %s", code, errText)
 	}
 }

@@ -20,6 +20,7 @@ type Sheep struct {
 	Args []string
 	// Disks are directories for replicas besides META; empty: META/obj.
 	Disks []string
+	Files int    // how many files it may have open; 0: as many as the test
 	NS    string // network namespace; empty: the host's
 	Addr  string // in that namespace
 	cmd   *exec.Cmd
@@ -54,7 +55,12 @@ func (l *Lab) Spawn(s *Sheep) {
 	if s.NS != "" {
 		args = append(args, "-y", s.Addr)
 	}
-	s.cmd = s.Command(context.Background(), filepath.Join(l.Bin, "sheep"), args...)
+	program := filepath.Join(l.Bin, "sheep")
+	if s.Files > 0 {
+		args = append([]string{"--nofile=" + strconv.Itoa(s.Files), program}, args...)
+		program = "prlimit"
+	}
+	s.cmd = s.Command(context.Background(), program, args...)
 	log, err := os.OpenFile(l.output(s), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		l.TB.Fatal(err)

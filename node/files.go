@@ -1,0 +1,31 @@
+package node
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxClients and maxGreetings are how many NBD clients may be attached, and how many
+// may be on their way to that, where the process may have files enough open.
+const (
+	maxClients   = 1024
+	maxGreetings = 128
+)
+
+// clientLimits are the same for a process that may have so many files open. A node
+// without a file left neither hears its peers nor opens what it stores, and all
+// guests wait for it; so its own guests get less than half of them.
+func clientLimits(files uint64) (clients, greetings int) {
+	return int(min(maxClients, max(files/3, 1))), int(min(maxGreetings, max(files/12, 1)))
+}
+
+// openFiles is how many files this process may have open. Go has raised the limit
+// as far as it may.
+func openFiles() (uint64, error) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0, fmt.Errorf("read the limit of open files: %w", err)
+	}
+	return r.Cur, nil
+}
