@@ -103,6 +103,9 @@ func (f hostFile) tryWriteAt(w *rawio.Writer, p []byte, off int64) int {
 	return w.TryWriteAt(f.fd, p, off)
 }
 
+// Lengthen implements lengthener.
+func (f hostFile) Lengthen(n int64) error { return f.Truncate(n) }
+
 func (f hostFile) Sync() error {
 	for {
 		err := unix.Fdatasync(int(f.Fd()))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -49,8 +50,34 @@ type volume struct {
 }
 
 type extentFile struct {
-	f     file
-	dirty atomic.Bool
+	f      file
+	dirty  atomic.Bool
+	length atomic.Int64 // see lengthen; endless if it cannot be changed
+}
+
+// lengthStep is in how large steps extent files get longer, in bytes.
+const lengthStep = 64 << 20
+
+// lengthener is a file that can be given a length without data. It is only called
+// with more than its length.
+type lengthener interface{ Lengthen(n int64) error }
+
+// lengthen has the file reach to end before anything is written there, ahead of its
+// data. XFS sets space aside behind data that are written at the end of a file, as
+// much as the file has, and keeps it for minutes: a disk was full when it was half
+// empty.
+func (f *extentFile) lengthen(end int64) {
+	if end <= f.length.Load() {
+		return
+	}
+	to := (end + lengthStep - 1) / lengthStep * lengthStep
+	l, ok := f.f.(lengthener)
+	if !ok || l.Lengthen(to) != nil {
+		// Writes lengthen the file as well, and tell what is wrong with it. A later
+		// try could cut off what they have written by then.
+		to = math.MaxInt64
+	}
+	f.length.Store(to)
 }
 
 const (
@@ -134,8 +161,15 @@ func (v *volume) openFile(no int) error {
 		f.Close()
 		return err
 	}
+	size, err := f.Size()
+	if err != nil {
+		f.Close()
+		return diskError("size of "+name, err)
+	}
+	e := &extentFile{f: f}
+	e.length.Store(size)
 	v.mu.Lock()
-	v.files = append(v.files, &extentFile{f: f})
+	v.files = append(v.files, e)
 	v.mu.Unlock()
 	v.space.grow()
 	return nil
@@ -167,11 +201,24 @@ func (v *volume) allocate(n, least uint64) ([]run, error) {
 			have += r.n
 		}
 		if have == n {
+			v.lengthen(got)
 			return v.runs(got), nil
 		}
 		if err := v.grow(); err != nil {
 			v.free(v.runs(got))
 			return nil, err
+		}
+	}
+}
+
+// lengthen has the files reach beyond what was allocated.
+func (v *volume) lengthen(got []spaceRun) {
+	for _, r := range got {
+		f, off, err := v.file(r.at)
+		if end := off + int64(r.n)*blockSize; err == nil && end > f.length.Load() {
+			v.growMu.Lock()
+			f.lengthen(end)
+			v.growMu.Unlock()
 		}
 	}
 }

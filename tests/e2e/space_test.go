@@ -43,6 +43,22 @@ func random(rng *rand.ChaCha8, size int) []byte {
 	return b
 }
 
+// TestFileSystemSetsNothingAside: XFS took twice the space of the data while they
+// were written, and guests waited for space on a disk that was half empty.
+func TestFileSystemSetsNothingAside(t *testing.T) {
+	w := &world{lab.New(t)}
+	s := w.Plan(0)
+	w.GiveDisk(s, 1<<30)
+	w.Run(s)
+	w.Format(1)
+	const size = 200 << 20
+	w.Dog("vdi", "create", "disk", "1G")
+	w.dogWith(random(rand.NewChaCha8([32]byte{1}), size), "vdi", "write", "disk")
+	if n := onDisks(t, w.Lab, s); n < size || n > size+slackBytes {
+		t.Errorf("%d bytes of data take %d", size, n)
+	}
+}
+
 // spaces is what the API says of VDIs and snapshots, by NAME or NAME@TAG.
 func spaces(t *testing.T, l *lab.Lab, s *lab.Sheep) map[string]api.VDI {
 	t.Helper()
