@@ -42,6 +42,15 @@ func loadIdentity(meta string) (sheepdog.NodeID, error) {
 	return id.ID, nil
 }
 
+// hasIdentity reports whether the directory is that of a node already.
+func hasIdentity(meta string) (bool, error) {
+	_, err := os.Stat(filepath.Join(meta, "identity.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // random is never zero.
 func random() uint64 {
 	var b [8]byte

@@ -168,7 +168,13 @@ func (n *Node) openStore() error {
 	if err := os.MkdirAll(n.cfg.Meta, 0o700); err != nil {
 		return fmt.Errorf("metadata directory: %w", err)
 	}
-	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, ReserveBytes: n.cfg.Reserve,
+	// The identity is made after the store. A node without its store that kept its
+	// identity would be taken for one that holds what others have written to it.
+	known, err := hasIdentity(n.cfg.Meta)
+	if err != nil {
+		return err
+	}
+	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Existing: known, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, ReserveBytes: n.cfg.Reserve,
 		OnDiskFailed: n.diskFailed, OnFailed: n.storeFailed, Logger: n.log.With("part", "store")})
 	if err != nil {
 		return err

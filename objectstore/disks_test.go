@@ -433,6 +433,38 @@ func TestDiskMovesToAnotherPath(t *testing.T) {
 	}
 }
 
+// A store of which the metadata, or the log that has what they lack, are gone was
+// opened as if that were all there had been.
+func TestStoreWithoutItsMetadataOrItsLogIsRefused(t *testing.T) {
+	u := openDisk(t, Options{openMeta: newFakeMeta().open})
+	mustWrite(t, u.d, dataOp(1, 1, 0, storetest.Fill(1, 20), 5))
+	if err := u.d.Close(); err != nil { // destages
+		t.Fatal(err)
+	}
+	if d, err := Open(Options{Meta: u.opts.Meta, Existing: true, openMeta: newFakeMeta().open, Logger: quiet()}); !errors.Is(err, errEmptied) {
+		t.Errorf("without metadata: %v, %v", d, err)
+	}
+	logs, err := filepath.Glob(filepath.Join(u.opts.Meta, "log.*"))
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("log: %v, %v", logs, err)
+	}
+	for _, name := range logs {
+		if err := os.Rename(name, name+".away"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d, err := Open(u.opts); !errors.Is(err, errEmptied) {
+		t.Errorf("without a log: %v, %v", d, err)
+	}
+	for _, name := range logs {
+		if err := os.Rename(name+".away", name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.opts.Existing = true
+	u.open(t)
+}
+
 // A copy was refused once, and noted as the disk all the same: the next start took it.
 func TestCopyOfADiskIsRefusedAgain(t *testing.T) {
 	dir := t.TempDir()

@@ -195,6 +195,9 @@ func (d *Disk) openDisks(f format) error {
 	if err != nil {
 		return err
 	}
+	if len(known) == 0 && d.opts.Existing {
+		return fmt.Errorf("%s held a store, and holds none any more: %w", d.opts.Meta, errEmptied)
+	}
 	var fresh []string
 	next := diskID(0)
 	for id := range known {
@@ -233,10 +236,14 @@ func (d *Disk) openDisks(f format) error {
 	}
 	d.nextDisk = max(next+diskID(len(fresh)), 1)
 	if len(d.volumes.all()) == 0 {
-		return fmt.Errorf("no disk of %v works: %w", d.opts.Disks, sheepdog.ErrIO)
+		return fmt.Errorf("no disk of %v works; the log says why: %w", d.opts.Disks, sheepdog.ErrIO)
 	}
 	return nil
 }
+
+// errEmptied is of a store of which a part is gone. To go on with the rest, or with
+// nothing, would be to say that this is all there was.
+var errEmptied = errors.New("if it is on a file system that is not mounted, mount it; if it is lost, remove all of META and of its disks: the node comes back as a new one, and recovers from the others")
 
 // withPlugged is the disks that Open was told of and those plugged in later.
 func (d *Disk) withPlugged(known map[diskID]diskRecord) ([]string, error) {

@@ -23,6 +23,8 @@ type Options struct {
 	// MapCacheBytes bounds the maps kept in memory: at least 1 MiB, default
 	// 64 MiB. Maps with changes that are not destaged may take twice as much.
 	MapCacheBytes int64
+	// Existing: there must be a store; without it an empty directory gets a new one.
+	Existing bool
 	// ExtentFileBytes is the length of a (sparse) extent file: 1 MiB to 1 TiB in
 	// steps of 256 KiB, default 1 GiB. It is fixed when the store is made.
 	ExtentFileBytes int64

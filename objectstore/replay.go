@@ -48,6 +48,9 @@ func (j *journal) openSegments(ck checkpoint) (*logScan, error) {
 			return nil, err
 		}
 	}
+	if j.made == 0 && ck.lastLSN > 0 {
+		return nil, fmt.Errorf("the log in %s is gone: %w", j.dir, errEmptied)
+	}
 	slices.SortFunc(s.segs, func(a, b scannedSegment) int { return cmp.Compare(a.segmentHeader.gen, b.segmentHeader.gen) })
 	return s, nil
 }
@@ -170,7 +173,7 @@ func (j *journal) replay(s *logScan, apply func(*entry, lsn) error) error {
 	}
 	if s.claim > max(j.logged, s.retired) && len(s.segs) > 0 {
 		return fmt.Errorf("log in %s is damaged: entries %d to %d were durable and cannot be read; "+
-			"wipe this node's store and let it recover from the others: %w", j.dir, j.logged+1, s.claim, sheepdog.ErrChecksum)
+			"remove all of META and of its disks, and the node comes back as a new one and recovers from the others: %w", j.dir, j.logged+1, s.claim, sheepdog.ErrChecksum)
 	}
 	return nil
 }
