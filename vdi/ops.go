@@ -70,7 +70,7 @@ func (m *Manager) Open(name, ref string) (*Volume, error) {
 	f.attached++
 	m.mu.Unlock()
 	m.adoptLimits(f)
-	out := &Volume{m: m, name: name, shift: v.BlockSizeShift, origin: v.Origin}
+	out := &Volume{m: m, name: name, shift: v.BlockSizeShift, size: v.Size, origin: v.Origin}
 	out.family.Store(f)
 	out.told.Store(f.unflushed.losses.Load())
 	return out, nil

@@ -512,6 +512,10 @@ func TestDeletedVDIFailsItsRequests(t *testing.T) {
 	if err := v.WriteAt(t.Context(), fill(4096, 1), 0); !errors.Is(err, sheepdog.ErrNotFound) {
 		t.Fatalf("wrote a deleted VDI: %v", err)
 	}
+	// NBD answers what is beyond the size itself, a write with ENOSPC.
+	if n := v.Size(); n != 1<<20 {
+		t.Errorf("its size is %d", n)
+	}
 	if _, err := m.Open("v", ""); !errors.Is(err, sheepdog.ErrNotFound) {
 		t.Fatalf("opened a deleted VDI: %v", err)
 	}

@@ -23,7 +23,7 @@ type Volume struct {
 
 	// A snapshot reads this layer; 0 for a VDI.
 	layer sheepdog.LayerID
-	size  uint64
+	size  uint64 // when it was opened
 
 	// A VDI: where its data are, which changes with its redundancy; origin is its
 	// identity.
@@ -37,7 +37,8 @@ type Volume struct {
 // ReadOnly reports whether the volume is a snapshot.
 func (v *Volume) ReadOnly() bool { return v.layer != 0 }
 
-// Size is the present size in bytes; a VDI may grow.
+// Size is the present size in bytes; a VDI may grow. One that was deleted keeps it,
+// so that requests find out what has happened, and not that they reach too far.
 func (v *Volume) Size() uint64 {
 	if v.layer != 0 {
 		return v.size
@@ -46,6 +47,9 @@ func (v *Volume) Size() uint64 {
 		id := v.family.Load().id
 		f, _ := v.m.opt.Directory.Family(id)
 		if f.Working != 0 || !v.rebind(id) {
+			if f.Size == 0 {
+				return v.size
+			}
 			return f.Size
 		}
 	}
