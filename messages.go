@@ -143,6 +143,18 @@ type FetchRequest struct {
 	Count    uint32
 	WithData bool
 	Verify   bool // also read and check the bytes where WithData is false
+	// Buf becomes the Data of the reply if it has room for Count blocks; else they
+	// are allocated. Nobody uses it after Fetch returned.
+	Buf []byte
+}
+
+// Room is where the Data of the reply go. It holds anything.
+func (r *FetchRequest) Room() []byte {
+	n := int(r.Count) * BlockSize
+	if cap(r.Buf) >= n {
+		return r.Buf[:n:n]
+	}
+	return make([]byte, n)
 }
 
 // FetchReply has Count records; Data has Count*BlockSize bytes if asked for,

@@ -141,7 +141,7 @@ func (s *Server) Fetch(ctx context.Context, r *sheepdog.FetchRequest) (*sheepdog
 	if !r.WithData && !r.Verify {
 		return reply, nil
 	}
-	data := make([]byte, r.Count*sheepdog.BlockSize)
+	data := r.Room()
 	err = s.engine.Read(r.Object, chain, r.Start, r.Count, data, make([]sheepdog.BlockState, r.Count))
 	var bad *sheepdog.BadBlocksError
 	if errors.As(err, &bad) {

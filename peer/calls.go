@@ -161,8 +161,10 @@ func (s *fetchSink) ranges(meta []byte, _ int, dst [][]byte) (_ [][]byte, err er
 	if err != nil || !s.req.WithData {
 		return dst, err
 	}
-	s.reply.Data = make([]byte, int(s.req.Count)*sheepdog.BlockSize)
-	dst, _ = dataRanges(dst, recordStates(s.reply.Records), s.reply.Data)
+	s.reply.Data = s.req.Room()
+	states := recordStates(s.reply.Records)
+	clearGaps(states, s.reply.Data)
+	dst, _ = dataRanges(dst, states, s.reply.Data)
 	return dst, nil
 }
 

@@ -186,15 +186,23 @@ func (ss *session) listJob(h header, meta []byte) (func(context.Context), error)
 func (ss *session) fetchJob(h header, meta []byte) (func(context.Context), error) {
 	req, err := decodeFetch(meta)
 	return func(ctx context.Context) {
+		f := &frame{}
+		if req.WithData {
+			f.owner = ss.srv.buffers.get(int(req.Count) * sheepdog.BlockSize)
+			req.Buf = f.owner.b
+		}
 		r, err := ss.srv.handler.Fetch(ctx, req)
 		if err == nil {
 			err = checkFetchReply(req, r)
 		}
 		if err != nil {
+			if f.owner != nil {
+				f.owner.release()
+			}
 			ss.fail(h, err)
 			return
 		}
-		f := &frame{meta: appendFetchReply(nil, r)}
+		f.meta = appendFetchReply(nil, r)
 		if req.WithData {
 			f.data, _ = dataRanges(nil, recordStates(r.Records), r.Data)
 		}

@@ -258,15 +258,27 @@ func testFetch(t *testing.T, pair pairFunc) {
 		if r.Fence != testFence || r.Object != testObject || r.Layer != 5 || r.Start != 2 || !r.Verify {
 			t.Errorf("another fetch arrived: %+v", r)
 		}
-		return fetchReply(int(r.Count), r.WithData), nil
+		reply := fetchReply(int(r.Count), r.WithData)
+		if r.WithData {
+			room := r.Room() // has been used before
+			copy(room, reply.Data)
+			reply.Data = room
+		}
+		return reply, nil
 	}}
 	c := pair(t, h)
-	for _, n := range []int{4, 100, 1024} {
+	for _, n := range []int{4, 100, 1024, 4} {
 		for _, withData := range []bool{false, true} {
-			req := &sheepdog.FetchRequest{Fence: testFence, Policy: testPolicy, Object: testObject, Layer: 5, Start: 2, Count: uint32(n), WithData: withData, Verify: true}
-			got, err := c.Fetch(testContext(t), req)
-			if err != nil || !reflect.DeepEqual(got, fetchReply(n, withData)) {
-				t.Fatalf("%d blocks, data %v: %v, or another reply", n, withData, err)
+			for _, room := range []int{0, n - 1, n + 1} {
+				req := &sheepdog.FetchRequest{Fence: testFence, Policy: testPolicy, Object: testObject, Layer: 5, Start: 2, Count: uint32(n), WithData: withData, Verify: true,
+					Buf: bytes.Repeat([]byte{0xee}, room*sheepdog.BlockSize)}
+				got, err := c.Fetch(testContext(t), req)
+				if err != nil || !reflect.DeepEqual(got, fetchReply(n, withData)) {
+					t.Fatalf("%d blocks, data %v, room for %d: %v, or another reply", n, withData, room, err)
+				}
+				if withData && room > n && &got.Data[0] != &req.Buf[0] {
+					t.Errorf("the reply of %d blocks is not in the buffer of the request", n)
+				}
 			}
 		}
 	}

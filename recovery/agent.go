@@ -152,6 +152,7 @@ type Agent struct {
 	scrub    *scrubber
 	progress progress
 	slots    chan struct{} // one per object being moved
+	buffers  sync.Pool     // of *[]byte, for copyBlocks
 	heals    chan healing
 
 	promotions *promotions // set by Run
@@ -174,7 +175,8 @@ func New(cfg Config) *Agent {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, pace: newPace(cfg.Hooks.Load), slots: make(chan struct{}, cfg.Parallel), heals: make(chan healing, maxHeals)}
+	a := &Agent{cfg: cfg, pace: newPace(cfg.Hooks.Load), slots: make(chan struct{}, cfg.Parallel), heals: make(chan healing, maxHeals),
+		buffers: sync.Pool{New: func() any { b := make([]byte, copyBlocks*sheepdog.BlockSize); return &b }}}
 	a.scrub = newScrubber(a)
 	return a
 }

@@ -129,7 +129,9 @@ func (b *backfill) differing(ctx context.Context, l *listed) error {
 		return err
 	}
 	defer func() { <-b.slots }()
-	m := &mover{backfill: b}
+	buf := b.buffers.Get().(*[]byte)
+	defer b.buffers.Put(buf)
+	m := &mover{backfill: b, buf: *buf}
 	began := time.Now()
 	b.pace.Begin()
 	err := m.object(ctx, l)
@@ -140,6 +142,7 @@ func (b *backfill) differing(ctx context.Context, l *listed) error {
 // mover moves one object.
 type mover struct {
 	*backfill
+	buf   []byte // of one copyRun
 	moved uint64 // bytes fetched
 }
 

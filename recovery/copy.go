@@ -169,7 +169,9 @@ func compare(start sheepdog.BlockNo, mine, theirs []sheepdog.Record, touched []b
 // copyRun moves a short run. The stamps are those that came with the bytes.
 func (b *mover) copyRun(ctx context.Context, req sheepdog.FetchRequest) error {
 	req.WithData = true
-	reply, err := b.fetch(ctx, b.source, &req)
+	into := req
+	into.Buf = b.buf
+	reply, err := b.fetch(ctx, b.source, &into)
 	if err != nil {
 		return err
 	}

@@ -105,26 +105,28 @@ func TestDirtyMarksTravel(t *testing.T) {
 	}
 }
 
-// TestRottenSource takes a block from another acting replica, and never
-// promotes without it.
+// TestRottenSource takes a block from another acting replica, leaves its
+// neighbours as they came, and never promotes without it.
 func TestRottenSource(t *testing.T) {
-	prepare := func(rotten ...sheepdog.NodeID) *cluster {
+	prepare := func(block sheepdog.BlockNo, rotten ...sheepdog.NodeID) *cluster {
 		c := newCluster(t, twoPlusOne(), nil)
 		for _, id := range nodes(1, 2) {
 			c.put(id, object(0), top, 5, 2, 1)
-			c.put(id, object(0), top, 6, 2, 1)
+			c.put(id, object(0), top, 6, 2, 2)
 		}
 		for _, id := range rotten {
-			c.nodes[id].engine.Rot(object(0), top, 5)
+			c.nodes[id].engine.Rot(object(0), top, block)
 		}
 		return c
 	}
 	for _, id := range nodes(1, 2) {
-		c := prepare(id)
-		c.run(c.complete, 3)
-		c.sameAs(3-id, 3)
+		for _, block := range []sheepdog.BlockNo{5, 6} {
+			c := prepare(block, id)
+			c.run(c.complete, 3)
+			c.sameAs(3-id, 3)
+		}
 	}
-	c := prepare(1, 2)
+	c := prepare(5, 1, 2)
 	c.run(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.promoted == sheepdog.Partitions-1 }, 3)
 	if c.placement(object(0)).IsActing(3) {
 		t.Error("promoted without a block that is rotten everywhere")

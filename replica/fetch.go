@@ -107,18 +107,20 @@ func (s *Server) records(r *sheepdog.FetchRequest, recs []sheepdog.Record) error
 func (s *Server) bytes(r *sheepdog.FetchRequest, reply *sheepdog.FetchReply) error {
 	const piece = 256
 	chain := s.cfg.Layers.Logical(r.Layer)
-	buf := make([]byte, min(r.Count, piece)*sheepdog.BlockSize)
+	var verified []byte
 	if r.WithData {
-		reply.Data = make([]byte, r.Count*sheepdog.BlockSize)
+		reply.Data = r.Room()
+	} else {
+		verified = make([]byte, min(r.Count, piece)*sheepdog.BlockSize)
 	}
 	states := make([]sheepdog.BlockState, piece)
 	for at := uint32(0); at < r.Count; at += piece {
 		n := min(piece, r.Count-at)
-		dst := buf[:n*sheepdog.BlockSize]
+		dst := verified
 		if r.WithData {
-			dst = reply.Data[at*sheepdog.BlockSize:][:n*sheepdog.BlockSize]
+			dst = reply.Data[at*sheepdog.BlockSize:]
 		}
-		err := s.cfg.Engine.Read(r.Object, chain, r.Start+sheepdog.BlockNo(at), n, dst, states[:n])
+		err := s.cfg.Engine.Read(r.Object, chain, r.Start+sheepdog.BlockNo(at), n, dst[:n*sheepdog.BlockSize], states[:n])
 		var bad *sheepdog.BadBlocksError
 		if errors.As(err, &bad) {
 			reply.Bad = append(reply.Bad, bad.Blocks...)
