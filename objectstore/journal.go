@@ -28,6 +28,8 @@ type journal struct {
 	// ahead asks for a segment to be made before it is needed; it has room for one.
 	// nil: segments are made when they are needed.
 	ahead chan struct{}
+	// behind takes stretches that are long enough, see push; nil: nobody does.
+	behind chan stretch
 
 	// Owned by the holder of the commit role.
 	next   lsn        // of the next entry
@@ -35,6 +37,7 @@ type journal struct {
 	prev   generation // of the sealed segment at the end of the log
 	logged lsn        // the last entry of prev that counts
 	at     uint32     // next free block of the active segment
+	begun  uint32     // and up to which it is being written to the disk, see push
 	buf    []byte
 	asked  bool // of ahead, since the last rotation
 	rooted bool // a segment of this life has a durable header
@@ -98,7 +101,6 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 	if err := writeQuickly(j.active.f, &j.quick, b, int64(j.at)*blockSize); err != nil {
 		return 0, j.fail(diskError("write the log", err))
 	}
-	j.active.dirty.Store(true)
 	for i, e := range entries {
 		n := uint64(len(data[i]) / blockSize)
 		if i == 0 {
@@ -106,8 +108,10 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 		}
 		j.shares.charge(j.active, e.key.Object.Family, n)
 	}
+	from := j.at
 	j.at = at
 	j.next += lsn(len(entries))
+	j.push(from)
 	if j.ahead != nil && !j.asked && j.at > j.segLen/2 {
 		j.asked = true
 		select {
@@ -184,7 +188,7 @@ func (j *journal) rotate(structural bool) error {
 	if err := j.begin(s, &h); err != nil {
 		return j.fail(diskError("begin a log segment", err))
 	}
-	j.at, j.asked = 1, false
+	j.at, j.begun, j.asked = 1, 0, false
 	j.mu.Lock()
 	j.gen++
 	s.gen, s.last = j.gen, 0

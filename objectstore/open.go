@@ -39,9 +39,10 @@ func Open(opts Options) (*Disk, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
-	d.done.Add(2)
+	d.done.Add(3)
 	go d.destager(ctx)
 	go d.segmentMaker(ctx)
+	go d.writeBehind(ctx)
 	return d, nil
 }
 
@@ -118,6 +119,9 @@ func (d *Disk) recover(f format, ck checkpoint) error {
 	j.segLen = f.segmentBlocks
 	if _, ok := d.opts.files.(hostFiles); ok { // tests count operations in order
 		j.ahead = make(chan struct{}, 1)
+	}
+	if !d.opts.NoSync {
+		j.behind, d.volumes.behind = make(chan stretch, 1), make(chan stretch, behindRuns)
 	}
 	j.maxSegs = max(int(d.opts.LogBytes/int64(f.segmentBlocks)/blockSize), 4)
 	d.checkpoint = ck

@@ -18,8 +18,9 @@ import (
 type volumes struct {
 	set    atomic.Pointer[volumeSet]
 	noSync bool
-	syncMu sync.Mutex // one sync at a time, see volume.sync
-	setMu  sync.Mutex // one change of the set at a time
+	behind chan stretch // takes large data that were written, see push; may be nil
+	syncMu sync.Mutex   // one sync at a time, see volume.sync
+	setMu  sync.Mutex   // one change of the set at a time
 }
 
 // volumeSet is immutable once it is published.
@@ -148,6 +149,7 @@ func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) (runs []
 		}
 		if runs, err = v.put(data, LargeWrite/blockSize, nil); err == nil {
 			v.written.Add(1)
+			s.push(v, runs)
 		}
 		return err
 	})
