@@ -296,6 +296,7 @@ func TestSnapshotHoldsWritesForAShortFlushOnly(t *testing.T) {
 		want int             // of them
 	}{
 		{[]time.Duration{time.Millisecond}, 1},
+		{[]time.Duration{7 * time.Millisecond}, 1},
 		{[]time.Duration{80 * time.Millisecond, 20 * time.Millisecond, 4 * time.Millisecond}, 3},
 		{slices.Repeat([]time.Duration{time.Second}, 20), flushesAhead},
 	} {
