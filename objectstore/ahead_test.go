@@ -29,7 +29,7 @@ func TestSegmentsAreMadeAhead(t *testing.T) {
 	if n := spare(); n != 1 {
 		t.Fatalf("%d segments to spare after the first write, want 1", n)
 	}
-	for j.at <= j.segLen/2 {
+	for j.at <= j.segLen/segmentAhead {
 		write()
 	}
 	for deadline := time.Now().Add(10 * time.Second); spare() < 2; time.Sleep(time.Millisecond) {

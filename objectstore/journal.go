@@ -112,7 +112,7 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 	j.at = at
 	j.next += lsn(len(entries))
 	j.push(from)
-	if j.ahead != nil && !j.asked && j.at > j.segLen/2 {
+	if j.ahead != nil && !j.asked && j.at > j.segLen/segmentAhead {
 		j.asked = true
 		select {
 		case j.ahead <- struct{}{}:

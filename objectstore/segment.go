@@ -19,6 +19,10 @@ type segment struct {
 	used  map[sheepdog.FamilyID]uint64 // guarded by shares.mu
 }
 
+// segmentAhead is after which part of a segment the next one is made: soon, because a
+// busy disk takes its time, and all writers would wait for it.
+const segmentAhead = 8
+
 func segmentName(dir string, no int) string { return filepath.Join(dir, fmt.Sprintf("log.%06d", no)) }
 
 // makeAhead makes the segment that the next rotation will want, if there is none.
