@@ -45,6 +45,7 @@ type family struct {
 	// guarded by Manager.mu
 	coord    *coordinator // nil: another node's, or nobody's
 	attached int          // volumes open here
+	claims   int          // those of them that have claimed it
 }
 
 // NewManager starts a manager; the caller must Close it.

@@ -327,7 +327,7 @@ func (m *Manager) HandleControl(ctx context.Context, method string, body []byte)
 	case methodTime:
 		reply, err = json.Marshal(m.now())
 		return reply, err, true
-	case methodSnapshot, methodRollback, methodRelease, methodTrash, methodHold, methodResume, methodAlter, methodCopyUp, methodFlatten:
+	case methodSnapshot, methodRollback, methodRelease, methodTrash, methodHold, methodResume, methodAlter, methodCopyUp, methodFlatten, methodYield:
 	default:
 		return nil, nil, false
 	}
@@ -351,6 +351,9 @@ func (m *Manager) control(ctx context.Context, method string, body []byte) ([]by
 func (m *Manager) controlAt(ctx context.Context, c *coordinator, method string, call remoteCall) ([]byte, error) {
 	if method == methodRelease {
 		return nil, m.release(ctx, c)
+	}
+	if method == methodYield {
+		return encoded(m.yield(ctx, c))
 	}
 	if method != methodSnapshot && method != methodRollback {
 		return m.controlMove(ctx, c, method, call)

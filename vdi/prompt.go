@@ -12,7 +12,7 @@ const maxPrompt = 64 << 10
 // ReadAt would fail, it returns false, and p holds anything.
 func (v *Volume) TryReadAt(p []byte, off uint64) bool {
 	n := uint64(len(p))
-	if v.layer != 0 || n == 0 || n > maxPrompt || (off|n)%sheepdog.BlockSize != 0 {
+	if v.layer != 0 || v.claimIs(claimLost) || n == 0 || n > maxPrompt || (off|n)%sheepdog.BlockSize != 0 {
 		return false
 	}
 	c := v.m.local(v.family.Load().id)

@@ -34,7 +34,7 @@ type started struct {
 // Batch makes an empty batch. Retries of its writes stop when ctx ends.
 func (v *Volume) Batch(ctx context.Context) *Batch {
 	b := &Batch{v: v, ctx: ctx}
-	if v.layer == 0 {
+	if v.layer == 0 && !v.claimIs(claimLost) {
 		b.c = v.m.local(v.family.Load().id)
 	}
 	return b

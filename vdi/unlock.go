@@ -3,6 +3,7 @@ package vdi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,7 +79,8 @@ func (m *Manager) releaseAt(ctx context.Context, f directory.Family) error {
 }
 
 // Claim makes this node the coordinator of the volume's VDI before its first
-// request. The error wraps ErrBusy if another node is.
+// request. The error wraps ErrBusy if another node is. Once another node has the
+// VDI for a client that has claimed it there, the requests of the volume fail.
 func (v *Volume) Claim(ctx context.Context) error {
 	if v.layer != 0 {
 		return nil
@@ -88,6 +90,7 @@ func (v *Volume) Claim(ctx context.Context) error {
 		c, other, _, err := v.m.route(ctx, v.family.Load().id)
 		switch {
 		case err == nil && c != nil:
+			v.become(claimNone, claimHeld)
 			return nil
 		case err == nil && other.ID != 0:
 			return fmt.Errorf("VDI %s is locked by node %s: %w", v.name, other.Addr, sheepdog.ErrBusy)
@@ -98,4 +101,76 @@ func (v *Volume) Claim(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// claim is what a volume has of its VDI.
+type claim int32
+
+const (
+	claimNone claim = iota // it never asked
+	claimHeld
+	claimLost // to a volume of another node
+)
+
+// errClaimLost is of a volume that stood still, was cut off or unlocked while a
+// client of another node claimed its VDI. To go on would be to write beside that
+// one: what its client knows of the VDI is of before.
+var errClaimLost = errors.New("the VDI was locked by another node meanwhile; attach again")
+
+// become changes the claim of a volume, once, and counts it where it is held.
+func (v *Volume) become(from, to claim) {
+	v.m.mu.Lock()
+	defer v.m.mu.Unlock()
+	if !v.claimed.CompareAndSwap(int32(from), int32(to)) {
+		return
+	}
+	if to == claimHeld {
+		v.family.Load().claims++
+	} else {
+		v.family.Load().claims--
+	}
+}
+
+func (v *Volume) claimIs(c claim) bool { return claim(v.claimed.Load()) == c }
+
+// methodYield asks the coordinator of a family to give it back, unless a client
+// has claimed it there.
+const methodYield = "vdi.yield"
+
+// yielded answers methodYield.
+type yielded struct {
+	Claimed bool `json:"claimed"` // it stays
+}
+
+func (m *Manager) yield(ctx context.Context, c *coordinator) (yielded, error) {
+	m.mu.Lock()
+	f := m.families[c.scope.Family]
+	claimed := f != nil && f.claims > 0
+	m.mu.Unlock()
+	if claimed {
+		return yielded{Claimed: true}, nil
+	}
+	return yielded{}, m.release(ctx, c)
+}
+
+// reclaim gets a VDI that was claimed here back from the node that has it: for a
+// command, perhaps. The caller routes again then.
+func (v *Volume) reclaim(ctx context.Context, to target) error {
+	body, err := json.Marshal(remoteCall{Family: to.family, Token: to.token})
+	if err != nil {
+		return err
+	}
+	reply, err := v.m.opt.Peers.Call(ctx, to.node, methodYield, body)
+	if err != nil {
+		return err
+	}
+	var y yielded
+	if err := json.Unmarshal(reply, &y); err != nil {
+		return fmt.Errorf("%s: %w", methodYield, err)
+	}
+	if y.Claimed {
+		v.become(claimHeld, claimLost)
+		return fmt.Errorf("node %s has %s: %w", to.node.Addr, v.name, errClaimLost)
+	}
+	return errMoved
 }

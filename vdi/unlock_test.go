@@ -9,8 +9,7 @@ import (
 	"sheepdog/vdi/directory"
 )
 
-// An unlocked VDI loses nothing, may be claimed elsewhere, and its writer asks
-// for it again.
+// An unlocked VDI loses nothing and may be claimed elsewhere.
 func TestUnlockHandsOver(t *testing.T) {
 	w := newWorld()
 	a, b := w.manager(t, 1), w.manager(t, 2)
@@ -33,17 +32,82 @@ func TestUnlockHandsOver(t *testing.T) {
 		t.Errorf("claim after the unlock: %v", err)
 	}
 	expect(t, vb, 0, fill(4096, 1))
-	write(t, va, 0, fill(4096, 2)) // goes to the new coordinator
-	expect(t, vb, 0, fill(4096, 2))
+	write(t, vb, 0, fill(4096, 2))
 	if err := b.Unlock(t.Context(), "v"); err != nil { // its own
 		t.Fatal(err)
 	}
-	if err := va.Claim(t.Context()); err != nil {
+	again := open(t, a, "v", "")
+	if err := again.Claim(t.Context()); err != nil {
 		t.Errorf("claim after the second unlock: %v", err)
 	}
-	expect(t, va, 0, fill(4096, 2))
+	expect(t, again, 0, fill(4096, 2))
 	if err := b.Unlock(t.Context(), "nosuch"); !errors.Is(err, sheepdog.ErrNotFound) {
 		t.Errorf("unlock of nothing: %v", err)
+	}
+}
+
+// The host of a guest stands still, and the guest is started elsewhere, under a lock.
+// When the host goes on, the first guest wrote beside the second.
+func TestClaimThatWasLostIsOver(t *testing.T) {
+	w := newWorld()
+	a, b := w.manager(t, 1), w.manager(t, 2)
+	create(t, a, "v", 4<<20)
+	va, vb := open(t, a, "v", ""), open(t, b, "v", "")
+	if err := va.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, va, 0, fill(4096, 1))
+	if err := b.Unlock(t.Context(), "v"); err != nil {
+		t.Fatal(err)
+	}
+	if err := vb.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stale := func(when string) {
+		t.Helper()
+		if err := va.WriteAt(t.Context(), fill(4096, 3), 0); !errors.Is(err, errClaimLost) {
+			t.Errorf("%s, the first guest's write: %v", when, err)
+		}
+		if err := va.ReadAt(t.Context(), make([]byte, 4096), 0); !errors.Is(err, errClaimLost) {
+			t.Errorf("%s, its read: %v", when, err)
+		}
+		if va.TryReadAt(make([]byte, 4096), 0) || va.Batch(t.Context()).Add(fill(4096, 3), 0, func(error) {}) {
+			t.Errorf("%s, it goes on by a short way", when)
+		}
+	}
+	stale("beside the second guest")
+	write(t, vb, 0, fill(4096, 2))
+	if err := vb.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stale("after the second guest")
+	again := open(t, a, "v", "")
+	if err := again.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, again, 0, fill(4096, 2))
+	stale("beside one of its own node")
+}
+
+// A command at another node takes an unlocked VDI for itself; the guest that had it
+// gets it back.
+func TestClaimOutlivesACommandAtAnotherNode(t *testing.T) {
+	w := newWorld()
+	a, b := w.manager(t, 1), w.manager(t, 2)
+	create(t, a, "v", 4<<20)
+	va, vb := open(t, a, "v", ""), open(t, b, "v", "")
+	if err := va.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, va, 0, fill(4096, 1))
+	if err := b.Unlock(t.Context(), "v"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, vb, 0, fill(4096, 1)) // b coordinates it now
+	write(t, va, 0, fill(4096, 2))
+	expect(t, vb, 0, fill(4096, 2))
+	if err := vb.Claim(t.Context()); !errors.Is(err, sheepdog.ErrBusy) {
+		t.Errorf("claimed beside the guest: %v", err)
 	}
 }
 

@@ -31,6 +31,8 @@ type Volume struct {
 	origin uint64
 	told   atomic.Uint64 // losses that a flush has reported here
 
+	claimed atomic.Int32 // a claim; changes under Manager.mu
+
 	close sync.Once
 }
 
@@ -216,6 +218,9 @@ type target struct {
 // moved or died, until it succeeds or fails for good.
 func (v *Volume) do(ctx context.Context, run func(c *coordinator, to target) error) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		if v.claimIs(claimLost) {
+			return fmt.Errorf("%s: %w", v.name, errClaimLost)
+		}
 		changed := v.m.opt.Directory.Changed()
 		id := v.family.Load().id
 		err := v.try(ctx, id, run)
@@ -239,7 +244,11 @@ func (v *Volume) try(ctx context.Context, id sheepdog.FamilyID, run func(c *coor
 	if c == nil && token == 0 {
 		return errMoved // it was lost again before we could use it
 	}
-	return run(c, target{family: id, node: other, token: token})
+	to := target{family: id, node: other, token: token}
+	if c == nil && v.claimIs(claimHeld) {
+		return v.reclaim(ctx, to)
+	}
+	return run(c, to)
 }
 
 // rebind follows a VDI whose data went on in another family than from, where the
@@ -271,6 +280,10 @@ func (v *Volume) rebind(from sheepdog.FamilyID) bool {
 	f.attached++
 	v.family.Store(f)
 	old.attached--
+	if v.claimIs(claimHeld) {
+		f.claims++
+		old.claims--
+	}
 	m.forget(old)
 	return true
 }
@@ -299,15 +312,20 @@ func (v *Volume) Close(ctx context.Context) error {
 	var err error
 	v.close.Do(func() {
 		if v.layer == 0 {
-			err = v.m.detach(ctx, v.family.Load())
+			err = v.detach(ctx)
 		}
 	})
 	return err
 }
 
-func (m *Manager) detach(ctx context.Context, f *family) error {
+func (v *Volume) detach(ctx context.Context) error {
+	m := v.m
 	m.mu.Lock()
+	f := v.family.Load()
 	f.attached--
+	if v.claimIs(claimHeld) {
+		f.claims--
+	}
 	var c *coordinator
 	if f.attached == 0 {
 		c = f.coord
