@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"sheepdog"
@@ -121,13 +122,15 @@ func (b backend) CopyVDI(ctx context.Context, req *api.CloneRequest, report func
 	if err := b.n.room(); err != nil {
 		return nil, err
 	}
-	if _, err := b.n.vdis.Create(ctx, cmd); err != nil {
+	made, err := b.n.vdis.Create(ctx, cmd)
+	if err != nil {
 		return nil, err
 	}
 	if err := b.fillCopy(ctx, req.Name, allocates(req.Preallocate, cmd.Policy), src, report); err != nil {
 		gone, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 		defer cancel()
-		if derr := b.n.vdis.Delete(gone, directory.Delete{Name: req.Name}); derr != nil {
+		// Somebody may have deleted it, and made another of the name, since.
+		if derr := b.n.vdis.Delete(gone, directory.Delete{Name: req.Name, IfVID: made.VID, Purge: true}); derr != nil && !errors.Is(derr, sheepdog.ErrNotFound) {
 			return nil, fmt.Errorf("%w; the incomplete copy %s is still there (%v): delete it", err, req.Name, derr)
 		}
 		return nil, err
