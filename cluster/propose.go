@@ -26,6 +26,9 @@ func newProposals() *proposals {
 }
 
 func (p *proposals) begin(ctx context.Context) (seq uint64, err error) {
+	if ctx.Err() != nil { // else chance would say that others are under way
+		return 0, fmt.Errorf("propose: %w", ctx.Err())
+	}
 	select {
 	case p.slots <- struct{}{}:
 	case <-ctx.Done():

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -216,4 +217,15 @@ func TestChangedTellsOfEveryView(t *testing.T) {
 			t.Errorf("history is %v", h)
 		}
 	})
+}
+
+// A command that is given up before it began is not said to wait for others.
+func TestGivenUpCommandBlamesNobody(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 64 { // a select would choose by chance
+		if _, err := newProposals().begin(ctx); err == nil || strings.Contains(err.Error(), "under way") {
+			t.Fatalf("begin: %v", err)
+		}
+	}
 }
