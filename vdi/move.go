@@ -227,6 +227,7 @@ func (c *coordinator) restate(ctx context.Context) error {
 		if err := c.carry(ctx, o); err != nil {
 			return fmt.Errorf("note a write of before in the new family: %w", err)
 		}
+		c.origins.told(o)
 	}
 	return nil
 }

@@ -52,6 +52,13 @@ func (t *originTable) unknown(lives *sheepdog.Lives) (out []sheepdog.Origin) {
 	return out
 }
 
+// told notes that the replicas know of an adopted one.
+func (t *originTable) told(o sheepdog.Origin) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.former, o)
+}
+
 // inherit takes over what the coordinator of the same VDI's data in another
 // family knew; nil: nothing. That one is over: what it has not begun fails now,
 // and is awaited.
