@@ -89,6 +89,8 @@ func (b *backfill) partition(ctx context.Context, item Item, objects []*listed) 
 	}
 	b.ready = append(b.ready, item)
 	if len(b.ready) >= commitItems || time.Since(b.last) >= commitEvery {
+		began := time.Now()
+		defer func() { b.pace.Held(time.Since(began)) }()
 		return b.commit(ctx)
 	}
 	return nil

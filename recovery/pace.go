@@ -16,7 +16,7 @@ type Load struct {
 // Pace gives guests the way. While they do nothing here, recovery is as fast as
 // it can. While they work it moves data at a part of that speed: all of it as
 // long as their requests take no longer than they do without recovery, less and
-// less when they do, but never below half, so that recovery under load ends
+// less when they do, but never below paceLeast, so that recovery under load ends
 // within twice its time. What guests need is measured, not configured.
 type Pace struct {
 	load func() Load // nil: guests are not known about
@@ -26,20 +26,26 @@ type Pace struct {
 	last    Load
 	at      time.Time
 	busy    bool
-	rate    float64 // of guests' requests, per second
-	share   float64 // of the free speed
-	calm    float64 // seconds a guest's request takes while nothing is moved
-	moving  float64 // the same while something is
-	movers  int     // objects being moved
-	moved   bool    // something was, since the last look
-	perByte float64 // seconds to move a byte while no guest is there; 0: not known
+	rate    float64       // of guests' requests, per second
+	share   float64       // of the free speed
+	calm    float64       // seconds a guest's request takes while nothing is moved
+	moving  float64       // the same while something is
+	movers  int           // objects being moved
+	moved   bool          // something was, since the last look
+	perByte float64       // seconds to move a byte while no guest is there; 0: not known
+	held    time.Duration // of commits, which no pause has been shorter for
 }
 
 const (
 	paceLook = 100 * time.Millisecond // between looks at the load
 	// paceQuiet is below how many requests a second guests count as idle.
 	paceQuiet = 20
-	paceLeast = 0.5 // of the free speed
+	// paceLeast of the free speed is always taken. Half would not do for twice the time
+	// of the whole: what is not moving takes longer beside guests too.
+	paceLeast = 0.7
+	// paceHeld bounds what is remembered of the time in which commits let nothing be
+	// moved.
+	paceHeld = time.Second
 	// Requests may take this much longer before recovery gives way, and recovery
 	// takes more again below that.
 	paceWorse, paceBetter = 1.5, 1.2
@@ -131,7 +137,18 @@ func (p *Pace) end(bytes uint64, took time.Duration) time.Duration {
 	// Alone it would not have been slower than beside guests. A byte's time measured
 	// on small objects, of which most is the way to another node, says otherwise.
 	free := min(p.perByte*float64(bytes), took.Seconds())
-	return time.Duration((free/p.share - took.Seconds()) * float64(time.Second))
+	pause := max(time.Duration((free/p.share-took.Seconds())*float64(time.Second)), 0)
+	used := min(pause, p.held)
+	p.held -= used
+	return pause - used
+}
+
+// Held says that nothing could be moved for a while because of a commit. So much less
+// is paused afterwards, for guests had that time.
+func (p *Pace) Held(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = min(p.held+d, paceHeld)
 }
 
 // Busy reports whether guests work here, and how many requests a second.
