@@ -34,12 +34,7 @@ func (d *dirtyObject) mark(x span, stamp sheepdog.Stamp) {
 		d.coarsen()
 		return
 	}
-	i, _ := slices.BinarySearchFunc(d.runs, x.from, func(r stampedRun, from uint64) int {
-		if r.to <= from {
-			return -1
-		}
-		return 1
-	})
+	i := d.search(x.from)
 	if d.markAlone(i, stampedRun{x, stamp}) {
 		return
 	}
@@ -59,6 +54,28 @@ func (d *dirtyObject) mark(x span, stamp sheepdog.Stamp) {
 	if len(d.runs) > maxObjectRuns {
 		d.coarsen()
 	}
+}
+
+// search finds the first run that ends after a block. It is done for every write:
+// where every block is a run of its own, as random writes leave them, it looks where
+// that must be.
+func (d *dirtyObject) search(block uint64) int {
+	i, j := 0, len(d.runs)
+	if j > 0 && block >= d.runs[0].from && block-d.runs[0].from < uint64(j) {
+		k := int(block - d.runs[0].from)
+		if d.runs[k].from == block {
+			return k
+		}
+		j = k // runs are no shorter than a block
+	}
+	for i < j {
+		if m := int(uint(i+j) / 2); d.runs[m].to <= block {
+			i = m + 1
+		} else {
+			j = m
+		}
+	}
+	return i
 }
 
 // markAlone adds a run that is to go before the i-th, or replaces that one, if

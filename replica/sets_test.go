@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"sheepdog"
@@ -95,6 +97,34 @@ func checkRuns(t *testing.T, d *dirtyObject, model [64]uint64) {
 	}
 	if got != model {
 		t.Fatalf("stamps\n%v, want\n%v", got, model)
+	}
+}
+
+// The search of dirty runs finds what a look at one after the other does: in sets
+// without gaps, with few, and with many.
+func TestSearchOfDirtyRuns(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for _, gap := range []uint64{1, 2, 9} {
+		for _, long := range []uint64{1, 2, 9} {
+			d, at := new(dirtyObject), rnd.Uint64N(3)
+			for range 50 {
+				at += rnd.Uint64N(gap)
+				r := span{at, at + 1 + rnd.Uint64N(long)}
+				d.runs, at = append(d.runs, stampedRun{span: r}), r.to
+			}
+			for block := range at + 3 {
+				want := slices.IndexFunc(d.runs, func(r stampedRun) bool { return r.to > block })
+				if want < 0 {
+					want = len(d.runs)
+				}
+				if got := d.search(block); got != want {
+					t.Fatalf("block %d is found at %d, want %d of %v", block, got, want, d.runs)
+				}
+			}
+		}
+	}
+	if got := new(dirtyObject).search(7); got != 0 {
+		t.Errorf("found at %d of nothing", got)
 	}
 }
 
