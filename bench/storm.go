@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -101,8 +102,8 @@ func (s *scaling) storms(ctx context.Context, out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "%d clones of\tstart\tthrough a sheep with\tseconds\tread from its files\tfrom those of others\tits memory MiB\t\n", stormClones)
 	for _, size := range stormBases {
-		base, err := s.stormBase(ctx, size)
-		if err != nil {
+		base := fmt.Sprintf("base%d", size>>20)
+		if err := s.stormBase(ctx, base, size); err != nil {
 			return err
 		}
 		for _, delay := range stormDelays {
@@ -116,20 +117,16 @@ func (s *scaling) storms(ctx context.Context, out io.Writer) error {
 	return w.Flush()
 }
 
-// stormBase makes a disk that is written from end to end, and a snapshot of it.
-func (s *scaling) stormBase(ctx context.Context, size int64) (string, error) {
-	name := fmt.Sprintf("base%d", size>>20)
+// stormBase makes a disk that is written from end to end.
+func (s *scaling) stormBase(ctx context.Context, name string, size int64) error {
 	if _, err := s.ours.client.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: uint64(size)}); err != nil {
-		return "", err
+		return err
 	}
-	if _, err := runFio(ctx, s.run.dir, prefill, s.ours.uri(name), size, 0, s.ours.pids()); err != nil {
-		return "", err
-	}
-	_, err := s.ours.client.SnapshotVDI(ctx, &api.SnapshotRequest{Name: name, Tag: baseTag})
-	return name, err
+	_, err := runFio(ctx, s.run.dir, prefill, s.ours.uri(name), size, 0, s.ours.pids())
+	return err
 }
 
-// storm is one storm through the at-th sheep. What sheep read is told as a multiple
+// storm is one storm through the at-th sheep, of a snapshot that nobody has read yet. What sheep read is told as a multiple
 // of the base; with a replica at hand it is from files that the host has in memory.
 func (s *scaling) storm(ctx context.Context, w io.Writer, base string, size int64, delay time.Duration, at int) error {
 	clones, err := s.stormDisks(ctx, base, at)
@@ -185,15 +182,23 @@ func (s *scaling) storm(ctx context.Context, w io.Writer, base string, size int6
 	return nil
 }
 
-// stormDisks makes the clones of one storm, by the sheep that will serve them: so
-// it knows them.
+// stormDisks makes the clones of one storm, of a new snapshot, by the sheep that will
+// serve them: so it knows them. Caches know nothing of a layer that is new.
 func (s *scaling) stormDisks(ctx context.Context, base string, at int) ([]string, error) {
 	client := api.NewClient("127.0.0.1:" + strconv.Itoa(s.ours.ports[at]))
 	defer client.Close()
+	w := &api.WriteRequest{Name: base, Length: 4 * kib}
+	if _, err := client.WriteVDI(ctx, w, bytes.NewReader(make([]byte, 4*kib))); err != nil {
+		return nil, err
+	}
+	tag := strconv.FormatInt(time.Now().UnixNano(), 36)
+	if _, err := client.SnapshotVDI(ctx, &api.SnapshotRequest{Name: base, Tag: tag}); err != nil {
+		return nil, err
+	}
 	var names []string
 	for i := range stormClones {
 		name := fmt.Sprintf("storm%d", i)
-		if _, err := client.CloneVDI(ctx, &api.CloneRequest{Source: base, Snapshot: baseTag, Name: name}); err != nil {
+		if _, err := client.CloneVDI(ctx, &api.CloneRequest{Source: base, Snapshot: api.Selector(tag), Name: name}); err != nil {
 			return nil, err
 		}
 		names = append(names, name)

@@ -274,26 +274,6 @@ func BenchmarkChange(b *testing.B) {
 	}
 }
 
-// What every request of a gateway looks up: who holds an object.
-func BenchmarkLookup(b *testing.B) {
-	for _, n := range []int{1, 4, 16, 64} {
-		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
-			s := New()
-			mustApply(b, s, formatOf(nodes(n, 1), 3))
-			v := s.View()
-			index := sheepdog.Index(0)
-			for b.Loop() {
-				index++
-				p, ok := v.Placement(v.Config.Policy, sheepdog.ObjectID{Family: 7, Index: index}.Partition())
-				if !ok {
-					b.Fatal("no placement")
-				}
-				v.ActingMembers(p)
-			}
-		})
-	}
-}
-
 // A command that has nothing to do with the members.
 func BenchmarkConfigure(b *testing.B) {
 	for _, n := range []int{1, 4, 16, 64} {
