@@ -15,7 +15,7 @@ type Config struct {
 	Log     *slog.Logger // nil discards
 
 	MaxConnections int // connections past the handshake; default 1024
-	MaxHandshakes  int // more push out the oldest; default 128
+	MaxHandshakes  int // more wait, a moment, then push out the oldest; default 128
 	MaxRequests    int // in flight per connection; default 256
 
 	// MaxRequestBytes is the largest READ or WRITE, default 64 MiB. Clients may

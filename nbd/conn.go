@@ -22,10 +22,11 @@ const (
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
 
 // conn is a connection through both of its phases. The server's lock guards
-// everything but nc and cancel.
+// everything but nc, cancel and began.
 type conn struct {
 	nc       net.Conn
 	cancel   context.CancelCauseFunc
+	began    time.Time
 	place    *list.Element // among the handshakes, or nil
 	attached bool          // counts towards MaxConnections
 	session  *session      // nil during the handshake

@@ -65,6 +65,40 @@ func TestThousandSilentClients(t *testing.T) {
 	}
 }
 
+// All guests of a host connect at the same moment: none of them is pushed out.
+func TestMoreClientsAtOnceThanHandshakesAllAttach(t *testing.T) {
+	simulated(t, newMemDevice(4096), Config{MaxHandshakes: 3}, func(t *testing.T, l *pipeListener, s *Server) {
+		var clients sync.WaitGroup
+		for range 40 {
+			clients.Go(func() {
+				nc := l.dial()
+				time.Sleep(time.Millisecond) // whoever is accepted at once is in the middle of it now
+				c := newClient(t, nc)
+				c.attach("disk")
+				nc.Close()
+			})
+		}
+		clients.Wait()
+	})
+}
+
+// Where clients that say nothing have all places, another one waits for a moment.
+func TestSilentClientsArePushedOut(t *testing.T) {
+	simulated(t, newMemDevice(4096), Config{MaxHandshakes: 3}, func(t *testing.T, l *pipeListener, s *Server) {
+		for range 3 {
+			nc := l.dial()
+			go io.Copy(io.Discard, nc)
+		}
+		began := time.Now()
+		nc := l.dial()
+		newClient(t, nc).attach("disk")
+		if took := time.Since(began); took != handshakePatience {
+			t.Errorf("it waited %v", took)
+		}
+		nc.Close()
+	})
+}
+
 // A thousand attached clients are served at the same time.
 func TestThousandConnections(t *testing.T) {
 	if testing.Short() {

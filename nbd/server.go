@@ -19,7 +19,8 @@ type Server struct {
 	stopping   bool
 	listeners  map[net.Listener]struct{}
 	conns      map[*conn]struct{}
-	handshakes list.List // of *conn that have not attached, oldest first
+	handshakes list.List     // of *conn that have not attached, oldest first
+	room       chan struct{} // holds a token after a handshake has ended
 	attached   int
 	handing    bool          // stopping, and connections are not to be closed
 	released   []Transfer    // connections that were handed over
@@ -38,6 +39,7 @@ func New(cfg Config) (*Server, error) {
 		memory:    memory{shared: newBudget(cfg.SharedBytes), fair: newFair(time.Now)},
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
+		room:      make(chan struct{}, 1),
 		emptied:   make(chan struct{}),
 	}, nil
 }
@@ -91,8 +93,9 @@ func (s *Server) acceptAll(ctx context.Context, l net.Listener, serving *sync.Wa
 			continue
 		}
 		backoff = acceptBackoffMin
+		s.awaitRoom(ctx)
 		connCtx, cancel := context.WithCancelCause(ctx)
-		c := &conn{nc: nc, cancel: cancel}
+		c := &conn{nc: nc, cancel: cancel, began: time.Now()}
 		if !s.enter(c) {
 			cancel(nil)
 			nc.Close()
@@ -100,6 +103,34 @@ func (s *Server) acceptAll(ctx context.Context, l net.Listener, serving *sync.Wa
 		}
 		serving.Go(func() { s.serveConn(connCtx, c) })
 	}
+}
+
+// handshakePatience is what a handshake has before one that waits pushes it out. An
+// honest one takes milliseconds, but not where all guests of a host connect at once.
+const handshakePatience = 250 * time.Millisecond
+
+// awaitRoom waits, if there are as many handshakes as may be, until one ends or the
+// oldest has had its time.
+func (s *Server) awaitRoom(ctx context.Context) {
+	for left := s.crowded(); left > 0 && ctx.Err() == nil; left = s.crowded() {
+		t := time.NewTimer(left)
+		select {
+		case <-s.room:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
+	}
+}
+
+// crowded is how long another handshake has to wait at most.
+func (s *Server) crowded() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping || s.handshakes.Len() < s.cfg.MaxHandshakes {
+		return 0
+	}
+	return handshakePatience - time.Since(s.handshakes.Front().Value.(*conn).began)
 }
 
 // acceptEnded reports a listener that failed at once: Serve returns its error
@@ -194,7 +225,7 @@ func (s *Server) dropListener(l net.Listener) {
 }
 
 // enter registers a connection that begins its handshake; if there are too
-// many, the oldest must go: an honest one takes milliseconds.
+// many, the oldest must go.
 func (s *Server) enter(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,6 +275,10 @@ func (s *Server) leaveHandshake(c *conn) {
 	if c.place != nil {
 		s.handshakes.Remove(c.place)
 		c.place = nil
+		select {
+		case s.room <- struct{}{}:
+		default:
+		}
 	}
 }
 
