@@ -61,11 +61,7 @@ func (d *Disk) tryResolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start
 	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if !p.covers(chain, start, uint32(len(out))) {
-		return false
-	}
-	p.look(chain, start, out)
-	return true
+	return p.look(chain, start, out)
 }
 
 func (d *Disk) tryReadRow(at place, buf []byte) bool {

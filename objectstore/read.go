@@ -149,12 +149,11 @@ func (d *Disk) resolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 	}
 	defer d.cache.unpin(p)
 	p.mu.RLock()
-	if p.covers(chain, start, count) {
-		p.look(chain, start, out)
-		p.mu.RUnlock()
+	found := p.look(chain, start, out)
+	p.mu.RUnlock()
+	if found {
 		return slots, nil
 	}
-	p.mu.RUnlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, layer := range chain {
@@ -164,27 +163,24 @@ func (d *Disk) resolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 			}
 		}
 	}
+	clear(out)
 	p.look(chain, start, out)
 	return slots, nil
 }
 
-// covers reports whether what a chain shows of a range is loaded.
-func (p *pile) covers(chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) bool {
-	for _, layer := range chain {
-		if o := p.objects[layer]; o != nil && !o.has(start, count) {
-			return false
-		}
-	}
-	return true
-}
-
-// look fills out with the first record of each block that is not absent.
-func (p *pile) look(chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) {
+// look fills out, which is clear, with the first record of each block that is not
+// absent, and reports whether all of the maps that decide are loaded. If not, out
+// has only some.
+func (p *pile) look(chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
+	var room [fewObjects]sheepdog.LayerID
 	left := len(out)
-	for _, layer := range chain {
+	for _, layer := range p.shown(chain, room[:0]) {
 		o := p.objects[layer]
 		if o == nil {
 			continue
+		}
+		if !o.has(start, uint32(len(out))) {
+			return false
 		}
 		for i := range out {
 			if out[i].state != sheepdog.Absent {
@@ -196,9 +192,37 @@ func (p *pile) look(chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot
 			}
 		}
 		if left == 0 {
-			return
+			return true
 		}
 	}
+	return true
+}
+
+// fewObjects is how many objects of a pile are looked for in a chain, instead of the
+// other way round.
+const fewObjects = 8
+
+// shown is what is left of a chain without layers that have nothing in the pile, if
+// it is long and the pile is small: to ask a map for each of 500 layers takes as long
+// as a read. Else it is the chain. It appends to room.
+func (p *pile) shown(chain, room []sheepdog.LayerID) []sheepdog.LayerID {
+	if len(p.objects) > fewObjects || len(chain) <= fewObjects {
+		return chain
+	}
+	var at [fewObjects]int // where the layers in room are in the chain, ascending
+	for layer := range p.objects {
+		i := slices.Index(chain, layer)
+		if i < 0 {
+			continue
+		}
+		k := len(room)
+		room = append(room, layer)
+		for ; k > 0 && at[k-1] > i; k-- {
+			room[k], at[k] = room[k-1], at[k-1]
+		}
+		room[k], at[k] = layer, i
+	}
+	return room
 }
 
 // slotsPool holds the scratch of reads.
