@@ -69,10 +69,11 @@ func scalePart(ctx context.Context, p *plan, part func(*scaling, context.Context
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	s := &scaling{run: r, ours: r.systems["sheep"].(*ours)}
-	if err := s.ours.start(ctx); err != nil {
-		return errors.Join(err, r.logs())
+	if err = s.ours.start(ctx); err == nil {
+		err = part(s, ctx, out)
 	}
-	if err := part(s, ctx, out); err != nil {
+	if err != nil {
+		r.out = out
 		return errors.Join(err, r.logs())
 	}
 	return nil
