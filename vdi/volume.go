@@ -323,7 +323,7 @@ func (v *Volume) detach(ctx context.Context) error {
 	m.mu.Lock()
 	f := v.family.Load()
 	f.attached--
-	if v.claimIs(claimHeld) {
+	if v.claimed.CompareAndSwap(int32(claimHeld), int32(claimLost)) {
 		f.claims--
 	}
 	var c *coordinator
