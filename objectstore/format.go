@@ -98,7 +98,7 @@ func decodeLabel(b []byte, store uint64) (diskID, error) {
 		return 0, errBadCRC
 	}
 	if s := le.Uint64(b[8:]); s != store {
-		return 0, fmt.Errorf("disk of store %016x, not of %016x: %w", s, store, sheepdog.ErrInvalid)
+		return 0, fmt.Errorf("disk of store %016x, not of %016x; if that store is gone, remove all that is in the directory: %w", s, store, sheepdog.ErrInvalid)
 	}
 	return diskID(le.Uint16(b[6:])), nil
 }
