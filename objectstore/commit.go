@@ -187,8 +187,9 @@ func (d *Disk) applyTask(t *task, at lsn) {
 // account adds up what asks for a destage.
 func (d *Disk) account(out *outcome) {
 	bytes := d.dirtyBytes.Add(int64(out.dirtyChunks) * chunkBytes)
-	d.freedBlocks.Add(int64(out.freedBlocks))
-	if bytes > d.maxDirtyBytes/2 || d.crowded(0.5) {
+	freed := d.freedBlocks.Add(int64(out.freedBlocks))
+	d.replaced.Add(int64(out.replaced))
+	if bytes > d.maxDirtyBytes/2 || d.exceeds(freed, 0.5) {
 		d.kickAll()
 	}
 }

@@ -31,13 +31,14 @@ type tombstone struct {
 
 // savedPile is a pile as a destage found it.
 type savedPile struct {
-	p       *pile
-	since   lsn
-	freed   []run
-	objects []savedObject
-	merged  bool // has drops or merges: the log must be durable first
-	last    lsn  // the newest entry in it; its record may still be being applied
-	chunks  int
+	p        *pile
+	since    lsn
+	freed    []run
+	replaced int // of the blocks in freed
+	objects  []savedObject
+	merged   bool // has drops or merges: the log must be durable first
+	last     lsn  // the newest entry in it; its record may still be being applied
+	chunks   int
 }
 
 type savedObject struct {
@@ -182,8 +183,8 @@ func lastOf(saved []*savedPile) lsn {
 func (p *pile) save() (s *savedPile, logged int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s = &savedPile{p: p, since: p.since, freed: p.freed}
-	p.since, p.freed = 0, nil
+	s = &savedPile{p: p, since: p.since, freed: p.freed, replaced: p.replaced}
+	p.since, p.freed, p.replaced = 0, nil, 0
 	for _, o := range p.objects {
 		if !o.dirty {
 			continue
@@ -226,6 +227,7 @@ func (d *Disk) unsave(s *savedPile) {
 	defer p.mu.Unlock()
 	p.since = s.since
 	p.freed = append(s.freed, p.freed...)
+	p.replaced += s.replaced
 	for i := range s.objects {
 		so := &s.objects[i]
 		so.o.dirty = true
@@ -263,8 +265,10 @@ func (d *Disk) discardMoves(s *savedPile) {
 // old ones any more, frees what was replaced.
 func (d *Disk) publishAll(saved []*savedPile) {
 	var freed []run
+	replaced := 0
 	for _, s := range saved {
 		freed = append(freed, s.freed...)
+		replaced += s.replaced
 		d.publish(s)
 	}
 	d.guard.wait()
@@ -274,6 +278,7 @@ func (d *Disk) publishAll(saved []*savedPile) {
 		n += int64(r.n)
 	}
 	d.freedBlocks.Add(-n)
+	d.replaced.Add(-int64(replaced))
 }
 
 func (d *Disk) publish(s *savedPile) {
@@ -307,7 +312,9 @@ func (d *Disk) publishChunk(p *pile, o *object, s *savedChunk) {
 	for _, m := range s.moves {
 		if !p.relocate(o, s.no, m) {
 			p.freed = append(p.freed, run{m.to, 1})
+			p.replaced++
 			d.freedBlocks.Add(1)
+			d.replaced.Add(1)
 		}
 	}
 	s.c.stored = s.copy.present > 0

@@ -34,6 +34,7 @@ type Disk struct {
 	dirtyBytes    atomic.Int64 // of maps that the metadata store lacks
 	maxDirtyBytes int64
 	freedBlocks   atomic.Int64 // that wait for a destage
+	replaced      atomic.Int64 // those of them that have data in their place
 
 	plugMu   sync.Mutex // one change of the disks at a time
 	nextDisk diskID     // guarded by plugMu once the store is open
@@ -83,19 +84,22 @@ func (d *Disk) kickAll() {
 	d.kick()
 }
 
-// crowded reports whether more blocks wait to be freed than part (0 to 1) of the
-// bound.
-func (d *Disk) crowded(part float64) bool {
-	return float64(d.freedBlocks.Load()) > part*enough && d.freeing() > part // the first costs less
-}
+// crowded reports whether more replaced blocks wait to be freed than part (0 to 1) of
+// the bound. Blocks that were dropped or zeroed wait as well, but nobody took space
+// in their place: no writer has to wait for them.
+func (d *Disk) crowded(part float64) bool { return d.exceeds(d.replaced.Load(), part) }
 
 // enough blocks that wait to be freed are much in any store.
 const enough = 128 << 20 / blockSize
 
-// freeing is how many blocks wait to be freed, as a part of the bound: 128 MiB or an
-// eighth of what is in use.
-func (d *Disk) freeing() float64 {
-	return float64(d.freedBlocks.Load()) / max(enough, float64(d.volumes.usedBlocks()/8))
+// exceeds reports whether blocks are more than part of the bound.
+func (d *Disk) exceeds(blocks int64, part float64) bool {
+	return float64(blocks) > part*enough && d.ofBound(blocks) > part // the first costs less
+}
+
+// ofBound is blocks as a part of the bound: 128 MiB or an eighth of what is in use.
+func (d *Disk) ofBound(blocks int64) float64 {
+	return float64(blocks) / max(enough, float64(d.volumes.usedBlocks()/8))
 }
 
 // destager runs until the store closes.

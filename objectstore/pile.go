@@ -18,6 +18,8 @@ type pile struct {
 	// freed are extents that the metadata store may still point to: free once
 	// the pile has been committed.
 	freed []run
+	// replaced is how many blocks of freed have new data in their place.
+	replaced int
 	// since is the first entry that the metadata store lacks; 0 if it lacks none.
 	since lsn
 
@@ -108,6 +110,7 @@ func (o *object) slot(no sheepdog.BlockNo) *slot {
 type outcome struct {
 	refused     []run // extents of the entry that no map points to
 	freedBlocks int
+	replaced    int // of freedBlocks: by data
 	dirtyChunks int
 	dirtied     bool // the pile was clean
 }
@@ -122,7 +125,12 @@ func (p *pile) apply(e *entry, at lsn, out *outcome) {
 	case entryMerge:
 		p.merge(e.key.Layer, e.to, at, out)
 	default:
+		before := out.freedBlocks
 		p.write(e, at, out)
+		if e.hasData() {
+			p.replaced += out.freedBlocks - before
+			out.replaced += out.freedBlocks - before
+		}
 	}
 }
 

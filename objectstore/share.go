@@ -73,7 +73,7 @@ func (d *Disk) level() float64 {
 func (d *Disk) unsettled() float64 {
 	level := float64(d.dirtyBytes.Load()) / float64(d.maxDirtyBytes)
 	if d.crowded(easyLevel) {
-		level = max(level, d.freeing())
+		level = max(level, d.ofBound(d.replaced.Load()))
 	}
 	return level
 }

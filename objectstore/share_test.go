@@ -136,3 +136,75 @@ func TestEvenShares(t *testing.T) {
 		t.Errorf("after a segment has left: %v, %d", s.used, s.total)
 	}
 }
+
+// Bug: the deletion of ten disks made the writers of all others wait, for up to
+// 100 ms, until a destage had freed what they had had; so did a large discard. Only
+// data that replace others are written to space that a destage has yet to free.
+func TestDeletionHoldsNoWriterBack(t *testing.T) {
+	u := openDisk(t, Options{openMeta: newFakeMeta().open, DestageEvery: time.Hour})
+	d := u.d
+	const objects = enough/1024 + 2
+	data := storetest.Fill(1, 1024)
+	fill := func(seq uint64) {
+		for i := range sheepdog.Index(objects) {
+			op := dataOp(0, 1, 0, data, seq)
+			op.Object.Index = i
+			mustWrite(t, d, op)
+		}
+	}
+	fill(1)
+	if err := d.destage(true); err != nil {
+		t.Fatal(err)
+	}
+	notHeld := func() {
+		t.Helper()
+		if d.crowded(0) || d.level() >= easyLevel {
+			t.Fatalf("writers are held back at level %.2f: %d blocks are to be replaced", d.level(), d.replaced.Load())
+		}
+	}
+	func() {
+		d.destageMu.Lock() // the disks are as slow as can be
+		defer d.destageMu.Unlock()
+		for i := range sheepdog.Index(objects / 2) {
+			notHeld()
+			obj := dataOp(0, 1, 0, nil, 0).Object
+			obj.Index = i
+			if err := d.DropObject(obj, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range sheepdog.Index(objects) {
+			op := sheepdog.Op{Object: dataOp(0, 1, 0, nil, 0).Object, Layer: 1, Count: 1024, Stamp: sheepdog.Stamp{Token: 1, Seq: 2}}
+			op.Object.Index = i
+			notHeld()
+			mustWrite(t, d, op)
+		}
+		if n := d.freedBlocks.Load(); n <= enough {
+			t.Fatalf("%d blocks wait to be freed, the test wants more than %d", n, enough)
+		}
+		notHeld()
+	}()
+	if err := d.destage(true); err != nil {
+		t.Fatal(err)
+	}
+	func() {
+		d.destageMu.Lock()
+		defer d.destageMu.Unlock()
+		fill(3) // in place of zeros: nothing is freed
+		if d.crowded(0) {
+			t.Errorf("%d blocks are to be replaced where there were none", d.replaced.Load())
+		}
+		for seq := uint64(4); d.replaced.Load() < enough/2; seq++ {
+			mustWrite(t, d, dataOp(0, 1, 0, data, seq))
+		}
+		if !d.crowded(0.49) {
+			t.Error("writers that replace data are not held back")
+		}
+	}()
+	if err := d.destage(true); err != nil {
+		t.Fatal(err)
+	}
+	if freed, replaced := d.freedBlocks.Load(), d.replaced.Load(); freed != 0 || replaced != 0 {
+		t.Errorf("%d blocks wait after a destage of everything, %d replaced ones", freed, replaced)
+	}
+}

@@ -169,7 +169,9 @@ func (p *pile) sweepChunk(o *object, c *chunk, no uint32, id diskID, change slot
 		o.digest ^= mixRecord(block, old.record()) ^ mixRecord(block, s.record())
 		if s.at != old.at {
 			p.freed = appendPlace(p.freed, old.at)
+			p.replaced++
 			out.freedBlocks++
+			out.replaced++
 		}
 		c.set(i, s) // no bytes more: there was one
 		n++
