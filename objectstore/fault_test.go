@@ -162,6 +162,36 @@ func TestFullFileSystem(t *testing.T) {
 	check()
 }
 
+// A file system got full when an extent file was to be made, and was full at the
+// next start: the header that the file lacked could not be written, and the store
+// did not open.
+func TestStoreOpensBesideAnExtentFileWithoutAHeader(t *testing.T) {
+	files := newSimFiles()
+	files.limit = 32 << 20
+	u := openDisk(t, Options{files: files, openMeta: newFakeMeta().open, LogBytes: 1 << 20, ReserveBytes: 1 << 20, ExtentFileBytes: 4 << 20})
+	mustWrite(t, u.d, dataOp(1, 1, 0, storetest.Fill(1, 10), 1))
+	files.mu.Lock()
+	files.fake = files.limit - files.allocated()
+	files.mu.Unlock()
+	if err := u.d.destage(true); !errors.Is(err, sheepdog.ErrNoSpace) {
+		t.Fatalf("destage: %v", err)
+	}
+	if err := u.d.Close(); err != nil && !errors.Is(err, sheepdog.ErrNoSpace) {
+		t.Fatalf("close: %v", err)
+	}
+	u.open(t)
+	if got, err := readBlocks(t, u.d, 1, 1, 0, 10); err != nil || !bytes.Equal(got, storetest.Fill(1, 10)) {
+		t.Errorf("what the log has: %v", err)
+	}
+	files.mu.Lock()
+	files.fake = 0
+	files.mu.Unlock()
+	u.Reopen(t)
+	if got, err := readBlocks(t, u.d, 1, 1, 0, 10); err != nil || !bytes.Equal(got, storetest.Fill(1, 10)) {
+		t.Errorf("when there is space again: %v", err)
+	}
+}
+
 func TestOutsiderFillsFileSystem(t *testing.T) {
 	// Something else takes the reserve while data wait in the log.
 	files := newSimFiles()

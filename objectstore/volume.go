@@ -122,18 +122,40 @@ func (v *volume) fileName(no int) string {
 	return filepath.Join(v.dir, fmt.Sprintf("extents.%06d", no))
 }
 
-// open opens the files that exist; they are numbered from 0 without gaps.
+// open opens the files that exist; they are numbered from 0 without gaps. The last
+// may be one for whose header there was no space; nothing is in it.
 func (v *volume) open() error {
 	names, err := v.fs.ReadDir(v.dir)
 	if err != nil {
 		return diskError("list "+v.dir, err)
 	}
 	for no := 0; slices.Contains(names, filepath.Base(v.fileName(no))); no++ {
-		if err := v.openFile(no); err != nil {
+		err := v.openFile(no)
+		if errors.Is(err, sheepdog.ErrNoSpace) && !slices.Contains(names, filepath.Base(v.fileName(no+1))) {
+			return v.removeUnmade(no, err)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// removeUnmade removes a file that has not even a header, for want of space.
+func (v *volume) removeUnmade(no int, cause error) error {
+	name := v.fileName(no)
+	f, err := v.fs.Open(name)
+	if err != nil {
+		return diskError("open extents", err)
+	}
+	size, err := f.Size()
+	if err := errors.Join(err, f.Close()); err != nil {
+		return diskError("size of "+name, err)
+	}
+	if size > blockSize {
+		return cause
+	}
+	return diskError("remove "+name, v.fs.Remove(name))
 }
 
 // openFile opens a file, or makes it if it is empty: its header is written
