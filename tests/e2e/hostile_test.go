@@ -165,7 +165,7 @@ func (w *world) hostileRequests(t *testing.T) {
 // files open. They had all of them: nobody reached the node any more, and who had
 // data there waited.
 func TestCrowdLeavesFilesForTheNode(t *testing.T) {
-	const files = 128
+	const files = 256
 	w := start(t, 2)
 	s := w.Plan(2)
 	s.Files = files
