@@ -42,7 +42,7 @@ const (
 	paceQuiet = 20
 	// paceLeast of the free speed is always taken. Half would not do for twice the time
 	// of the whole: what is not moving takes longer beside guests too.
-	paceLeast = 0.7
+	paceLeast = 0.6
 	// paceHeld bounds what is remembered of the time in which commits let nothing be
 	// moved.
 	paceHeld = time.Second
