@@ -40,8 +40,9 @@ type Engine interface {
 	// returns false. Only partitions for which want is true are visited; a nil
 	// want means all.
 	List(after ListEntry, want func(Partition) bool, visit func(ListEntry) bool) error
-	// LayerObjects lists the indexes that a layer holds, ascending.
-	LayerObjects(layer LayerID) ([]Index, error)
+	// LayerObjects lists the indexes that a layer holds, ascending: from the given
+	// one on, at most limit of them; all if limit is 0.
+	LayerObjects(layer LayerID, from Index, limit int) ([]Index, error)
 	Maintainer
 }
 

@@ -206,7 +206,7 @@ func (s *Server) held(l *Layer) ([]sheepdog.ListEntry, error) {
 	lay := l.layout()
 	var out []sheepdog.ListEntry
 	for k := range lay.strips() {
-		indexes, err := s.engine.LayerObjects(l.strip(k))
+		indexes, err := s.engine.LayerObjects(l.strip(k), 0, 0)
 		if err != nil {
 			return nil, fmt.Errorf("list strips of layer %d: %w", l.ID, err)
 		}

@@ -87,7 +87,7 @@ func (w *ward) encode(data []byte) {
 // has reports whether a node has anything of a strip.
 func (w *ward) has(id sheepdog.NodeID, strip int) bool {
 	w.t.Helper()
-	objects, err := w.engines[id].LayerObjects(w.layer.strip(strip))
+	objects, err := w.engines[id].LayerObjects(w.layer.strip(strip), 0, 1)
 	if err != nil {
 		w.t.Fatal(err)
 	}

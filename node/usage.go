@@ -115,7 +115,7 @@ func (n *Node) ownLayers() (map[sheepdog.LayerID]layerCount, error) {
 func (n *Node) layerObjects(layer sheepdog.LayerID) (map[sheepdog.Index]bool, error) {
 	set := make(map[sheepdog.Index]bool)
 	for _, id := range slices.Backward(n.dir.Logical(layer)) {
-		indexes, err := n.engine.LayerObjects(id)
+		indexes, err := n.engine.LayerObjects(id, 0, 0)
 		if err != nil {
 			return nil, err
 		}

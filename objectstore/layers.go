@@ -58,7 +58,7 @@ func (d *Disk) eachOf(layer sheepdog.LayerID, make func(sheepdog.ObjectID) entry
 		return err
 	}
 	defer d.end()
-	ids, err := d.layerObjects(layer)
+	ids, err := d.layerObjects(layer, 0, 0)
 	if err != nil {
 		return err
 	}

@@ -132,12 +132,12 @@ func (l *lister) show(f freshObject) {
 }
 
 // LayerObjects implements sheepdog.Engine.
-func (d *Disk) LayerObjects(layer sheepdog.LayerID) ([]sheepdog.Index, error) {
+func (d *Disk) LayerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) ([]sheepdog.Index, error) {
 	if err := d.begin(); err != nil {
 		return nil, err
 	}
 	defer d.end()
-	ids, err := d.layerObjects(layer)
+	ids, err := d.layerObjects(layer, from, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -148,13 +148,15 @@ func (d *Disk) LayerObjects(layer sheepdog.LayerID) ([]sheepdog.Index, error) {
 	return out, nil
 }
 
-// layerObjects lists the objects of a layer, ascending by index.
-func (d *Disk) layerObjects(layer sheepdog.LayerID) ([]sheepdog.ObjectID, error) {
+// layerObjects lists the objects of a layer, ascending by index, from one on and at
+// most limit of them; all if limit is 0.
+func (d *Disk) layerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) ([]sheepdog.ObjectID, error) {
 	fresh := make(map[sheepdog.ObjectID]bool)
 	var out []sheepdog.ObjectID
+	stored := 0
 	for _, p := range d.dirty.all() {
 		p.mu.RLock()
-		if o := p.objects[layer]; o != nil {
+		if o := p.objects[layer]; o != nil && p.id.Index >= from {
 			fresh[p.id] = true
 			if o.present > 0 {
 				out = append(out, p.id)
@@ -162,18 +164,42 @@ func (d *Disk) layerObjects(layer sheepdog.LayerID) ([]sheepdog.ObjectID, error)
 		}
 		p.mu.RUnlock()
 	}
-	err := d.meta.Scan(scan{prefix: layerPrefix(layer), keysOnly: true}, func(key, _ []byte) (bool, error) {
-		k, err := decodeLayerKey(key)
-		if err == nil && !fresh[k.Object] {
-			out = append(out, k.Object)
+	err := d.storedObjects(layer, from, func(id sheepdog.ObjectID) bool {
+		if !fresh[id] {
+			out = append(out, id)
+			stored++
 		}
-		return err == nil, err
+		return stored != limit || limit == 0
 	})
 	if err != nil {
 		return nil, metaError(fmt.Sprintf("list layer %x", uint64(layer)), err)
 	}
 	slices.SortFunc(out, func(a, b sheepdog.ObjectID) int { return cmp.Compare(a.Index, b.Index) })
+	if limit > 0 {
+		out = out[:min(limit, len(out))]
+	}
 	return out, nil
+}
+
+// storedObjects visits the objects of a layer that the metadata store has, from an
+// index on, ascending, until visit returns false.
+func (d *Disk) storedObjects(layer sheepdog.LayerID, from sheepdog.Index, visit func(sheepdog.ObjectID) bool) error {
+	all := scan{prefix: layerPrefix(layer), keysOnly: true}
+	if from > 0 { // all objects of a layer are of one family, which the first tells
+		err := d.meta.Scan(all, func(key, _ []byte) (bool, error) {
+			k, err := decodeLayerKey(key)
+			k.Object.Index = from
+			all.from = layerKey(k)
+			return false, err
+		})
+		if err != nil || all.from == nil {
+			return err
+		}
+	}
+	return d.meta.Scan(all, func(key, _ []byte) (bool, error) {
+		k, err := decodeLayerKey(key)
+		return err == nil && visit(k.Object), err
+	})
 }
 
 // Layers implements sheepdog.Maintainer.

@@ -170,16 +170,19 @@ func digestOf(blocks map[sheepdog.BlockNo]memoryBlock) uint64 {
 }
 
 // LayerObjects implements sheepdog.Engine.
-func (m *Memory) LayerObjects(layer sheepdog.LayerID) ([]sheepdog.Index, error) {
+func (m *Memory) LayerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) ([]sheepdog.Index, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	var out []sheepdog.Index
 	for key := range m.objects {
-		if key.Layer == layer {
+		if key.Layer == layer && key.Object.Index >= from {
 			out = append(out, key.Object.Index)
 		}
 	}
 	slices.Sort(out)
+	if limit > 0 {
+		out = out[:min(limit, len(out))]
+	}
 	return out, m.usable()
 }
 

@@ -152,7 +152,7 @@ func snapshotOf(rt *rapid.T, e sheepdog.Engine) string {
 	}
 	out := fmt.Sprint(entries, layers)
 	for l := sheepdog.LayerID(1); l <= 4; l++ {
-		objects, err := e.LayerObjects(l)
+		objects, err := e.LayerObjects(l, 0, 0)
 		if err != nil {
 			rt.Fatal(err)
 		}

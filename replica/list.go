@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"sheepdog"
@@ -226,38 +227,59 @@ func (s *Server) layerPage(table sheepdog.Table, r *sheepdog.ListRequest) (*shee
 	if !ok {
 		return nil, &waiting{fmt.Sprintf("family of layer %d is not known here", r.Layer)}
 	}
-	var indexes []sheepdog.Index
+	reply := new(sheepdog.ListReply)
+	from, more := sheepdog.Index(0), true
+	if r.After != (sheepdog.ListEntry{}) {
+		from, more = following(r.After.Object.Index)
+	}
+	for more {
+		var indexes []sheepdog.Index
+		var err error
+		if indexes, from, more, err = s.heldFrom(r.Layer, from, r.Limit); err != nil {
+			return nil, err
+		}
+		for i, index := range indexes {
+			obj := sheepdog.ObjectID{Family: family, Index: index}
+			if pl := table[obj.Partition()]; !pl.IsActing(s.cfg.Self) && pl.Since <= r.Revision {
+				continue
+			}
+			reply.Entries = append(reply.Entries, sheepdog.ListEntry{Object: obj, Layer: r.Layer})
+			if len(reply.Entries) == r.Limit {
+				reply.More = more || i+1 < len(indexes) // the next page may be empty
+				return reply, nil
+			}
+		}
+	}
+	return reply, nil
+}
+
+// heldFrom returns the next indexes that a layer and what it absorbed hold, ascending,
+// and where to go on if there is more. It asks the engine for a page at a time: a
+// large layer has many.
+func (s *Server) heldFrom(layer sheepdog.LayerID, from sheepdog.Index, page int) (indexes []sheepdog.Index, next sheepdog.Index, more bool, err error) {
+	last := sheepdog.Index(math.MaxUint32) // up to which all are listed
 	// The oldest first: what is merged meanwhile moves to one that comes later.
-	for _, layer := range slices.Backward(s.cfg.Layers.Logical(r.Layer)) {
-		held, err := s.cfg.Engine.LayerObjects(layer)
+	for _, l := range slices.Backward(s.cfg.Layers.Logical(layer)) {
+		held, err := s.cfg.Engine.LayerObjects(l, from, page)
 		if err != nil {
-			return nil, fmt.Errorf("node %s: list layer %d: %w", s.cfg.Self, layer, err)
+			return nil, 0, false, fmt.Errorf("node %s: list layer %d: %w", s.cfg.Self, l, err)
+		}
+		if len(held) == page {
+			last = min(last, held[len(held)-1])
 		}
 		indexes = append(indexes, held...)
 	}
 	slices.Sort(indexes)
-	indexes = slices.Compact(indexes)
-	if r.After != (sheepdog.ListEntry{}) {
-		n, found := slices.BinarySearch(indexes, r.After.Object.Index)
-		if found {
-			n++
-		}
-		indexes = indexes[n:]
+	n, found := slices.BinarySearch(indexes, last)
+	if found {
+		n++
 	}
-	reply := new(sheepdog.ListReply)
-	for _, index := range indexes {
-		obj := sheepdog.ObjectID{Family: family, Index: index}
-		if pl := table[obj.Partition()]; !pl.IsActing(s.cfg.Self) && pl.Since <= r.Revision {
-			continue
-		}
-		if len(reply.Entries) == r.Limit {
-			reply.More = true
-			break
-		}
-		reply.Entries = append(reply.Entries, sheepdog.ListEntry{Object: obj, Layer: r.Layer})
-	}
-	return reply, nil
+	next, more = following(last)
+	return slices.Compact(indexes[:n]), next, more, nil
 }
+
+// following is the index after one, if there is any.
+func following(i sheepdog.Index) (next sheepdog.Index, ok bool) { return i + 1, i != math.MaxUint32 }
 
 // partitions is a bitmap over all partitions.
 type partitions [sheepdog.Partitions / 64]uint64

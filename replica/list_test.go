@@ -289,8 +289,8 @@ type merger struct {
 	done     bool
 }
 
-func (m *merger) LayerObjects(layer sheepdog.LayerID) ([]sheepdog.Index, error) {
-	out, err := m.Engine.LayerObjects(layer)
+func (m *merger) LayerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) ([]sheepdog.Index, error) {
+	out, err := m.Engine.LayerObjects(layer, from, limit)
 	if !m.done {
 		m.done = true
 		err = errors.Join(err, m.Merge(m.from, m.to))
@@ -310,6 +310,46 @@ func TestListMissesNothingThatIsMergedMeanwhile(t *testing.T) {
 	got := b.pages(&sheepdog.ListRequest{Fence: sheepdog.Fence{Revision: b.views.View().Revision}, Policy: replicatest.Policy, Layer: 2, Limit: 100})
 	if len(got) != 30 {
 		t.Errorf("%d objects are listed, want 30", len(got))
+	}
+}
+
+// counter counts the indexes that an engine hands out.
+type counter struct {
+	sheepdog.Engine
+	handed int
+}
+
+func (c *counter) LayerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) ([]sheepdog.Index, error) {
+	out, err := c.Engine.LayerObjects(layer, from, limit)
+	c.handed += len(out)
+	return out, err
+}
+
+// Bug: each page of a list was cut out of the list of the whole layer. A disk of 1 TiB,
+// whose list has 16 pages, was not opened within seconds.
+func TestListOfALargeLayerReadsItOnce(t *testing.T) {
+	const objects, limit = 400, 20
+	b := newBench(t)
+	b.layers.Add(2, fam, 1)
+	b.scatter(1, objects, 1)
+	b.scatter(2, objects/4, 1)
+	b.layers.Absorb(1, 2)
+	c := &counter{Engine: b.engine}
+	b.server.cfg.Engine = c
+	got := b.pages(&sheepdog.ListRequest{Fence: sheepdog.Fence{Revision: b.views.View().Revision}, Policy: replicatest.Policy, Layer: 2, Limit: limit})
+	var indexes []sheepdog.Index
+	for _, e := range got {
+		indexes = append(indexes, e.Object.Index)
+	}
+	var want []sheepdog.Index
+	for i := range sheepdog.Index(objects) {
+		want = append(want, i)
+	}
+	if !slices.Equal(indexes, want) {
+		t.Errorf("listed are %v", indexes)
+	}
+	if c.handed > 2*objects {
+		t.Errorf("the engine handed out %d indexes of %d objects", c.handed, objects+objects/4)
 	}
 }
 

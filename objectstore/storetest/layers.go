@@ -21,9 +21,24 @@ func (s *store) layers() map[sheepdog.LayerID]sheepdog.FamilyID {
 
 func (s *store) layerObjects(layer sheepdog.LayerID) []sheepdog.Index {
 	s.t.Helper()
-	l, err := s.engine().LayerObjects(layer)
+	l, err := s.engine().LayerObjects(layer, 0, 0)
 	s.must(err)
 	return l
+}
+
+// samePart wants a part of a layer's list to be that of the whole.
+func (s *store) samePart(layer sheepdog.LayerID, from sheepdog.Index, limit int) {
+	s.t.Helper()
+	want := s.layerObjects(layer)
+	first, _ := slices.BinarySearch(want, from)
+	if want = want[first:]; limit > 0 {
+		want = want[:min(limit, len(want))]
+	}
+	got, err := s.engine().LayerObjects(layer, from, limit)
+	s.must(err)
+	if !slices.Equal(got, want) {
+		s.t.Fatalf("%d objects of layer %d from %d on: %v, want %v", limit, layer, from, got, want)
+	}
 }
 
 func testLayers(t *testing.T, s *store) {
@@ -39,6 +54,9 @@ func testLayers(t *testing.T, s *store) {
 		}
 		if got := s.layerObjects(2); !slices.Equal(got, []sheepdog.Index{40, 90, 140, 190, 240, 290}) {
 			t.Fatalf("objects of layer 2: %v", got)
+		}
+		for from := range sheepdog.Index(300) {
+			s.samePart(2, from, int(from%5))
 		}
 		if got := s.layerObjects(77); len(got) != 0 {
 			t.Fatalf("objects of an unknown layer: %v", got)
@@ -307,7 +325,7 @@ func concurrentKeeper(e sheepdog.Engine, rounds int) error {
 		if err := e.List(sheepdog.ListEntry{}, nil, func(sheepdog.ListEntry) bool { return true }); err != nil {
 			return err
 		}
-		if _, err := e.LayerObjects(layer); err != nil {
+		if _, err := e.LayerObjects(layer, 0, 0); err != nil {
 			return err
 		}
 	}

@@ -196,16 +196,19 @@ func digest(r map[sheepdog.BlockNo]block) (sum uint64) {
 }
 
 // LayerObjects implements sheepdog.Engine.
-func (e *Engine) LayerObjects(layer sheepdog.LayerID) ([]sheepdog.Index, error) {
+func (e *Engine) LayerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) ([]sheepdog.Index, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var out []sheepdog.Index
 	for k := range e.replicas {
-		if k.layer == layer {
+		if k.layer == layer && k.object.Index >= from {
 			out = append(out, k.object.Index)
 		}
 	}
 	slices.Sort(out)
+	if limit > 0 {
+		out = out[:min(limit, len(out))]
+	}
 	return out, nil
 }
 

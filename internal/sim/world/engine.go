@@ -182,16 +182,19 @@ func (e *Engine) List(after sheepdog.ListEntry, want func(sheepdog.Partition) bo
 }
 
 // LayerObjects implements sheepdog.Engine.
-func (e *Engine) LayerObjects(layer sheepdog.LayerID) (out []sheepdog.Index, err error) {
+func (e *Engine) LayerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) (out []sheepdog.Index, err error) {
 	err = e.with(func(d *Disk) error {
 		for key := range d.now {
-			if key.layer == layer {
+			if key.layer == layer && key.Index >= from {
 				out = append(out, key.Index)
 			}
 		}
 		return nil
 	})
 	slices.Sort(out)
+	if limit > 0 {
+		out = out[:min(limit, len(out))]
+	}
 	return out, err
 }
 
