@@ -8,8 +8,9 @@ import (
 	"sheepdog"
 )
 
-// listPage is how many entries one list message asks for.
-const listPage = 16384
+// listPage is how many entries one list message asks for: the most that a replica
+// answers with, for it looks at all that is not in its metadata yet for each.
+const listPage = 65536
 
 // LayerIndexes tells visit every index at which the layer may hold anything, in
 // no order and possibly more than once: the union of what all acting members
