@@ -170,6 +170,12 @@ func (c *coordinator) readBlocks(ctx context.Context, t *top, index sheepdog.Ind
 // returns nil the write is acknowledged by the rule; it goes on when ctx ends,
 // for half a write must be finished. (rules 3, 4)
 func (c *coordinator) write(ctx context.Context, p piece, data []byte, o sheepdog.Origin, originDone uint64) error {
+	return c.holding(ctx, p, func(seq uint64) error { return c.writeLocked(ctx, seq, p, data, o, originDone) })
+}
+
+// holding has the piece to itself while change writes there, with the sequence number
+// that it is given.
+func (c *coordinator) holding(ctx context.Context, p piece, change func(seq uint64) error) error {
 	if err := c.gate.enter(ctx); err != nil {
 		return err
 	}
@@ -178,12 +184,11 @@ func (c *coordinator) write(ctx context.Context, p piece, data []byte, o sheepdo
 	if err != nil {
 		return err
 	}
-	part := sheepdog.ObjectID{Family: c.scope.Family, Index: p.index}.Partition()
-	err = c.writeLocked(ctx, h.seq, p, data, o, originDone)
+	err = change(h.seq)
 	c.mu.Lock()
-	c.dirty[part] = struct{}{} // also after an error: some replicas may have it
+	defer c.mu.Unlock()
+	c.dirty[sheepdog.ObjectID{Family: c.scope.Family, Index: p.index}.Partition()] = struct{}{} // also after an error: some replicas may have it
 	c.ranges.release(h, c.number)
-	c.mu.Unlock()
 	return err
 }
 

@@ -127,20 +127,7 @@ func (c *coordinator) copyUp(ctx context.Context, index sheepdog.Index) error {
 }
 
 func (c *coordinator) copyPiece(ctx context.Context, p piece) error {
-	if err := c.gate.enter(ctx); err != nil {
-		return err
-	}
-	defer c.gate.leave()
-	h, err := c.lock(ctx, p.span(c.shift), true)
-	if err != nil {
-		return err
-	}
-	err = c.copyLocked(ctx, h.seq, p)
-	c.mu.Lock()
-	c.dirty[sheepdog.ObjectID{Family: c.scope.Family, Index: p.index}.Partition()] = struct{}{}
-	c.ranges.release(h, c.number)
-	c.mu.Unlock()
-	return err
+	return c.holding(ctx, p, func(seq uint64) error { return c.copyLocked(ctx, seq, p) })
 }
 
 // copyLocked writes back what the piece reads; blocks of zeros are left out, for
@@ -235,40 +222,15 @@ func (c *coordinator) restate(ctx context.Context) error {
 // carry brings an origin to the replicas, with a write that changes nothing: of the
 // first block, with what is in it.
 func (c *coordinator) carry(ctx context.Context, o sheepdog.Origin) error {
-	if err := c.gate.enter(ctx); err != nil {
-		return err
-	}
-	defer c.gate.leave()
-	p := piece{n: sheepdog.BlockSize}
-	h, err := c.lock(ctx, p.span(c.shift), true)
-	if err != nil {
-		return err
-	}
-	err = c.rewrite(ctx, h.seq, o)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dirty[sheepdog.ObjectID{Family: c.scope.Family}.Partition()] = struct{}{}
-	c.ranges.release(h, c.number)
-	return err
-}
-
-func (c *coordinator) rewrite(ctx context.Context, seq uint64, o sheepdog.Origin) error {
-	if err := c.m.awaitLease(ctx, c); err != nil {
-		return err
-	}
-	t := c.top.Load()
-	buf := getBuffer(sheepdog.BlockSize)
-	defer putBuffer(buf)
-	if err := c.readBlocks(ctx, t, 0, 0, 1, buf); err != nil {
-		return err
-	}
-	if err := c.markWritten(ctx); err != nil {
-		return err
-	}
-	t.own.add(0)
-	req := sheepdog.WriteRequest{Fence: sheepdog.Fence{Token: c.scope.Token}, Policy: c.scope.Policy, Object: sheepdog.ObjectID{Family: c.scope.Family},
-		Layer: t.layer, Count: 1, Data: buf, Stamp: sheepdog.Stamp{Token: c.scope.Token, Seq: seq}, Flushed: c.flushes.upTo.Load(), Origin: o}
-	return c.m.opt.Objects.Write(c.ctx, &req)
+	first := piece{n: sheepdog.BlockSize}
+	return c.holding(ctx, first, func(seq uint64) error {
+		buf := getBuffer(sheepdog.BlockSize)
+		defer putBuffer(buf)
+		if err := c.readBlocks(ctx, c.top.Load(), 0, 0, 1, buf); err != nil {
+			return err
+		}
+		return c.writeLocked(ctx, seq, first, buf, o, 0)
+	})
 }
 
 // controlMove serves the control calls of this file and of groups.

@@ -46,13 +46,15 @@ func TestUnlockHandsOver(t *testing.T) {
 	}
 }
 
-// The host of a guest stands still, and the guest is started elsewhere, under a lock.
-// When the host goes on, the first guest wrote beside the second.
-func TestClaimThatWasLostIsOver(t *testing.T) {
+// unlocked is a VDI that was claimed and written by va, at manager a, and unlocked
+// since; vb has it open at another manager.
+func unlocked(t *testing.T) (a *Manager, va, vb *Volume) {
+	t.Helper()
 	w := newWorld()
-	a, b := w.manager(t, 1), w.manager(t, 2)
+	a = w.manager(t, 1)
+	b := w.manager(t, 2)
 	create(t, a, "v", 4<<20)
-	va, vb := open(t, a, "v", ""), open(t, b, "v", "")
+	va, vb = open(t, a, "v", ""), open(t, b, "v", "")
 	if err := va.Claim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +62,13 @@ func TestClaimThatWasLostIsOver(t *testing.T) {
 	if err := b.Unlock(t.Context(), "v"); err != nil {
 		t.Fatal(err)
 	}
+	return a, va, vb
+}
+
+// The host of a guest stands still, and the guest is started elsewhere, under a lock.
+// When the host goes on, the first guest wrote beside the second.
+func TestClaimThatWasLostIsOver(t *testing.T) {
+	a, va, vb := unlocked(t)
 	if err := vb.Claim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -92,17 +101,7 @@ func TestClaimThatWasLostIsOver(t *testing.T) {
 // A command at another node takes an unlocked VDI for itself; the guest that had it
 // gets it back.
 func TestClaimOutlivesACommandAtAnotherNode(t *testing.T) {
-	w := newWorld()
-	a, b := w.manager(t, 1), w.manager(t, 2)
-	create(t, a, "v", 4<<20)
-	va, vb := open(t, a, "v", ""), open(t, b, "v", "")
-	if err := va.Claim(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	write(t, va, 0, fill(4096, 1))
-	if err := b.Unlock(t.Context(), "v"); err != nil {
-		t.Fatal(err)
-	}
+	_, va, vb := unlocked(t)
 	expect(t, vb, 0, fill(4096, 1)) // b coordinates it now
 	write(t, va, 0, fill(4096, 2))
 	expect(t, vb, 0, fill(4096, 2))
