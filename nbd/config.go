@@ -7,6 +7,12 @@ import (
 	"time"
 )
 
+// Defaults of Config.
+const (
+	DefaultConnections = 1024
+	DefaultHandshakes  = 128
+)
+
 // Config is what a Server needs to know. Zero values of limits mean their
 // defaults. The memory of a server is bounded by SharedBytes +
 // MaxConnections * (ReservedBytes + 576 KiB) + MaxHandshakes * 512 KiB.
@@ -14,8 +20,8 @@ type Config struct {
 	Exports Exports      // required
 	Log     *slog.Logger // nil discards
 
-	MaxConnections int // connections past the handshake; default 1024
-	MaxHandshakes  int // more wait, a moment, then push out the oldest; default 128
+	MaxConnections int // connections past the handshake; default DefaultConnections
+	MaxHandshakes  int // more wait, a moment, then push out the oldest; default DefaultHandshakes
 	MaxRequests    int // in flight per connection; default 256
 
 	// MaxRequestBytes is the largest READ or WRITE, default 64 MiB. Clients may
@@ -55,8 +61,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	orElse(&c.MaxConnections, 1024)
-	orElse(&c.MaxHandshakes, 128)
+	orElse(&c.MaxConnections, DefaultConnections)
+	orElse(&c.MaxHandshakes, DefaultHandshakes)
 	orElse(&c.MaxRequests, 256)
 	orElse(&c.MaxRequestBytes, 64<<20)
 	orElse(&c.MaxConnectionBytes, 64<<20)

@@ -4,20 +4,16 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"sheepdog/nbd"
 )
 
-// maxClients and maxGreetings are how many NBD clients may be attached, and how many
-// may be on their way to that, where the process may have files enough open.
-const (
-	maxClients   = 1024
-	maxGreetings = 128
-)
-
-// clientLimits are the same for a process that may have so many files open. A node
-// without a file left neither hears its peers nor opens what it stores, and all
-// guests wait for it; so its own guests get less than half of them.
+// clientLimits are how many NBD clients may be attached, and how many may be on their
+// way to that, where the process may have so many files open. A node without a file
+// left neither hears its peers nor opens what it stores, and all guests wait for it;
+// so its own guests get less than half of them.
 func clientLimits(files uint64) (clients, greetings int) {
-	return int(min(maxClients, max(files/3, 1))), int(min(maxGreetings, max(files/12, 1)))
+	return int(min(nbd.DefaultConnections, max(files/3, 1))), int(min(nbd.DefaultHandshakes, max(files/12, 1)))
 }
 
 // minFiles is what a node needs for its store, its peers and a few clients.
