@@ -170,3 +170,9 @@ func (n *Node) changeDisks(ctx context.Context, req *api.DisksRequest, change fu
 		return context.Cause(ctx)
 	}
 }
+
+// raftDir is the directory in META with the Raft log.
+const raftDir = "raft"
+
+// MappedDirs are the directories in META that Badger reads through memory maps.
+func MappedDirs() []string { return []string{objectstore.MetaDir, raftDir} }

@@ -21,9 +21,12 @@ type identity struct {
 
 const identityFormat = 1
 
+// identityPath is where a node's identity is.
+func identityPath(meta string) string { return filepath.Join(meta, "identity.json") }
+
 // loadIdentity reads the node's identity, or makes one in a new directory.
 func loadIdentity(meta string) (sheepdog.NodeID, error) {
-	path := filepath.Join(meta, "identity.json")
+	path := identityPath(meta)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		id := identity{Format: identityFormat, ID: sheepdog.NodeID(random())}
@@ -44,7 +47,7 @@ func loadIdentity(meta string) (sheepdog.NodeID, error) {
 
 // hasIdentity reports whether the directory is that of a node already.
 func hasIdentity(meta string) (bool, error) {
-	_, err := os.Stat(filepath.Join(meta, "identity.json"))
+	_, err := os.Stat(identityPath(meta))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}

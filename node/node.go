@@ -44,16 +44,6 @@ func defaultTiming() timing {
 	return timing{Leave: 4 * time.Second, Detach: 10 * time.Second, Drain: time.Second, HandOver: 5 * time.Second, Flush: 5 * time.Second, Meet: 2 * time.Second}
 }
 
-// baseCache is the memory for data of frozen layers, in bytes.
-const baseCache = 64 << 20
-
-// What of them came from other nodes is kept in a file under META as well, of at most
-// shelfBytes, until nobody reads it for shelfKeep.
-const (
-	shelfBytes = 4 << 30
-	shelfKeep  = 5 * time.Minute
-)
-
 // Node is one sheep. Start makes it, Close ends it.
 type Node struct {
 	cfg     Config
@@ -276,7 +266,7 @@ func (n *Node) join() error {
 		Memory: n.cfg.RaftMemory, OnGeneration: n.adoptGeneration, OnFailed: n.storeFailed, Info: n.hints, Logger: n.log.With("part", "cluster"),
 	}
 	if n.cfg.RaftMemory == nil {
-		opts.Dir = filepath.Join(n.cfg.Meta, "raft")
+		opts.Dir = filepath.Join(n.cfg.Meta, raftDir)
 	}
 	if err := n.registerLocal(); err != nil {
 		return err
@@ -350,17 +340,6 @@ func (n *Node) wire() error {
 	n.spawn(n.expireOften)
 	n.keepStrips()
 	return n.startRecovery()
-}
-
-// openShelf makes the shelf of a node that has its store on disks. One that took the
-// place of another has none: that one's META failed.
-func (n *Node) openShelf() vdi.Shelf {
-	if n.cfg.Engine != nil {
-		return nil
-	}
-	n.shelf = shelf.New[vdi.Chunk](shelf.Options{Dir: n.cfg.Meta, Slot: vdi.ChunkBytes, Limit: shelfBytes, Keep: shelfKeep, Log: n.log.With("part", "shelf")})
-	n.onClose(n.shelf.Close)
-	return n.shelf
 }
 
 // followViews closes the connections to nodes that are no members any more, so

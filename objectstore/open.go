@@ -60,7 +60,7 @@ func (d *Disk) open() error {
 		return err
 	}
 	d.store, d.layout = f.store, f
-	if d.meta, err = o.openMeta(filepath.Join(o.Meta, "meta"), metaOptions{o.NoSync, o.Logger, d.metaFailed}); err != nil {
+	if d.meta, err = o.openMeta(filepath.Join(o.Meta, MetaDir), metaOptions{o.NoSync, o.Logger, d.metaFailed}); err != nil {
 		return err
 	}
 	if err := finishLarge(d.meta); err != nil {

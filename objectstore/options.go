@@ -9,6 +9,10 @@ import (
 	"sheepdog"
 )
 
+// MetaDir is the directory in Options.Meta with the metadata, which are read through
+// memory maps.
+const MetaDir = "meta"
+
 // Options says where a store is and what it may use. Zero values mean the
 // defaults.
 type Options struct {

@@ -19,7 +19,7 @@ import (
 var version = "devel"
 
 func main() {
-	if err := daemon.Execute(os.Args[1:], version, run); err != nil {
+	if err := daemon.Execute(os.Args[1:], version, node.MappedDirs(), run); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -20,18 +20,15 @@ const (
 	lastCrash = "crash.last"
 )
 
-// mapped are the directories in META that are read through memory maps, by Badger.
-var mapped = []string{"meta", "raft"}
-
 // noteCrashes tells how the process before this one died, and has the runtime write
 // down how this one does.
 //
 // A page of a memory map that the disk does not give is SIGBUS. Where it hits a
-// goroutine of Badger nothing can catch it, and the process dies; started again it
-// would die again, when Badger gets to that page. After such a death all that is mapped
-// is therefore read once, in the ordinary way, which has errors: the result is one that
-// says what is broken and what to do.
-func noteCrashes(meta string, log *slog.Logger) error {
+// goroutine of a library nothing can catch it, and the process dies; started again it
+// would die again, when that gets to the page. After such a death all in the mapped
+// directories of meta is therefore read once, in the ordinary way, which has errors: the
+// result is one that says what is broken and what to do.
+func noteCrashes(meta string, mapped []string, log *slog.Logger) error {
 	path := filepath.Join(meta, crashName)
 	how, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -40,7 +37,7 @@ func noteCrashes(meta string, log *slog.Logger) error {
 	if len(how) > 0 {
 		log.Error("the process before this one crashed", "why", brief(how), "details", filepath.Join(meta, lastCrash))
 		if bytes.Contains(how, []byte("SIGBUS")) {
-			if err := readable(meta); err != nil {
+			if err := readable(meta, mapped); err != nil {
 				return fmt.Errorf("the disk under META %s fails, of which sheep has died: %w; replace the disk and start this node with an empty META: the others have its data", meta, err)
 			}
 		}
@@ -61,9 +58,9 @@ func brief(report []byte) string {
 	return strings.ReplaceAll(strings.TrimSpace(head), "\n", "; ")
 }
 
-// readable reads all files that are read through memory maps.
-func readable(meta string) error {
-	for _, dir := range mapped {
+// readable reads all files in directories of meta.
+func readable(meta string, dirs []string) error {
+	for _, dir := range dirs {
 		err := filepath.WalkDir(filepath.Join(meta, dir), func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil

@@ -28,8 +28,10 @@ const stopLimit = 15 * time.Second
 var errStopLimit = errors.New("did not stop in time")
 
 // Execute is the whole program but for the exit: it returns when a daemon runs
-// in the background, or, in the foreground, when it has ended.
-func Execute(args []string, version string, run Runner) error {
+// in the background, or, in the foreground, when it has ended. mapped are the
+// directories in META that the body reads through memory maps: of a disk that does not
+// give a page of them the process dies.
+func Execute(args []string, version string, mapped []string, run Runner) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	pipe, err := inherited()
@@ -51,14 +53,14 @@ func Execute(args []string, version string, run Runner) error {
 				return detach(ctx)
 			}
 		}
-		return serve(ctx, s, pipe, version, run)
+		return serve(ctx, s, pipe, version, mapped, run)
 	})
 	cmd.SetArgs(args)
 	return cmd.ExecuteContext(ctx)
 }
 
 // serve runs the node in this process until ctx ends.
-func serve(ctx context.Context, s *Settings, pipe *readiness, version string, run Runner) error {
+func serve(ctx context.Context, s *Settings, pipe *readiness, version string, mapped []string, run Runner) error {
 	lock, err := lockMeta(s.Meta)
 	if err != nil {
 		return err
@@ -69,7 +71,7 @@ func serve(ctx context.Context, s *Settings, pipe *readiness, version string, ru
 	if err != nil {
 		return err
 	}
-	if err := noteCrashes(s.Meta, log); err != nil {
+	if err := noteCrashes(s.Meta, mapped, log); err != nil {
 		log.Error("sheep ends", "err", err)
 		return err
 	}

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	if act == "" {
 		os.Exit(m.Run())
 	}
-	if err := Execute(os.Args[1:], "1.2.3", actor(act)); err != nil {
+	if err := Execute(os.Args[1:], "1.2.3", []string{"meta"}, actor(act)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
