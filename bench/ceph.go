@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sheepdog/internal/program"
 	"strconv"
 	"strings"
+
+	"sheepdog/internal/program"
 )
 
 //go:embed ceph.sh

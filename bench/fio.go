@@ -9,8 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sheepdog/internal/program"
 	"time"
+
+	"sheepdog/internal/program"
 )
 
 // sample is one run of one job on one system. Times are in microseconds.

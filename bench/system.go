@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
-	"sheepdog/internal/program"
 	"strconv"
+
+	"sheepdog/internal/program"
 )
 
 // system is something that serves disks, by NBD or as RBD images. Every one has a disk, of the

@@ -7,11 +7,12 @@ import (
 	"io"
 	"net"
 	"regexp"
-	"sheepdog/internal/program"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"sheepdog/internal/program"
 )
 
 // console talks to the shell on a guest's serial line. Other programs write to

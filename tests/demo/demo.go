@@ -7,11 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sheepdog/internal/program"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"sheepdog/internal/program"
 )
 
 // demo is one run: what it started, and what it knows.

@@ -6,8 +6,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sheepdog/internal/program"
 	"strings"
+
+	"sheepdog/internal/program"
 )
 
 // end kills what still runs.

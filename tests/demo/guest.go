@@ -8,8 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"sheepdog/internal/program"
 	"time"
+
+	"sheepdog/internal/program"
 )
 
 // guest is a virtual machine and its console.

@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
-	"sheepdog/internal/program"
 	"strconv"
 	"strings"
 	"time"
+
+	"sheepdog/internal/program"
 )
 
 // sheep is one node of the demo's cluster.
