@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sheepdog/tests/internal/lab"
 )
 
 // A VDI of 4:2 on six real nodes takes little more than its code needs, and every
@@ -24,7 +26,7 @@ func TestEveryLossSetOf42(t *testing.T) {
 	for i := range want {
 		want[i] = byte(rng.Uint32())
 	}
-	w.mustIn(want, "vdi", "write", "vm")
+	w.dogWith(want, "vdi", "write", "vm")
 	w.coded("the VDI", w.held(), len(want)*14/10)
 	for a := range w.Sheep {
 		for b := range a {
@@ -37,7 +39,7 @@ func TestEveryLossSetOf42(t *testing.T) {
 			read := time.Now()
 			at := rng.IntN(len(want) - 8192)
 			copy(want[at:], strings.Repeat(fmt.Sprintf("%d and %d are lost. ", a, b), 100))
-			w.mustIn(want[at:at+8192], "vdi", "write", "vm", fmt.Sprint(at), "8192")
+			w.dogWith(want[at:at+8192], "vdi", "write", "vm", fmt.Sprint(at), "8192")
 			w.readsBack("vm", want)
 			wrote := time.Now()
 			w.Run(w.Sheep[a])
@@ -59,10 +61,10 @@ func TestCodedVDIGetsAnotherRedundancy(t *testing.T) {
 	w.Dog("cluster", "format", "-c", "4:2")
 	w.Dog("vdi", "create", "vm", "12M")
 	want := noise(42, 12<<20)
-	w.mustIn(want, "vdi", "write", "vm")
+	w.dogWith(want, "vdi", "write", "vm")
 	w.coded("the VDI", w.held(), len(want)*14/10)
 	copy(want[1<<20:], noise(43, 8192)) // on top of what is encoded
-	w.mustIn(want[1<<20:1<<20+8192], "vdi", "write", "vm", fmt.Sprint(1<<20), "8192")
+	w.dogWith(want[1<<20:1<<20+8192], "vdi", "write", "vm", fmt.Sprint(1<<20), "8192")
 	w.Dog("vdi", "alter-copy", "-f", "-c", "3", "vm")
 	w.readsBack("vm", want)
 	w.Dog("vdi", "alter-copy", "-f", "-c", "2:1", "vm")
@@ -90,28 +92,25 @@ func (w *world) ratio(name string, data int) {
 	}
 }
 
-func (w *world) mustIn(stdin []byte, args ...string) {
-	w.TB.Helper()
-	if out, errText, code := w.DogIn(w.First(), stdin, args...); code != 0 {
-		w.TB.Fatalf("dog %v: exit %d\n%s%s", args, code, out, errText)
-	}
-}
-
 // readsBack reads a VDI, or VDI@TAG, and compares.
 func (w *world) readsBack(name string, want []byte) {
+	w.TB.Helper()
+	w.readsBackAt(w.First(), name, want)
+}
+
+// readsBackAt does so through one sheep.
+func (w *world) readsBackAt(s *lab.Sheep, name string, want []byte) {
 	w.TB.Helper()
 	args := []string{"vdi", "read", name}
 	if vdi, tag, ok := strings.Cut(name, "@"); ok {
 		args = []string{"vdi", "read", "-s", tag, vdi}
 	}
-	out, errText, code := w.DogAt(w.First(), args...)
+	out, errText, code := w.DogAt(s, args...)
 	if code != 0 || !bytes.Equal([]byte(out), want) {
-		w.TB.Fatalf("read %s: exit %d, %d bytes, equal %v\n%s", name, code, len(out), bytes.Equal([]byte(out), want), errText)
+		w.TB.Fatalf("read %s through port %d: exit %d, %d bytes, equal %v\n%s", name, s.Port, code, len(out), bytes.Equal([]byte(out), want), errText)
 	}
 }
 
-// coded waits until the nodes use so many bytes less than before: replicas go when
-// their layer is encoded.
 // held is what the cluster uses without the logs of its stores: those grow in the
 // background, by more than what is saved here. Bug: they did between two looks.
 func (w *world) held() (now uint64) {
@@ -152,6 +151,8 @@ func (w *world) logs() (sum uint64) {
 	return sum
 }
 
+// coded waits until the nodes use so many bytes less than before: replicas go when
+// their layer is encoded.
 func (w *world) coded(what string, before uint64, saves int) {
 	w.TB.Helper()
 	w.Eventually(60*time.Second, what+" is erasure coded", func() error {
@@ -177,7 +178,7 @@ func TestCrashesWhileEncoding(t *testing.T) {
 		for range 20 { // in pieces that begin and end anywhere in a stripe
 			at, n := rng.IntN(len(now)-200_000), 1+rng.IntN(200_000)
 			copy(now[at:at+n], noise(rng.Uint64(), n))
-			w.mustIn(now[at:at+n], "vdi", "write", "vm", fmt.Sprint(at), fmt.Sprint(n))
+			w.dogWith(now[at:at+n], "vdi", "write", "vm", fmt.Sprint(at), fmt.Sprint(n))
 		}
 		tag := fmt.Sprintf("round%d", round)
 		w.Dog("vdi", "snapshot", "-s", tag, "vm")
@@ -218,7 +219,7 @@ func TestLifeOfACodedVDI(t *testing.T) {
 	w.Format(3)
 	w.Dog("vdi", "create", "vm", "8M")
 	all := map[string][]byte{"vm": noise(3, 8<<20)}
-	w.mustIn(all["vm"], "vdi", "write", "vm")
+	w.dogWith(all["vm"], "vdi", "write", "vm")
 	before := w.held()
 	w.Dog("vdi", "alter-copy", "-f", "-c", "2:1", "vm")
 	w.coded("the VDI", before, 8<<20)
@@ -230,13 +231,13 @@ func TestLifeOfACodedVDI(t *testing.T) {
 	for name, at := range map[string]int{"vm": 1000, "clone": 3_000_000} {
 		p := noise(uint64(at), 2<<20)
 		copy(all[name][at:], p)
-		w.mustIn(p, "vdi", "write", name, fmt.Sprint(at), fmt.Sprint(len(p)))
+		w.dogWith(p, "vdi", "write", name, fmt.Sprint(at), fmt.Sprint(len(p)))
 	}
 	w.Dog("vdi", "resize", "vm", "12M")
 	all["vm"] = append(all["vm"], make([]byte, 4<<20)...)
 	w.Kill(w.Sheep[1])
 	w.allReadBack(all)
-	w.mustIn(all["clone"][:4096], "vdi", "write", "vm", "10000000", "4096")
+	w.dogWith(all["clone"][:4096], "vdi", "write", "vm", "10000000", "4096")
 	copy(all["vm"][10_000_000:], all["clone"][:4096])
 	w.allReadBack(all)
 	w.Run(w.Sheep[1])
@@ -256,7 +257,7 @@ func TestSnapshotIsCodedOnRequest(t *testing.T) {
 	w.Format(3)
 	w.Dog("vdi", "create", "base", "8M")
 	want := bytes.Repeat([]byte("golden image "), 8<<20/13+1)[:8<<20]
-	w.mustIn(want, "vdi", "write", "base")
+	w.dogWith(want, "vdi", "write", "base")
 	w.Dog("vdi", "snapshot", "-s", "v1", "base")
 	if _, errText, code := w.DogAt(w.First(), "vdi", "alter-copy", "-c", "8:3", "base@v1"); code == 0 || !strings.Contains(errText, "zones") {
 		t.Errorf("strips for more zones than there are: exit %d, %s", code, errText)
@@ -282,7 +283,7 @@ func TestCodedVDIWaitsForZones(t *testing.T) {
 	w.Dog("cluster", "format", "-c", "2:2", "--yes")
 	w.Dog("vdi", "create", "vm", "8M")
 	all := map[string][]byte{"vm": noise(5, 8<<20)}
-	w.mustIn(all["vm"], "vdi", "write", "vm")
+	w.dogWith(all["vm"], "vdi", "write", "vm")
 	w.Kill(w.Sheep[1])
 	w.allReadBack(all)
 	w.Run(w.Sheep[1])

@@ -140,6 +140,26 @@ func TestGarbageOnEveryPort(t *testing.T) {
 	w.Checked()
 }
 
+// doesNotStart starts a sheep that has to end by itself, with the words in its log.
+func (w *world) doesNotStart(s *lab.Sheep, words ...string) {
+	w.TB.Helper()
+	w.Spawn(s)
+	select {
+	case <-s.Done():
+	case <-time.After(30 * time.Second):
+		w.TB.Fatalf("the sheep on port %d runs", s.Port)
+	}
+	log, err := os.ReadFile(filepath.Join(w.Meta(s), "sheep.log"))
+	if err != nil {
+		w.TB.Fatal(err)
+	}
+	for _, text := range words {
+		if !strings.Contains(string(log), text) {
+			w.TB.Errorf("the log does not say %q:\n%s", text, lab.Tail(log))
+		}
+	}
+}
+
 // A process that dies of SIGBUS, as it does when its disk does not give Badger a page of
 // META, is to the cluster what a killed one is. While META cannot be read the node does
 // not start, and says what to do; with an empty one it comes back and fetches everything.
@@ -148,29 +168,16 @@ func TestDeathByAFaultOfTheDiskUnderMeta(t *testing.T) {
 	w.Format(3)
 	w.Dog("vdi", "create", "v", "16M")
 	want := noise(33, 16<<20)
-	w.mustIn(want, "vdi", "write", "v")
+	w.dogWith(want, "vdi", "write", "v")
 	s := w.Sheep[0]
 	w.Signal(s, syscall.SIGBUS)
 	<-s.Done()
-	got, errText, code := w.DogAt(w.Sheep[1], "vdi", "read", "v")
-	if code != 0 || got != string(want) {
-		t.Fatalf("read without the node: exit code %d, %d bytes, %s", code, len(got), errText)
-	}
+	w.readsBackAt(w.Sheep[1], "v", want)
 	bad := filepath.Join(w.Meta(s), "meta", "999999.sst")
 	if err := os.Symlink("/proc/self/mem", bad); err != nil { // EIO at its first byte
 		t.Fatal(err)
 	}
-	w.Spawn(s)
-	<-s.Done()
-	log, err := os.ReadFile(filepath.Join(w.Meta(s), "sheep.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, words := range []string{"the process before this one crashed", "SIGBUS", "999999.sst: input/output error", "start this node with an empty META"} {
-		if !strings.Contains(string(log), words) {
-			t.Errorf("the log does not say %q:\n%s", words, lab.Tail(log))
-		}
-	}
+	w.doesNotStart(s, "the process before this one crashed", "SIGBUS", "999999.sst: input/output error", "start this node with an empty META")
 	if err := os.RemoveAll(w.Meta(s)); err != nil {
 		t.Fatal(err)
 	}
@@ -199,16 +206,7 @@ func TestEmptiedNodeDoesNotOutvoteALateOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the first must not make the second succeed
-		w.Spawn(emptied)
-		select {
-		case <-emptied.Done():
-		case <-time.After(30 * time.Second):
-			t.Fatal("a node without its store runs")
-		}
-	}
-	log, err := os.ReadFile(filepath.Join(w.Meta(emptied), "sheep.log"))
-	if err != nil || !bytes.Contains(log, []byte("remove all of META")) {
-		t.Errorf("its log does not say what to do: %v\n%s", err, lab.Tail(log))
+		w.doesNotStart(emptied, "remove all of META")
 	}
 	w.Run(w.Sheep[2])
 	w.Run(w.Sheep[1])
@@ -218,9 +216,7 @@ func TestEmptiedNodeDoesNotOutvoteALateOne(t *testing.T) {
 	w.Run(emptied)
 	w.Recovered(60 * time.Second)
 	for _, s := range w.Sheep {
-		if out, errText, code := w.DogAt(s, "vdi", "read", "vm"); code != 0 || out != string(want) {
-			t.Errorf("read through port %d: exit %d, equal %v, %s", s.Port, code, out == string(want), errText)
-		}
+		w.readsBackAt(s, "vm", want)
 	}
 	w.Checked()
 }

@@ -167,7 +167,7 @@ func TestForceAfterTooManyStripsAreLost(t *testing.T) {
 			w.Dog("cluster", "format", "-c", "4:2")
 			w.Dog("vdi", "create", "vm", fmt.Sprint(objects*4<<20))
 			data := noise(8, objects*4<<20)
-			w.mustIn(data, "vdi", "write", "vm")
+			w.dogWith(data, "vdi", "write", "vm")
 			w.coded("the VDI", w.held(), len(data)*14/10)
 			w.Kill(w.Sheep[lost[0]:lost[1]]...)
 			w.Sheep = append(w.Sheep[:lost[0]:lost[0]], w.Sheep[lost[1]:]...)
@@ -207,7 +207,7 @@ func TestForceAfterTooManyStripsAreLost(t *testing.T) {
 				t.Errorf("force of what was forced: exit %d: %s", code, errText)
 			}
 			w.writtenAnew(int(before.VDIs[0].Ranges[0].Offset) + 12288)
-			w.mustIn(data, "vdi", "write", "vm")
+			w.dogWith(data, "vdi", "write", "vm")
 			w.readsBack("vm", data)
 		})
 	}
@@ -218,7 +218,7 @@ func TestForceAfterTooManyStripsAreLost(t *testing.T) {
 func (w *world) writtenAnew(at int) {
 	w.TB.Helper()
 	now := noise(77, 8192)
-	w.mustIn(now, "vdi", "write", "vm", fmt.Sprint(at), "8192")
+	w.dogWith(now, "vdi", "write", "vm", fmt.Sprint(at), "8192")
 	w.Dog("vdi", "snapshot", "-s", "anew", "vm")
 	for _, args := range [][]string{{"vdi", "read", "vm"}, {"vdi", "read", "-s", "anew", "vm"}} {
 		out, errText, code := w.DogAt(w.Sheep[1], append(args, fmt.Sprint(at), "8192", "--timeout", "30s")...)

@@ -36,7 +36,7 @@ func TestManyNodes(t *testing.T) {
 	took("formatted")
 	w.Dog("vdi", "create", "v", "64M")
 	want := noise(24, 64<<20)
-	w.mustIn(want, "vdi", "write", "v")
+	w.dogWith(want, "vdi", "write", "v")
 	took("64 MiB written")
 	w.Kill(w.Sheep[7], w.Sheep[15])
 	w.readsBack("v", want)
