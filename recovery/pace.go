@@ -17,7 +17,7 @@ type Load struct {
 // it can. While they work it moves data at a part of that speed: all of it as
 // long as their requests take no longer than they do without recovery, less and
 // less when they do, but never below paceLeast, so that recovery under load ends
-// within twice its time. What guests need is measured, not configured.
+// in about twice its time. What guests need is measured, not configured.
 type Pace struct {
 	load func() Load // nil: guests are not known about
 	now  func() time.Time
