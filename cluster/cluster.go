@@ -46,6 +46,7 @@ type Cluster struct {
 	lossy       atomic.Bool // see Doubt
 	expelled    atomic.Bool // the leader said that the view does not list this process
 	fatal       atomic.Pointer[error]
+	twin        atomic.Pointer[string] // where another process with this node's id lives, which stays
 
 	suspicions     chan suspicion
 	membershipKick chan struct{}
@@ -278,7 +279,7 @@ func (c *Cluster) Status() Status {
 	view := c.pub.view()
 	leader, _ := c.Leader()
 	switch {
-	case c.fatal.Load() != nil, c.givenUp.Load() != nil:
+	case c.fatal.Load() != nil, c.GivenUp() != nil:
 		return StatusFailed
 	case c.leaving.Load() || c.ctx.Err() != nil:
 		return StatusStopping

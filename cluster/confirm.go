@@ -104,7 +104,7 @@ func (c *Cluster) handleConfirm(_ context.Context, m message) (any, error) {
 	if m.Ref != c.selfRef() {
 		return nil, fmt.Errorf("%w: this is node %v with incarnation %v", sheepdog.ErrConflict, c.opts.Self.ID, c.opts.Self.Incarnation)
 	}
-	if c.leaving.Load() || c.fatal.Load() != nil || c.givenUp.Load() != nil {
+	if c.leaving.Load() || c.fatal.Load() != nil || c.GivenUp() != nil {
 		return nil, sheepdog.ErrClosed
 	}
 	if c.lossy.Load() {
@@ -204,8 +204,9 @@ func (c *Cluster) investigate(ctx context.Context, s suspicion) error {
 	if err := look(ctx, view, m); err != nil {
 		return err
 	}
-	c.opts.Logger.Info("two nodes found a member gone", "node", s.ref.ID, "addr", m.Addr)
-	off.pending.condemn(s.ref)
+	if off.pending.condemn(s.ref) { // everybody who had a connection to it reports
+		c.opts.Logger.Info("two nodes found a member gone", "node", s.ref.ID, "addr", m.Addr)
+	}
 	c.kickMembership()
 	return nil
 }

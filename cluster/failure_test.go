@@ -26,6 +26,26 @@ func TestKilledFollowerIsRemovedWithinAMoment(t *testing.T) {
 	})
 }
 
+// Every connection to a process that is killed is a report of its own.
+func TestDeathIsToldOnce(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.told = &messages{seen: map[string]int{}}
+		w.formatted(5)
+		victim, l := w.follower(), w.leader()
+		victim.kill()
+		for range 4 {
+			for _, n := range w.up() {
+				n.Suspect(victim.self.ID, victim.self.Incarnation)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		w.eventually(5*time.Second, "removed", func() bool { return len(l.members()) == 4 })
+		if n := w.told.count("two nodes found a member gone"); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+	})
+}
+
 // Hosts may get new addresses while they are down, after a power cut most of them
 // at once. The Raft configuration of before has none that answers then.
 func TestMostNodesMoveToOtherAddresses(t *testing.T) {

@@ -208,15 +208,23 @@ func (c *Cluster) reserveAll(ctx context.Context, id sheepdog.ClusterID) ([]shee
 	}
 	members := []sheepdog.Member{c.opts.Self}
 	for _, g := range c.gossip.members() {
-		if g.State != GossipAlive || g.ID == c.opts.Self.ID {
+		if g.State != GossipAlive || g.Addr == c.opts.Self.Addr {
 			continue
 		}
 		if !g.Cluster.IsZero() && g.Cluster != id {
 			return members, fmt.Errorf("%w: node %v at %s belongs to cluster %v already", sheepdog.ErrConflict, g.ID, g.Addr, g.Cluster)
 		}
 		r, err := c.call(ctx, g.Addr, methodReserve, message{Cluster: id})
+		if err != nil && g.ID == c.opts.Self.ID {
+			continue // most likely the life of this node before it moved
+		}
 		if err != nil {
 			return members, fmt.Errorf("node %v at %s does not agree; stop it or try again: %w", g.ID, g.Addr, err)
+		}
+		for _, m := range members {
+			if m.ID == r.Member.ID {
+				return members, fmt.Errorf("%w: sheep at %s and %s have one node id, %v. %s", sheepdog.ErrBusy, m.Addr, r.Member.Addr, m.ID, twinRemedy)
+			}
 		}
 		members = append(members, r.Member)
 	}

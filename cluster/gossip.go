@@ -258,8 +258,12 @@ func (g *gossip) note(n *memberlist.Node, s GossipState) {
 	}
 	m.State = s
 	ref := state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}
+	e := &gossipEntry{GossipMember: m, since: g.clock()}
 	g.mu.Lock()
-	g.known[ref] = &gossipEntry{GossipMember: m, since: g.clock()}
+	if old := g.known[ref]; old != nil && old.State == s {
+		e.since = old.since
+	}
+	g.known[ref] = e
 	g.forgetOld()
 	g.mu.Unlock()
 	g.wake()

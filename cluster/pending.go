@@ -42,15 +42,18 @@ func (p *pending) join(m sheepdog.Member) bool {
 // leave queues the removal of a member that asked for it.
 func (p *pending) leave(ref state.MemberRef) { p.add(p.leaves, ref) }
 
-// condemn queues the removal of a member that refuses connections.
-func (p *pending) condemn(ref state.MemberRef) { p.add(p.condemned, ref) }
+// condemn queues the removal of a member that refuses connections; false if it is
+// queued already.
+func (p *pending) condemn(ref state.MemberRef) bool { return p.add(p.condemned, ref) }
 
-func (p *pending) add(set map[state.MemberRef]bool, ref state.MemberRef) {
+func (p *pending) add(set map[state.MemberRef]bool, ref state.MemberRef) (added bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(set) < 2*state.MaxMembers {
-		set[ref] = true
+	if set[ref] || len(set) >= 2*state.MaxMembers {
+		return false
 	}
+	set[ref] = true
+	return true
 }
 
 // absentSince notes when a member was first missing from gossip.

@@ -86,8 +86,8 @@ func (c *Cluster) Survey(ctx context.Context) (*Survey, error) {
 	switch {
 	case id.IsZero():
 		return nil, fmt.Errorf("survey: %w", sheepdog.ErrNotFormatted)
-	case c.givenUp.Load() != nil:
-		return nil, c.givenUpError()
+	case c.GivenUp() != nil:
+		return nil, c.GivenUp()
 	case c.seen.Load() != nil:
 		return nil, fmt.Errorf("survey: %w: the cluster was founded anew as %v, which this node is going to join", sheepdog.ErrBusy, c.seen.Load().Cluster)
 	}
@@ -204,6 +204,9 @@ func (c *Cluster) handleStanding(context.Context, message) (any, error) {
 	if f := c.fatal.Load(); f != nil {
 		return nil, fmt.Errorf("this node cannot follow the cluster any more: %w", *f)
 	}
+	if addr := c.twin.Load(); addr != nil {
+		return nil, c.twinError(*addr)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at, err := c.storage.position()
@@ -232,7 +235,7 @@ func (c *Cluster) handleStanding(context.Context, message) (any, error) {
 func (c *Cluster) handlePrepare(_ context.Context, m message) (any, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if m.Next.IsZero() || c.closed || c.givenUp.Load() != nil {
+	if m.Next.IsZero() || c.closed || c.GivenUp() != nil {
 		return nil, fmt.Errorf("%w: not now", sheepdog.ErrInvalid)
 	}
 	if cons := c.consensus.Load(); cons != nil {
@@ -453,8 +456,11 @@ func (c *Cluster) givenUpError() error {
 
 // GivenUp is why this node takes no part any more; nil if it does.
 func (c *Cluster) GivenUp() error {
-	if c.givenUp.Load() == nil {
-		return nil
+	if c.givenUp.Load() != nil {
+		return c.givenUpError()
 	}
-	return c.givenUpError()
+	if addr := c.twin.Load(); addr != nil {
+		return c.twinError(*addr)
+	}
+	return nil
 }

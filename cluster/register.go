@@ -37,7 +37,7 @@ func (c *Cluster) registerLoop() {
 
 // settled reports whether there is nothing to register for.
 func (c *Cluster) settled(view *sheepdog.View) bool {
-	if c.leaving.Load() || c.givenUp.Load() != nil {
+	if c.leaving.Load() || c.GivenUp() != nil {
 		return true
 	}
 	return listed(view, c.selfRef()) && !c.expelled.Load()
@@ -66,8 +66,12 @@ func (c *Cluster) register() error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.call(ctx, addr, methodRegister, message{Cluster: id, Member: c.opts.Self}); err != nil {
+	r, err := c.call(ctx, addr, methodRegister, message{Cluster: id, Member: c.opts.Self})
+	if err != nil {
 		return err
+	}
+	if r.Addr != "" {
+		return c.yield(r.Addr)
 	}
 	c.expelled.Store(false)
 	if fresh {
@@ -124,8 +128,9 @@ func (c *Cluster) adoptLocked(id sheepdog.ClusterID) error {
 }
 
 // handleRegister is the leader's side: the node is put into the next batch, and
-// asks again until it sees itself in a view.
-func (c *Cluster) handleRegister(_ context.Context, m message) (any, error) {
+// asks again until it sees itself in a view. The answer has an address if another
+// process of the node is there, which stays.
+func (c *Cluster) handleRegister(ctx context.Context, m message) (any, error) {
 	off := c.office.Load()
 	if off == nil {
 		return nil, errNotLeader
@@ -133,8 +138,13 @@ func (c *Cluster) handleRegister(_ context.Context, m message) (any, error) {
 	if m.Member.ID == 0 || m.Member.Incarnation == 0 || m.Member.Addr == "" {
 		return nil, fmt.Errorf("%w: registration without id, incarnation or address", sheepdog.ErrInvalid)
 	}
-	if c.pub.view() == nil {
+	view := c.pub.view()
+	if view == nil {
 		return nil, sheepdog.ErrNotFormatted
+	}
+	if addr := c.otherLife(ctx, view, m.Member); addr != "" {
+		c.opts.Logger.Error("refused a second process of a node", "node", m.Member.ID, "addr", m.Member.Addr, "listed", addr, "remedy", twinRemedy)
+		return reply{Addr: addr}, nil
 	}
 	if !off.pending.join(m.Member) {
 		return nil, fmt.Errorf("%w: too many nodes register at once", sheepdog.ErrBusy)

@@ -98,6 +98,7 @@ type world struct {
 	lives uint64
 	disks bool // nodes keep their log in directories
 	gate  func(ctx context.Context, n *simNode, kind string) error
+	told  *messages // what nodes log, if not nil
 }
 
 type simNode struct {
@@ -130,6 +131,29 @@ func simulate(t *testing.T, f func(w *world)) {
 		}()
 		f(w)
 	})
+}
+
+// messages counts what is logged, of level info and above, by its message.
+type messages struct {
+	mu   sync.Mutex
+	seen map[string]int
+}
+
+func (m *messages) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (m *messages) WithAttrs([]slog.Attr) slog.Handler           { return m }
+func (m *messages) WithGroup(string) slog.Handler                { return m }
+
+func (m *messages) Handle(_ context.Context, r slog.Record) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.seen[r.Message]++
+	return nil
+}
+
+func (m *messages) count(message string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seen[message]
 }
 
 func addrOf(n int) string { return fmt.Sprintf("10.0.0.%d:7000", n) }
@@ -173,6 +197,10 @@ func (n *simNode) boot() {
 			level = slog.LevelDebug
 		}
 	}
+	var logs slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+	if w.told != nil {
+		logs = w.told
+	}
 	c, err := Start(Options{
 		Self: n.self, Network: n.host, RaftConns: n.host.listeners[StreamRaft], GossipConns: n.host.listeners[StreamGossip],
 		Dial: n.host.dialStream, Caller: n.host, Memory: n.memory, Dir: n.dir, Machine: n.machine,
@@ -191,7 +219,7 @@ func (n *simNode) boot() {
 		},
 		Clock:        func() time.Duration { return time.Since(w.start) },
 		OnGeneration: n.machine.adopt,
-		Logger:       slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("n", n.n),
+		Logger:       slog.New(logs).With("n", n.n),
 	})
 	if err != nil {
 		w.t.Fatalf("start node %d: %v", n.n, err)

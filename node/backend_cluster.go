@@ -51,6 +51,7 @@ func (b backend) Cluster(context.Context) (*api.Cluster, error) {
 		if err := b.n.cluster.GivenUp(); err != nil {
 			c.Warnings = append(c.Warnings, err.Error())
 		}
+		c.Warnings = append(c.Warnings, b.n.twinWarnings()...)
 		return c, nil
 	}
 	c.ID, c.Epoch, c.Revision, c.Config = v.Cluster, v.Epoch, v.Revision, v.Config

@@ -92,12 +92,21 @@ func (n *Node) raftRole() (sheepdog.NodeID, bool) {
 	return 0, voter
 }
 
+// twinWarnings name nodes of which more than one process runs.
+func (n *Node) twinWarnings() (out []string) {
+	for _, t := range n.cluster.Twins() {
+		out = append(out, t.String())
+	}
+	return out
+}
+
 // warnings are for operators.
 func (n *Node) warnings(v *sheepdog.View) []string {
 	var out []string
 	if err := n.cluster.GivenUp(); err != nil {
 		out = append(out, fmt.Sprintf("node %s takes no part: %v", n.self.Addr, err))
 	}
+	out = append(out, n.twinWarnings()...)
 	if n.cfg.standIn != nil {
 		out = append(out, n.cfg.standIn.warning(n))
 	}

@@ -280,7 +280,7 @@ func (d *Disk) movedTo(id diskID, from string) (string, error) {
 			continue
 		}
 		if d.labelledAs(from, id) {
-			return "", fmt.Errorf("disk %s is a copy of %s, and only one of them may be used; remove the other, or if the whole node was copied, let the copy start with an empty directory: %w", dir, from, sheepdog.ErrInvalid)
+			return "", fmt.Errorf("disk %s is a copy of %s, and only one of them may be used; remove the other, or if the whole node was copied, or the image of its machine cloned, let the copy start with an empty directory: %w", dir, from, sheepdog.ErrInvalid)
 		}
 		return dir, nil
 	}
