@@ -35,20 +35,6 @@ type coordinator struct {
 	held    held // for a group; zero: not
 }
 
-// top is the working layer and what lies below it, replaced as a whole when a
-// snapshot starts a new layer.
-type top struct {
-	layer sheepdog.LayerID
-	own   *indexSet          // of the working layer
-	below *indexSet          // of the frozen layers of the family below it; nil: none
-	under []sheepdog.LayerID // those layers, newest first, as they were then
-}
-
-// has reports whether the family may hold anything at the index.
-func (t *top) has(i sheepdog.Index) bool {
-	return t.own.has(i) || t.below != nil && t.below.has(i)
-}
-
 // err is why the coordinator must not serve now, nil if it may: the node's
 // lease has time left and the directory still names this appointment. (rule 6)
 func (c *coordinator) err() error {
@@ -226,7 +212,7 @@ func (c *coordinator) writeLocked(ctx context.Context, seq uint64, p piece, data
 // the lease ran out meanwhile: another coordinator may have written then. (rule 6)
 func (c *coordinator) empty(ctx context.Context, index sheepdog.Index) bool {
 	t := c.top.Load()
-	if t.has(index) || c.m.frozen.holds(ctx, baseOf(c.m.opt.Directory, t.layer), index) {
+	if !t.lacks(ctx, index) || c.m.frozen.holds(ctx, baseOf(c.m.opt.Directory, t.layer), index) {
 		return false
 	}
 	return c.m.opt.Cluster.LeaseValid() && c.err() == nil

@@ -39,6 +39,7 @@ type world struct {
 	flushing  func()                              // called by every flush of replicas, without the lock
 	sealing   func(ctx context.Context)           // called by every takeover, without the lock
 	committed func(kind string) error             // what the proposer hears of a command that was committed
+	listing   func(ctx context.Context)           // called by every list, without the lock
 	listed    func(layer sheepdog.LayerID) error  // what replicas say to a list
 	broken    func(r *sheepdog.ReadRequest) error // what they say to a read of a frozen layer
 }
@@ -362,7 +363,13 @@ func (n *node) Origins(_ context.Context, s sheepdog.Scope) ([]sheepdog.Origin, 
 	return n.w.origins[s.Family], nil
 }
 
-func (n *node) LayerIndexes(_ context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error {
+func (n *node) LayerIndexes(ctx context.Context, s sheepdog.Scope, layer sheepdog.LayerID, visit func(sheepdog.Index)) error {
+	if n.w.listing != nil {
+		n.w.listing(ctx)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	if n.w.listed != nil {

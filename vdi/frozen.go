@@ -16,6 +16,8 @@ import (
 // memory. Frozen bytes never change, so it needs no coordinator and no
 // coherence. Layer 0 is the base of nothing: it reads as absent.
 type frozenReader struct {
+	ctx     context.Context
+	run     func(func()) bool
 	dir     *directory.Directory
 	objects Objects
 	cache   *baseCache
@@ -24,18 +26,14 @@ type frozenReader struct {
 	shelf   Shelf // nil: none
 
 	mu   sync.Mutex
-	maps map[sheepdog.LayerID]*frozenMap // by the top layer
+	maps map[sheepdog.LayerID]*objectMap // by the top layer: of it and all below it in its family
 }
 
-// frozenMap is the object map of a frozen layer and all below it in its family.
-type frozenMap struct {
-	loading turn
-	set     *indexSet // nil until loaded; the turn guards it
-}
-
-func newFrozenReader(opt *Options) *frozenReader {
-	return &frozenReader{dir: opt.Directory, objects: opt.Objects, self: opt.Self, cluster: opt.Cluster, shelf: opt.Shelf,
-		cache: newBaseCache(opt.BaseCache), maps: make(map[sheepdog.LayerID]*frozenMap)}
+// newFrozenReader makes a reader whose lists end with ctx, each fetched in a goroutine
+// of run's.
+func newFrozenReader(ctx context.Context, run func(func()) bool, opt *Options) *frozenReader {
+	return &frozenReader{ctx: ctx, run: run, dir: opt.Directory, objects: opt.Objects, self: opt.Self, cluster: opt.Cluster, shelf: opt.Shelf,
+		cache: newBaseCache(opt.BaseCache), maps: make(map[sheepdog.LayerID]*objectMap)}
 }
 
 // fill puts the bytes of the base layer into the blocks of buf whose state is
@@ -151,7 +149,7 @@ type stretch struct {
 // the index. Who is told no must see that the lease is still valid, as after a read.
 func (r *frozenReader) holds(ctx context.Context, layer sheepdog.LayerID, index sheepdog.Index) bool {
 	for ; layer != 0; layer = baseOf(r.dir, layer) {
-		if set, err := r.objectMap(ctx, layer); err != nil || set.has(index) {
+		if !r.objectMap(layer).lacks(ctx, index) {
 			return true
 		}
 	}
@@ -216,14 +214,12 @@ func (r *frozenReader) loadOnce(ctx context.Context, at stretch) ([]byte, error)
 		if !ok {
 			return nil, fmt.Errorf("layer %d was deleted: %w", layer, sheepdog.ErrNotFound)
 		}
-		set, err := r.objectMap(ctx, layer)
+		may, err := r.mayHold(ctx, fam, layer, at.index)
+		if err == nil && may {
+			data, err = r.loadFamily(ctx, fam, layer, at, states, data)
+		}
 		if err != nil {
 			return nil, err
-		}
-		if set.has(at.index) {
-			if data, err = r.loadFamily(ctx, fam, layer, at, states, data); err != nil {
-				return nil, err
-			}
 		}
 		if _, ok := r.dir.Layer(layer); !ok {
 			return nil, fmt.Errorf("layer %d was deleted: %w", layer, sheepdog.ErrNotFound)
@@ -272,28 +268,30 @@ func anyAbsent(states []sheepdog.BlockState) bool {
 	return false
 }
 
-// objectMap is the set of indexes at which the frozen layer, or one below it in
-// its family, may hold anything. It is loaded once.
-func (r *frozenReader) objectMap(ctx context.Context, layer sheepdog.LayerID) (*indexSet, error) {
+// mayHold asks the object map. Of a coded layer only objects that it has can be read,
+// so there it waits for the list.
+func (r *frozenReader) mayHold(ctx context.Context, fam directory.Family, layer sheepdog.LayerID, index sheepdog.Index) (bool, error) {
+	m := r.objectMap(layer)
+	if fam.Policy.IsStrips() {
+		if err := m.await(ctx); err != nil {
+			return false, err
+		}
+	}
+	return m.has(index), nil
+}
+
+// objectMap is that of the frozen layer and those below it in its family.
+func (r *frozenReader) objectMap(layer sheepdog.LayerID) *objectMap {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	m := r.maps[layer]
 	if m == nil {
-		m = new(frozenMap)
+		m = &objectMap{set: newIndexSet(), run: r.run, load: func(set *indexSet) error {
+			return loadObjectMap(r.ctx, r.dir, r.objects, layer, set)
+		}}
 		r.maps[layer] = m
 	}
-	r.mu.Unlock()
-	if err := m.loading.take(ctx); err != nil {
-		return nil, err
-	}
-	defer m.loading.give()
-	if m.set != nil {
-		return m.set, nil
-	}
-	set, err := loadObjectMap(ctx, r.dir, r.objects, layer)
-	if err == nil {
-		m.set = set
-	}
-	return set, err
+	return m
 }
 
 // retain forgets the maps of layers that the directory no longer lists.
@@ -308,51 +306,50 @@ func (r *frozenReader) retain() {
 }
 
 // loadObjectMap asks all replicas for the indexes of the layer and those below
-// it in the family. A layer that is deleted meanwhile moves its indexes to
+// it in the family, and adds them to the set. A layer that is deleted meanwhile moves its indexes to
 // another, so the list of layers must be the same before and after.
-func loadObjectMap(ctx context.Context, dir *directory.Directory, objects Objects, top sheepdog.LayerID) (*indexSet, error) {
+func loadObjectMap(ctx context.Context, dir *directory.Directory, objects Objects, top sheepdog.LayerID, set *indexSet) error {
 	for {
 		changed := dir.Changed()
 		layers := logicalChain(dir, top)
 		if _, listed := dir.Layer(top); !listed {
-			return nil, fmt.Errorf("layer %d was deleted: %w", top, sheepdog.ErrNotFound)
+			return fmt.Errorf("layer %d was deleted: %w", top, sheepdog.ErrNotFound)
 		}
 		if len(layers) == 0 {
 			continue // one below it was absorbed while we looked
 		}
-		set, err := indexesOf(ctx, dir, objects, layers)
+		err := indexesOf(ctx, dir, objects, layers, set)
 		switch {
 		case errors.Is(err, sheepdog.ErrNotFound):
 			// Another node knows already that one of them was deleted.
 			if err := awaitNews(ctx, changed); err != nil {
-				return nil, err
+				return err
 			}
 		case err != nil:
-			return nil, err
+			return err
 		case sameLayers(layers, logicalChain(dir, top)):
-			return set, nil
+			return nil
 		}
 	}
 }
 
-// indexesOf is what the layers, newest first, may hold together. They are asked
+// indexesOf adds what the layers, newest first, may hold together. They are asked
 // from the oldest upwards, which is how what moves meanwhile is met at least once.
-func indexesOf(ctx context.Context, dir *directory.Directory, objects Objects, layers []directory.Layer) (*indexSet, error) {
-	set := newIndexSet()
+func indexesOf(ctx context.Context, dir *directory.Directory, objects Objects, layers []directory.Layer, set *indexSet) error {
 	for _, l := range slices.Backward(layers) {
 		if !l.Written {
 			continue
 		}
 		fam, ok := dir.Family(l.Family)
 		if !ok {
-			return nil, fmt.Errorf("family %d: %w", l.Family, sheepdog.ErrNotFound)
+			return fmt.Errorf("family %d: %w", l.Family, sheepdog.ErrNotFound)
 		}
 		scope := sheepdog.Scope{Family: l.Family, Policy: fam.Policy}
 		if err := layerIndexes(ctx, objects, scope, &l, set.add); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return set, nil
+	return nil
 }
 
 // layerIndexes visits what a layer may hold, and what it absorbed, the oldest
@@ -426,8 +423,8 @@ func sameLayers(a, b []directory.Layer) bool {
 }
 
 // adopt remembers the object map of a layer that was just frozen here.
-func (r *frozenReader) adopt(layer sheepdog.LayerID, set *indexSet) {
+func (r *frozenReader) adopt(layer sheepdog.LayerID, m *objectMap) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.maps[layer] = &frozenMap{set: set}
+	r.maps[layer] = m
 }

@@ -15,8 +15,7 @@ const pageBits = 12
 
 type indexPage [1 << pageBits / 64]uint64
 
-// indexSet is an object map: the indexes at which a layer may hold anything. It
-// may say yes wrongly, never no. It only grows.
+// indexSet is a set of indexes of objects. It only grows.
 type indexSet struct {
 	mu    sync.RWMutex
 	pages map[sheepdog.Index]*indexPage

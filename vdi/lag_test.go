@@ -53,11 +53,11 @@ func TestListOfALayerThatOthersHaveDropped(t *testing.T) {
 		}
 		return nil
 	}}
-	if _, err := loadObjectMap(t.Context(), dir, objects, fam.Working); err != nil || calls != 3 {
+	if err := loadObjectMap(t.Context(), dir, objects, fam.Working, newIndexSet()); err != nil || calls != 3 {
 		t.Errorf("after %d lists: %v", calls, err)
 	}
 	apply(&directory.Delete{Name: "a"})
-	if _, err := loadObjectMap(t.Context(), dir, objects, fam.Working); !errors.Is(err, sheepdog.ErrNotFound) {
+	if err := loadObjectMap(t.Context(), dir, objects, fam.Working, newIndexSet()); !errors.Is(err, sheepdog.ErrNotFound) {
 		t.Errorf("map of a deleted layer: %v", err)
 	}
 }

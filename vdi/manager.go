@@ -55,9 +55,9 @@ func NewManager(opt Options) *Manager {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	m := &Manager{opt: opt, ctx: ctx, cancel: cancel, start: time.Now(),
-		frozen:   newFrozenReader(&opt),
 		families: make(map[sheepdog.FamilyID]*family), calls: make(map[string]*call),
 		inherited: make(map[sheepdog.FamilyID]*originTable)}
+	m.frozen = newFrozenReader(ctx, m.goUnlessClosed, &opt)
 	m.wg.Add(2)
 	if opt.Coder != nil {
 		m.wg.Go(m.recodeLoop)
@@ -77,8 +77,21 @@ func (m *Manager) elapsed() int64 { return int64(longAgo + time.Since(m.start)) 
 // Close stops everything without handing anything over; ReleaseAll first for
 // that.
 func (m *Manager) Close() {
+	m.mu.Lock()
 	m.cancel(sheepdog.ErrClosed)
+	m.mu.Unlock() // from now on goUnlessClosed starts nothing
 	m.wg.Wait()
+}
+
+// goUnlessClosed runs fn in a goroutine that Close waits for; false if it was called.
+func (m *Manager) goUnlessClosed(fn func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx.Err() != nil {
+		return false
+	}
+	m.wg.Go(fn)
+	return true
 }
 
 // watch ends the coordinators that the directory no longer names, so that
@@ -288,70 +301,6 @@ func (m *Manager) movesFrom(f directory.Family) (sheepdog.Scope, bool) {
 	}
 	from, ok := familyOf(m.opt.Directory, baseOf(m.opt.Directory, f.Working))
 	return sheepdog.Scope{Family: from.ID, Policy: from.Policy}, ok
-}
-
-// loadTop reads the working layer from the directory, and the object maps from
-// the replicas. Replicas may know already that a layer is gone which the
-// directory here still lists: then it is read again when there is news.
-func (c *coordinator) loadTop(ctx context.Context) error {
-	for {
-		changed := c.m.opt.Directory.Changed()
-		err := c.tryTop(ctx)
-		if !errors.Is(err, errGone) {
-			return err
-		}
-		if err := c.err(); err != nil {
-			return err
-		}
-		if err := awaitNews(ctx, changed); err != nil {
-			return err
-		}
-	}
-}
-
-// errGone says that replicas do not know a layer any more.
-var errGone = errors.New("replicas have dropped it")
-
-func asGone(err error) error {
-	if errors.Is(err, sheepdog.ErrNotFound) {
-		return fmt.Errorf("%w: %w", errGone, err)
-	}
-	return err
-}
-
-func (c *coordinator) tryTop(ctx context.Context) error {
-	dir := c.m.opt.Directory
-	f, ok := dir.Family(c.scope.Family)
-	if !ok {
-		return fmt.Errorf("VDI was deleted: %w", sheepdog.ErrNotFound)
-	}
-	l, ok := dir.Layer(f.Working)
-	if !ok {
-		return fmt.Errorf("VDI has no working layer: %w", sheepdog.ErrNotFound)
-	}
-	t := &top{layer: l.ID, own: newIndexSet(), under: idsOf(logicalChain(dir, l.Parent))}
-	if l.Parent != 0 && len(t.under) == 0 {
-		return fmt.Errorf("%w: layer %d was absorbed while we looked", errGone, l.Parent)
-	}
-	if l.Parent != 0 { // first, as in indexesOf
-		below, err := c.m.frozen.objectMap(ctx, l.Parent)
-		if err != nil {
-			return asGone(err)
-		}
-		t.below = below
-	}
-	if l.Written {
-		if err := layerIndexes(ctx, c.m.opt.Objects, c.scope, &l, t.own.add); err != nil {
-			return asGone(err)
-		}
-	}
-	c.mu.Lock()
-	c.written = l.Written
-	c.mu.Unlock()
-	c.writtenBytes.Store(uint64(t.own.len()) << c.shift)
-	c.lastWrite.Store(c.m.elapsed())
-	c.top.Store(t)
-	return nil
 }
 
 // awaitLease returns when the node's lease is valid and c in service; an error

@@ -295,17 +295,15 @@ func (c *coordinator) settle(ctx context.Context, commitErr error) {
 	if !ok || !found || l.ID == t.layer {
 		return
 	}
-	below := newIndexSet()
-	below.union(t.own)
-	if t.below != nil {
-		below.union(t.below)
+	next := &top{layer: l.ID, own: wholeMap(newIndexSet()), below: c.joined(t), under: append([]sheepdog.LayerID{t.layer}, t.under...)}
+	if !next.below.whole.Load() { // then what moves up before it is listed must be met
+		next.own = c.mapOf(func(set *indexSet) error { return c.loadOwn(next, set) })
 	}
-	c.m.frozen.adopt(t.layer, below)
 	c.mu.Lock()
 	c.written = l.Written
 	c.mu.Unlock()
 	c.writtenBytes.Store(0)
-	c.top.Store(&top{layer: l.ID, own: newIndexSet(), below: below, under: append([]sheepdog.LayerID{t.layer}, t.under...)})
+	c.top.Store(next)
 }
 
 // decided reports whether the error is the directory's answer, so that nothing

@@ -292,7 +292,7 @@ func (m *Manager) encode(ctx context.Context, rec directory.Recoding) (objects u
 type codingSource struct {
 	m      *Manager
 	layers []sheepdog.LayerID
-	maps   []*indexSet
+	maps   []*objectMap
 	fams   []directory.Family
 }
 
@@ -304,12 +304,12 @@ func (s *codingSource) load(ctx context.Context) ([]sheepdog.Index, error) {
 		if !ok {
 			return nil, fmt.Errorf("layer %d was deleted: %w", layer, sheepdog.ErrNotFound)
 		}
-		set, err := s.m.frozen.objectMap(ctx, layer)
-		if err != nil {
+		held := s.m.frozen.objectMap(layer)
+		if err := held.await(ctx); err != nil {
 			return nil, err
 		}
-		all.union(set)
-		s.maps, s.fams = append(s.maps, set), append(s.fams, fam)
+		all.union(held.set)
+		s.maps, s.fams = append(s.maps, held), append(s.fams, fam)
 	}
 	return all.list(), nil
 }

@@ -84,15 +84,19 @@ const measuredObjects = 1024
 // takeover found and took for full, look like much. It puts the count in place of
 // the estimate.
 func (c *coordinator) measure(ctx context.Context, layer sheepdog.LayerID, enough func(bytes uint64) bool) (bool, error) {
-	t, estimate := c.top.Load(), c.writtenBytes.Load()
-	if !enough(min(estimate, uint64(t.own.len())<<c.shift)) || t.layer != layer {
+	t := c.top.Load()
+	if err := t.own.await(ctx); err != nil {
+		return false, err
+	}
+	estimate := c.writtenBytes.Load()
+	if !enough(min(estimate, uint64(t.own.set.len())<<c.shift)) || t.layer != layer {
 		return false, nil
 	}
-	if t.own.len() > measuredObjects {
+	if t.own.set.len() > measuredObjects {
 		return true, nil
 	}
 	var blocks uint64
-	for _, i := range t.own.list() {
+	for _, i := range t.own.set.list() {
 		recs, err := c.m.opt.Objects.Records(ctx, c.scope, sheepdog.ObjectID{Family: c.scope.Family, Index: i}, []sheepdog.LayerID{layer}, 0, 1<<(c.shift-12))
 		if err != nil {
 			return false, err

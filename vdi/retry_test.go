@@ -30,10 +30,13 @@ func TestTakeoverReadsTheDirectoryAgain(t *testing.T) {
 		}
 		return nil
 	}
-	v = open(t, w.manager(t, 2), "v", "")
+	m = w.manager(t, 2)
+	v = open(t, m, "v", "")
 	write(t, v, 8192, fill(4096, 3))
 	expect(t, v, 0, fill(4096, 1))
 	expect(t, v, 4096, fill(4096, 2))
+	whole(t, topOf(t, w, m))
+	expect(t, v, 0, fill(4096, 1))
 	if len(lists) != 2 {
 		t.Errorf("lists %v, want those of both layers", lists)
 	}

@@ -124,14 +124,15 @@ func (m *Manager) familyRecords(ctx context.Context, layer sheepdog.LayerID, ind
 	return m.opt.Objects.Records(ctx, scope, sheepdog.ObjectID{Family: f.ID, Index: index}, ids, start, count)
 }
 
-// mayHold asks the object map, where there is one here.
+// mayHold asks the object map, where there is one here. It waits for the list: to ask
+// for every object of a disk takes longer.
 func (m *Manager) mayHold(ctx context.Context, l directory.Layer, index sheepdog.Index) (bool, error) {
 	if l.Frozen {
-		set, err := m.frozen.objectMap(ctx, l.ID)
-		if err != nil {
+		held := m.frozen.objectMap(l.ID)
+		if err := held.await(ctx); err != nil {
 			return false, err
 		}
-		return set.has(index), nil
+		return held.has(index), nil
 	}
 	if c := m.local(l.Family); c != nil {
 		if t := c.top.Load(); t.layer == l.ID {
