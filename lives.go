@@ -35,6 +35,14 @@ func (l *Lives) See(v *View) {
 	}
 }
 
+// Seen reports whether a view has listed the process.
+func (l *Lives) Seen(i Incarnation) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.node[i]
+	return ok
+}
+
 // Ended reports whether a process is known to have ended.
 func (l *Lives) Ended(i Incarnation) bool {
 	l.mu.Lock()

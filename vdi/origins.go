@@ -15,6 +15,9 @@ type originTable struct {
 	before map[sheepdog.Origin]bool // applied under earlier tokens, found at takeover
 	former map[sheepdog.Origin]bool // those of them that the replicas of this family do not know
 	live   map[sheepdog.Incarnation]map[uint64]*outcome
+	// answered is per gateway below which it has had all its answers. What comes with
+	// such a number was on its way for longer than a repeated one that was answered.
+	answered map[sheepdog.Incarnation]uint64
 }
 
 // outcome of one forwarded write; err is set before done is closed.
@@ -24,7 +27,8 @@ type outcome struct {
 }
 
 func newOriginTable(before []sheepdog.Origin) *originTable {
-	t := &originTable{before: make(map[sheepdog.Origin]bool, len(before)), former: make(map[sheepdog.Origin]bool), live: make(map[sheepdog.Incarnation]map[uint64]*outcome)}
+	t := &originTable{before: make(map[sheepdog.Origin]bool, len(before)), former: make(map[sheepdog.Origin]bool),
+		live: make(map[sheepdog.Incarnation]map[uint64]*outcome), answered: make(map[sheepdog.Incarnation]uint64)}
 	for _, o := range before {
 		t.before[o] = true
 	}
@@ -119,12 +123,13 @@ func (t *originTable) once(ctx context.Context, o sheepdog.Origin, done uint64, 
 	return out.err
 }
 
-// begin returns the known outcome (nil if an earlier coordinator's), or a new
-// one that the caller must complete.
+// begin returns the known outcome (nil if there is nothing to do), or a new one that
+// the caller must complete.
 func (t *originTable) begin(o sheepdog.Origin, done uint64) (out *outcome, first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.before[o] {
+	t.answered[o.Gateway] = max(t.answered[o.Gateway], done)
+	if t.before[o] || o.Request < t.answered[o.Gateway] {
 		return nil, false
 	}
 	of := t.live[o.Gateway]
@@ -158,6 +163,11 @@ func (t *originTable) dropEnded(lives *sheepdog.Lives) {
 	for gw := range t.live {
 		if lives.Ended(gw) {
 			delete(t.live, gw)
+		}
+	}
+	for gw := range t.answered {
+		if lives.Ended(gw) {
+			delete(t.answered, gw)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sheepdog"
@@ -179,4 +180,74 @@ func TestDiscardThatIsTriedAgainIsDone(t *testing.T) {
 			t.Errorf("a VDI that there never was: %v", err)
 		}
 	}
+}
+
+// lateWrite is a forwarded write that a connection brings late.
+func lateWrite(v *Volume, c *coordinator, o sheepdog.Origin) *sheepdog.ForwardRequest {
+	return &sheepdog.ForwardRequest{Family: v.family.Load().id, Token: c.scope.Token, Op: sheepdog.ForwardWrite, Length: 4096,
+		Data: fill(4096, 9), Origin: o, OriginDone: o.Request}
+}
+
+// Bug: a gateway's connection stood still, it repeated its write over another one, had
+// its answer, and wrote something newer; what the first connection brought then was
+// applied again, over that.
+func TestWriteThatWasAnsweredIsNotAppliedLate(t *testing.T) {
+	w := newWorld()
+	a, b := w.manager(t, 1), w.manager(t, 2)
+	create(t, a, "v", 1<<20)
+	va, vb := open(t, a, "v", ""), open(t, b, "v", "")
+	write(t, va, 0, fill(4096, 1))
+	c := a.local(va.family.Load().id)
+	write(t, vb, 0, fill(4096, 9))
+	late := lateWrite(va, c, sheepdog.Origin{Gateway: 200, Request: b.numbers.Load()})
+	write(t, vb, 0, fill(4096, 3))
+	if a.local(va.family.Load().id) != c {
+		t.Fatal("the coordinator is another one by now")
+	}
+	_ = a.Forward(t.Context(), late, nil)
+	expect(t, va, 0, fill(4096, 3))
+	expect(t, vb, 0, fill(4096, 3))
+}
+
+// Bug: a gateway was killed; its guest went on through the process that was started in
+// its place. A write of the first that was still on its way was applied when it came,
+// over newer ones.
+func TestWriteOfAnEndedGatewayIsRefused(t *testing.T) {
+	w := newWorld()
+	a := w.manager(t, 1)
+	w.manager(t, 2)
+	create(t, a, "v", 1<<20)
+	v := open(t, a, "v", "")
+	write(t, v, 0, fill(4096, 1))
+	late := lateWrite(v, a.local(v.family.Load().id), sheepdog.Origin{Gateway: 200, Request: 5})
+	a.lives.See(w.view) // which lists the first process
+	restarted := *w.view
+	restarted.Revision++
+	restarted.Members = []sheepdog.Member{w.view.Members[0], {ID: 2, Incarnation: 201}}
+	w.mu.Lock()
+	w.view = &restarted
+	w.mu.Unlock()
+	if err := a.Forward(t.Context(), late, nil); !errors.Is(err, sheepdog.ErrFenced) {
+		t.Errorf("Forward = %v, want %v", err, sheepdog.ErrFenced)
+	}
+	expect(t, v, 0, fill(4096, 1))
+}
+
+// A write of a process that no view has listed waits for one: until then it is not
+// known which process has ended for it.
+func TestWriteOfAGatewayThatIsNotListedYetWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, v := oneVDI(t, 1<<20)
+		write(t, v, 0, fill(4096, 1))
+		req := lateWrite(v, a.local(v.family.Load().id), sheepdog.Origin{Gateway: 200, Request: 5})
+		answer := make(chan error, 1)
+		go func() { answer <- a.Forward(t.Context(), req, nil) }()
+		synctest.Wait()
+		expect(t, v, 0, fill(4096, 1))
+		w.setMembers(1, 2)
+		if err := <-answer; err != nil {
+			t.Fatal(err)
+		}
+		expect(t, v, 0, fill(4096, 9))
+	})
 }

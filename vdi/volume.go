@@ -351,6 +351,30 @@ func (m *Manager) Forward(ctx context.Context, req *sheepdog.ForwardRequest, buf
 	return c.judged(m.forwarded(ctx, c, req, buf))
 }
 
+// admit refuses writes of a gateway whose process has ended: a connection may bring
+// them long after a guest went on through another process and wrote something
+// newer. Another process of that node is known to be one only in a view that lists
+// it, so its writes wait for that. (rule 10)
+func (m *Manager) admit(ctx context.Context, gateway sheepdog.Incarnation) error {
+	for {
+		v := m.opt.Cluster.View()
+		if v != nil {
+			m.lives.See(v)
+		}
+		if m.lives.Ended(gateway) {
+			return fmt.Errorf("gateway %s has ended: %w", gateway, sheepdog.ErrFenced)
+		}
+		if m.lives.Seen(gateway) {
+			return nil
+		}
+		select {
+		case <-m.opt.Cluster.Changed(v):
+		case <-ctx.Done():
+			return fmt.Errorf("no view has gateway %s: %w", gateway, context.Cause(ctx))
+		}
+	}
+}
+
 func (m *Manager) forwarded(ctx context.Context, c *coordinator, req *sheepdog.ForwardRequest, buf []byte) error {
 	if req.Op == sheepdog.ForwardFlush {
 		return c.flush(ctx)
@@ -364,6 +388,9 @@ func (m *Manager) forwarded(ctx context.Context, c *coordinator, req *sheepdog.F
 	case sheepdog.ForwardRead:
 		return c.read(ctx, p, buf)
 	case sheepdog.ForwardWrite, sheepdog.ForwardZero:
+		if err := m.admit(ctx, req.Origin.Gateway); err != nil {
+			return err
+		}
 		return c.origins.once(ctx, req.Origin, req.OriginDone, func() error {
 			return c.write(c.ctx, p, req.Data, req.Origin, req.OriginDone)
 		})
