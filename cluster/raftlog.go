@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"sheepdog"
+	"sheepdog/internal/kvcheck"
 	"sheepdog/internal/kvlog"
 	"sheepdog/internal/reserve"
 )
@@ -62,7 +63,7 @@ func openRaftLog(dir string, failed func(error)) (*raftLog, error) {
 		return nil, fmt.Errorf("raft log: %w", err)
 	}
 	s := &raftLog{reserve: room, failed: failed}
-	s.db, err = badger.Open(badger.DefaultOptions(dir).
+	o := badger.DefaultOptions(dir).
 		WithLogger(kvlog.Logger{Failed: func(err error) { _ = s.broke(err) }}).
 		WithSyncWrites(true).
 		WithCompression(options.None).
@@ -76,8 +77,11 @@ func openRaftLog(dir string, failed func(error)) (*raftLog, error) {
 		WithBaseTableSize(2 << 20).
 		WithValueLogFileSize(1 << 20).
 		WithValueThreshold(1 << 20).
-		WithNumCompactors(2))
-	if err != nil {
+		WithNumCompactors(2)
+	if err := kvcheck.Database(dir, o); err != nil {
+		return nil, fmt.Errorf("open raft log: %w; %s", err, startAnew)
+	}
+	if s.db, err = badger.Open(o); err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", dir, err)
 	}
 	room.Opened()

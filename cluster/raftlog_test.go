@@ -3,8 +3,10 @@ package cluster
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -218,6 +220,68 @@ func TestRaftLogThatFailedPromisesNothing(t *testing.T) {
 		t.Errorf("the owner was told %d times", told)
 	}
 	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEmptiedRaftLogIsNotThatOfANewNode: a node whose Raft log had lost its manifest
+// came up as one that had never been in a cluster, and told the operator to format.
+func TestEmptiedRaftLogIsNotThatOfANewNode(t *testing.T) {
+	for _, lost := range []string{"log/MANIFEST", "log/*.mem", "log/*"} {
+		dir := t.TempDir()
+		o := &Options{Dir: dir, Logger: slog.New(slog.DiscardHandler), OnFailed: func(error) {}}
+		s, err := openStorage(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := sheepdog.ClusterID{1, 2, 3}
+		if err := s.setCluster(id); err != nil {
+			t.Fatal(err)
+		}
+		after := t.TempDir() // what the death of the process leaves
+		if err := os.CopyFS(after, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+		o.Dir = after
+		files, err := filepath.Glob(filepath.Join(after, lost))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", lost, files, err)
+		}
+		for _, f := range files {
+			if err := os.Remove(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s, err := openStorage(o); err == nil || !strings.Contains(err.Error(), startAnew) {
+			t.Errorf("without %s: %v, want an error that says %q", lost, err, startAnew)
+			if err == nil {
+				s.close()
+			}
+		}
+	}
+}
+
+// TestMemberOfAnEarlierRelease: the log of a release that did not make the file of
+// members gets it when it is opened.
+func TestMemberOfAnEarlierRelease(t *testing.T) {
+	o := &Options{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler), OnFailed: func(error) {}}
+	id := sheepdog.ClusterID{4, 5, 6}
+	for range 3 {
+		s, err := openStorage(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.set(clusterKey, id[:]); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(o.Dir, memberFile)); err != nil {
 		t.Error(err)
 	}
 }

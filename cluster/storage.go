@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -26,6 +28,7 @@ func NewMemory() *Memory {
 // storage is what a node remembers of the cluster over restarts.
 type storage struct {
 	opts   *Options
+	dir    string // empty in memory
 	logs   raft.LogStore
 	stable raft.StableStore
 	snaps  raft.SnapshotStore
@@ -68,7 +71,56 @@ func openFiles(o *Options, at string) (*storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &storage{opts: o, logs: log, stable: log, snaps: snaps, closer: log}, nil
+	s := &storage{opts: o, dir: at, logs: log, stable: log, snaps: snaps, closer: log}
+	if err := s.checkMember(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// startAnew is what to do with a node whose log is not what it was: what it voted for
+// and acknowledged is unknown, so it must not be the node that it was.
+const startAnew = "start the node with an empty META and empty disks: it comes back as a new one, and recovers from the others"
+
+// memberFile is beside the log of a node that has been in a cluster, which the log
+// knows as well. An empty log without it is that of a new node.
+const memberFile = "member"
+
+// checkMember refuses a log that has been emptied.
+func (s *storage) checkMember() error {
+	id, err := s.cluster()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.dir, memberFile)
+	if id != (sheepdog.ClusterID{}) {
+		_ = s.noteMember() // a release that did not know the file made the log; on a full disk it stays as it is
+		return nil
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(fmt.Errorf("the Raft log in %s was that of a member of a cluster, and is empty; %s: %w", s.dir, startAnew, sheepdog.ErrIO), err)
+	}
+	return nil
+}
+
+// noteMember makes the file durable.
+func (s *storage) noteMember() error {
+	if s.dir == "" {
+		return nil
+	}
+	path := filepath.Join(s.dir, memberFile)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return errors.Join(f.Close(), d.Sync(), d.Close())
 }
 
 func (s *storage) close() error {
@@ -82,7 +134,10 @@ func (s *storage) close() error {
 func (s *storage) cluster() (id sheepdog.ClusterID, err error) { return s.id(clusterKey) }
 
 func (s *storage) setCluster(id sheepdog.ClusterID) error {
-	return s.set(clusterKey, id[:])
+	if err := s.set(clusterKey, id[:]); err != nil {
+		return err
+	}
+	return s.noteMember()
 }
 
 // get reads a named fact; nil if there is none.

@@ -9,6 +9,7 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 
 	"sheepdog"
+	"sheepdog/internal/kvcheck"
 	"sheepdog/internal/kvlog"
 	"sheepdog/internal/reserve"
 )
@@ -52,6 +53,9 @@ func openBadger(dir string, o metaOptions) (metadata, error) {
 		WithNumCompactors(2).
 		WithValueThreshold(1 << 20).
 		WithValueLogFileSize(memTableBytes)
+	if err := kvcheck.Database(dir, bo); err != nil {
+		return nil, fmt.Errorf("open metadata: %w", err)
+	}
 	db, err := badger.Open(bo)
 	if err != nil {
 		return nil, fmt.Errorf("open metadata in %s: %w", dir, err)

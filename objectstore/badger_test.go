@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sheepdog"
@@ -108,5 +109,41 @@ func TestStoreWhoseMetadataFailIsOutOfService(t *testing.T) {
 	d.Write([]sheepdog.Op{{Object: sheepdog.ObjectID{Family: 1}, Layer: 1, Count: 1, Stamp: sheepdog.Stamp{Token: 1, Seq: 1}}}, errs[:])
 	if !errors.Is(errs[0], sheepdog.ErrIO) {
 		t.Errorf("a write after that: %v, want an I/O error", errs[0])
+	}
+}
+
+// TestFlippedBitOfTheMetadataIsRefused: Badger does not verify its tables. A key that
+// was another one by then was a block that the store did not have, so that it read as
+// zeros, from a replica that counted as complete.
+func TestFlippedBitOfTheMetadataIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	opts := Options{Meta: dir, Logger: quiet()}
+	d, err := Open(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Put("some fact", []byte("of the store")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join(dir, MetaDir, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("there is no table to damage: %v, %v", tables, err)
+	}
+	b, err := os.ReadFile(tables[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/3] ^= 4
+	if err := os.WriteFile(tables[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = Open(opts); err == nil {
+		d.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), tables[0]) || !strings.Contains(err.Error(), startAnew) {
+		t.Errorf("Open = %v, want an error that names %s and says %q", err, tables[0], startAnew)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"sheepdog"
+	"sheepdog/internal/kvcheck"
 )
 
 // Open opens a store, making it if Meta is empty. It refuses a directory that
@@ -35,7 +36,7 @@ func Open(opts Options) (*Disk, error) {
 	d.journal.init()
 	d.journal.broken = opts.OnFailed
 	if err := d.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store: %w", err), d.release())
+		return nil, errors.Join(fmt.Errorf("open store: %w", withRemedy(err)), d.release())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
@@ -80,6 +81,17 @@ func (d *Disk) open() error {
 		return err
 	}
 	return d.loseMissing()
+}
+
+// startAnew is what to do with a store that is damaged.
+const startAnew = "remove all of META and of its disks, and the node comes back as a new one and recovers from the others"
+
+// withRemedy adds what to do to an error that says that something is damaged.
+func withRemedy(err error) error {
+	if errors.Is(err, errBadCRC) || errors.Is(err, kvcheck.ErrDamaged) {
+		return fmt.Errorf("%w; %s", err, startAnew)
+	}
+	return err
 }
 
 // loseMissing gives up what is on disks that are left out, so that other

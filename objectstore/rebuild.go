@@ -168,8 +168,8 @@ func (r *replayer) mark(at place) error {
 		return nil
 	}
 	if !v.space.mark(at.block()) {
-		return fmt.Errorf("%s is in use twice: the maps are damaged; remove all of META and of its disks, and the node comes back as a new one and recovers from the others: %w",
-			at, sheepdog.ErrChecksum)
+		return fmt.Errorf("%s is in use twice: the maps are damaged; %s: %w",
+			at, startAnew, sheepdog.ErrChecksum)
 	}
 	return nil
 }

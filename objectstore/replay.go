@@ -173,7 +173,7 @@ func (j *journal) replay(s *logScan, apply func(*entry, lsn) error) error {
 	}
 	if s.claim > max(j.logged, s.retired) && len(s.segs) > 0 {
 		return fmt.Errorf("log in %s is damaged: entries %d to %d were durable and cannot be read; "+
-			"remove all of META and of its disks, and the node comes back as a new one and recovers from the others: %w", j.dir, j.logged+1, s.claim, sheepdog.ErrChecksum)
+			"%s: %w", j.dir, j.logged+1, s.claim, startAnew, sheepdog.ErrChecksum)
 	}
 	return nil
 }

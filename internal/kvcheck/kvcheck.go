@@ -1,0 +1,101 @@
+// Package kvcheck looks at the files of a Badger database before it is opened.
+// Badger itself verifies nothing: a flipped bit in a table hides a key or changes a
+// value, one in the log of a memory table silently ends it there, and what it cannot
+// parse is a panic of a goroutine that nobody can catch. Here each of them is an
+// error.
+//
+// Main function: Database.
+package kvcheck
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/table"
+)
+
+// ErrDamaged is returned when what was durable in a database is not there, or is not
+// as it was written.
+var ErrDamaged = errors.New("damaged")
+
+// Database reads all that Badger would open in dir, which need not exist, and verifies
+// checksums. The options are those that it is opened with; without encryption and
+// compression, and with values in its tables. It takes the time of reading the files.
+func Database(dir string, o badger.Options) error {
+	tables, err := listed(dir, o)
+	if err != nil {
+		return err
+	}
+	for _, id := range tables {
+		if err := checkTable(table.NewFilename(id, dir), id); err != nil {
+			return err
+		}
+	}
+	if !o.SyncWrites { // then any of the last writes may be missing after a loss of power
+		return nil
+	}
+	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	for _, log := range logs {
+		err = errors.Join(err, checkLog(log))
+	}
+	return err
+}
+
+// listed are the tables that are in use. Others are what a crash left of one that
+// was being written.
+func listed(dir string, o badger.Options) ([]uint64, error) {
+	path := filepath.Join(dir, badger.ManifestFilename)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, unlisted(dir, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	m, _, err := badger.ReplayManifestFile(f, o.ExternalMagicVersion, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrDamaged, err)
+	}
+	return slices.Sorted(maps.Keys(m.Tables)), nil
+}
+
+// unlisted refuses a database without its manifest, which is the first file that is
+// made of one: Badger would take it for a new one, and delete its tables.
+func unlisted(dir, manifest string) error {
+	for _, pattern := range []string{"*.sst", "*.mem"} {
+		if files, _ := filepath.Glob(filepath.Join(dir, pattern)); len(files) > 0 {
+			return fmt.Errorf("%s: %w: it is not there, but %s is", manifest, ErrDamaged, filepath.Base(files[0]))
+		}
+	}
+	return nil
+}
+
+// checkTable reads the file as a whole, not through a memory map: an error of the disk
+// is an error.
+func checkTable(path string, id uint64) (err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	defer func() { // what Badger does where it cannot parse its file
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%s: %w: it cannot be parsed", path, ErrDamaged)
+		}
+	}()
+	t, err := table.OpenInMemoryTable(data, id, &table.Options{Compression: options.None, ChkMode: options.OnBlockRead})
+	if err == nil {
+		err = t.VerifyChecksum()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w: checksum mismatch", path, ErrDamaged)
+	}
+	return nil
+}
