@@ -363,7 +363,7 @@ func (n *Node) serve() error {
 	n.spawn(func() { n.server.Serve(n.streams[peer.KindPeer]) })
 	n.http = api.NewServer(backend{n}, api.Options{Logger: n.log.With("part", "api")}).HTTPServer(n.ctx)
 	n.spawn(func() { n.http.Serve(n.streams[peer.KindHTTP]) })
-	n.onClose(func() { n.http.Close() })
+	n.onClose(func() { closeHTTP(n.http) })
 	if n.cfg.NoNBD {
 		return nil
 	}
@@ -371,6 +371,19 @@ func (n *Node) serve() error {
 		return err
 	}
 	return n.serveNBD()
+}
+
+// answerLimit is for how long a node that ends sends answers to requests of its API.
+const answerLimit = 500 * time.Millisecond
+
+// closeHTTP lets the answers out that are being given: that to the request to stop is
+// one of them.
+func closeHTTP(s *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
+	defer cancel()
+	if s.Shutdown(ctx) != nil {
+		s.Close()
+	}
 }
 
 func (n *Node) serveNBD() error {
