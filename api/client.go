@@ -31,6 +31,9 @@ const (
 type Client struct {
 	addr string
 	http *http.Client
+
+	silence  time.Duration // 0: nobody is told
+	onSilent func()
 }
 
 // NewClient makes a client of the node at addr (host:port); it connects when
@@ -67,6 +70,10 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Addr is the host:port that the client speaks to.
 func (c *Client) Addr() string { return c.addr }
+
+// OnSilence has tell called, by a goroutine of its own, for every request that has had
+// no answer for so long. It must not block. Set it before the first request.
+func (c *Client) OnSilence(after time.Duration, tell func()) { c.silence, c.onSilent = after, tell }
 
 // ConnectError is returned when no connection to the node could be made; the
 // request was not sent.
@@ -278,6 +285,9 @@ func (c *Client) request(ctx context.Context, method, path string, q url.Values,
 // close. Otherwise the error is an *Error, a *ConnectError, or tells of a
 // connection that broke.
 func (c *Client) send(req *http.Request) (*http.Response, error) {
+	if c.silence > 0 {
+		defer time.AfterFunc(c.silence, c.onSilent).Stop()
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.transportError(req.Context(), err)

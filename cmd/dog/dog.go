@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,8 @@ type dog struct {
 	raw, verbose  bool
 	elapsed, yes  bool
 	timeout       time.Duration
+
+	talking sync.Mutex
 }
 
 // run executes the command line and returns the exit code.
@@ -199,6 +202,7 @@ func (d *dog) with(run action) func(*cobra.Command, []string) error {
 		}
 		c := api.NewClient(net.JoinHostPort(strings.Trim(d.address, "[]"), d.port))
 		defer c.Close()
+		defer d.explainWaits(ctx, c)()
 		err := named(ctx, c, cmd, args)
 		if err == nil {
 			err = run(ctx, c, args)
@@ -279,4 +283,8 @@ func (d *dog) print(text string) error {
 }
 
 // talk writes a line to stderr, where it disturbs no script.
-func (d *dog) talk(format string, args ...any) { fmt.Fprintf(d.stderr, format+"\n", args...) }
+func (d *dog) talk(format string, args ...any) {
+	d.talking.Lock()
+	defer d.talking.Unlock()
+	fmt.Fprintf(d.stderr, format+"\n", args...)
+}
