@@ -19,11 +19,16 @@ func (m *Manager) now() time.Time { return m.opt.Now() }
 // methodTime asks a member what its wall clock shows.
 const methodTime = "vdi.time"
 
-// clockTimeout bounds the wait for members that do not answer.
-const clockTimeout = 500 * time.Millisecond
+// clockTimeout bounds the wait for members that do not answer; agreed clocks are
+// enough without them.
+const (
+	clockTimeout = 500 * time.Millisecond
+	clocksAgree  = time.Second // a clock that is set by NTP is nearer than that
+)
 
 // clocks are what the clocks of those members showed that answered, in order, and the
-// number of all members.
+// number of all members. It waits for all members, but not once most agree: who is
+// late could change little then.
 func (m *Manager) clocks(ctx context.Context) (shown []time.Time, members int) {
 	shown = []time.Time{m.now()}
 	v := m.opt.Cluster.View()
@@ -31,27 +36,41 @@ func (m *Manager) clocks(ctx context.Context) (shown []time.Time, members int) {
 		return shown, 1
 	}
 	ctx, cancel := context.WithTimeout(ctx, clockTimeout)
+	var asked sync.WaitGroup
+	defer asked.Wait()
 	defer cancel()
-	var mu sync.Mutex
-	var wg sync.WaitGroup
+	answers := make(chan time.Time, len(v.Members)) // zero: none
+	left := 0
 	for _, member := range v.Members {
 		if member.ID == m.opt.Self {
 			continue
 		}
-		wg.Go(func() {
+		left++
+		asked.Go(func() {
 			var at time.Time
-			reply, err := m.opt.Peers.Call(ctx, member, methodTime, nil)
-			if err != nil || json.Unmarshal(reply, &at) != nil {
-				return
+			if reply, err := m.opt.Peers.Call(ctx, member, methodTime, nil); err != nil || json.Unmarshal(reply, &at) != nil {
+				at = time.Time{}
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			shown = append(shown, at)
+			answers <- at
 		})
 	}
-	wg.Wait()
-	slices.SortFunc(shown, time.Time.Compare)
+	for ; left > 0 && !agree(shown, most(len(v.Members))); left-- {
+		if at := <-answers; !at.IsZero() {
+			shown = append(shown, at)
+			slices.SortFunc(shown, time.Time.Compare)
+		}
+	}
 	return shown, len(v.Members)
+}
+
+// agree reports whether so many of the clocks, which are in order, show the same.
+func agree(shown []time.Time, enough int) bool {
+	for i := enough - 1; i < len(shown); i++ {
+		if shown[i].Sub(shown[i-enough+1]) <= clocksAgree {
+			return true
+		}
+	}
+	return false
 }
 
 func most(members int) int { return members/2 + 1 }

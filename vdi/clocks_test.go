@@ -1,6 +1,7 @@
 package vdi
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -57,6 +58,48 @@ func TestClockOfOneNodeExpiresNothing(t *testing.T) {
 				continue // it was deleted by two clocks, one of them ahead: kept for longer
 			}
 			expire(0)
+		}
+	}
+}
+
+// mutePeers has one node that does not answer, and notes what ended the wait for it.
+type mutePeers struct {
+	Peers
+	mute  sheepdog.NodeID
+	ended chan error
+}
+
+func (p mutePeers) Call(ctx context.Context, to sheepdog.Member, method string, body []byte) ([]byte, error) {
+	if to.ID != p.mute {
+		return p.Peers.Call(ctx, to, method, body)
+	}
+	<-ctx.Done()
+	p.ended <- ctx.Err()
+	return nil, ctx.Err()
+}
+
+// A move into the trash waited half a second for a member that is silent. It is of no
+// interest while the clocks of most members agree, and needed if they do not.
+func TestSilentMemberIsNotWaitedForWhenClocksAgree(t *testing.T) {
+	for _, c := range []struct {
+		ahead time.Duration
+		want  error
+	}{
+		{0, context.Canceled},
+		{time.Hour, context.DeadlineExceeded},
+	} {
+		w := newWorld()
+		for id := sheepdog.NodeID(1); id <= 3; id++ {
+			w.manager(t, id)
+		}
+		w.managers[2].opt.Now = func() time.Time { return time.Now().Add(c.ahead) }
+		m, ended := w.managers[1], make(chan error, 1)
+		m.opt.Peers = mutePeers{m.opt.Peers, 3, ended}
+		if shown, members := m.clocks(t.Context()); len(shown) != 2 || members != 3 {
+			t.Errorf("%v ahead: %v of %d", c.ahead, shown, members)
+		}
+		if err := <-ended; err != c.want {
+			t.Errorf("%v ahead: the wait ended with %v, want %v", c.ahead, err, c.want)
 		}
 	}
 }
