@@ -97,7 +97,7 @@ func (c *Cluster) prove(ctx context.Context, cons *consensus, term uint64) error
 		}
 		c.wg.Go(func() { answers <- c.askTerm(ctx, s, term) })
 	}
-	need := voters/2 + 1
+	need := majority(voters)
 	for asked := voters - votes; votes < need && asked > 0; asked-- {
 		if <-answers == nil {
 			votes++

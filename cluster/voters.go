@@ -61,7 +61,10 @@ func wantedVoters(n int) int {
 //
 // A voter that died keeps its vote until somebody can take it over: with the
 // vote it helps to a quorum again when it returns, and without a replacement
-// its removal would only make the next failure worse.
+// its removal would only make the next failure worse. It is removed before the
+// other one is promoted: that asks no more of those that live than they do already
+// (of 3 voters with one dead both others are needed, and of 2 as well), while a vote
+// more would ask for the new one, too, which may have fallen silent.
 func nextStep(servers []server, leader sheepdog.NodeID) voterStep {
 	servers = slices.Clone(servers)
 	slices.SortFunc(servers, func(a, b server) int { return cmp.Compare(a.ID, b.ID) })
@@ -79,7 +82,9 @@ func nextStep(servers []server, leader sheepdog.NodeID) voterStep {
 		return v.demotion()
 	case v.candidate == nil:
 		return voterStep{}
-	case v.voters < v.want || v.dead != nil || v.better():
+	case v.dead != nil:
+		return voterStep{Kind: stepRemove, ID: v.dead.ID}
+	case (v.voters < v.want || v.better()) && v.mayGrow():
 		return voterStep{stepPromote, v.candidate.ID, v.candidate.Want}
 	}
 	return voterStep{}
@@ -88,10 +93,11 @@ func nextStep(servers []server, leader sheepdog.NodeID) voterStep {
 // ballot is who votes and who could.
 type ballot struct {
 	voters, want int
+	alive        int                   // voters that gossip has alive
 	perZone      map[sheepdog.Zone]int // live voters
 	dead         *server               // a voter that is no member
 	candidate    *server               // the best live member without a vote
-	surplus      *server               // the live voter that could best be spared
+	surplus      *server               // the member that could best be spared as a voter
 }
 
 func countVoters(servers []server, leader sheepdog.NodeID) ballot {
@@ -104,6 +110,9 @@ func countVoters(servers []server, leader sheepdog.NodeID) ballot {
 		}
 		if s.Voter {
 			b.voters++
+			if s.Member && s.Alive {
+				b.alive++
+			}
 			if s.Member {
 				b.perZone[s.Zone]++
 			} else if b.dead == nil {
@@ -117,12 +126,27 @@ func countVoters(servers []server, leader sheepdog.NodeID) ballot {
 		if s.Member && s.Alive && !s.Voter && (b.candidate == nil || b.perZone[s.Zone] < b.perZone[b.candidate.Zone]) {
 			b.candidate = s
 		}
-		if s.Voter && s.Member && s.ID != leader && (b.surplus == nil || b.perZone[s.Zone] >= b.perZone[b.surplus.Zone]) {
+		if s.Voter && s.Member && s.ID != leader && b.rathers(s) {
 			b.surplus = s
 		}
 	}
 	return b
 }
+
+// rathers reports whether a voter could be spared rather than the surplus so far: who
+// is silent first, for the majority needs the others.
+func (b *ballot) rathers(s *server) bool {
+	if b.surplus == nil || s.Alive != b.surplus.Alive {
+		return b.surplus == nil || b.surplus.Alive
+	}
+	return b.perZone[s.Zone] >= b.perZone[b.surplus.Zone]
+}
+
+// mayGrow reports whether a vote more leaves those that vote now, as far as they are
+// alive, a majority without the new one. Of a single voter it cannot.
+func (b *ballot) mayGrow() bool { return b.voters == 1 || b.alive >= majority(b.voters+1) }
+
+func majority(voters int) int { return voters/2 + 1 }
 
 // better reports whether the candidate would bring a zone without a vote while
 // another zone has two.
