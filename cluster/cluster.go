@@ -284,6 +284,9 @@ func (c *Cluster) Status() Status {
 	case c.leaving.Load() || c.ctx.Err() != nil:
 		return StatusStopping
 	case c.clusterID().IsZero():
+		if _, err := c.clusterInSight(); !errors.Is(err, sheepdog.ErrNotFormatted) {
+			return StatusWaiting
+		}
 		return StatusUnformatted
 	case leader == "" || !listed(view, c.selfRef()) || c.expelled.Load():
 		return StatusWaiting

@@ -244,3 +244,28 @@ func TestFounderLeadsAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestFreshNodeBesideAClusterWaitsForIt: a node that was started empty said that the
+// cluster was not formatted, and how to format it, until it had joined.
+func TestFreshNodeBesideAClusterWaitsForIt(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		w.nodes[2].kill()
+		w.nodes[3].kill() // nobody can be let in now
+		fresh := w.add(4)
+		w.eventually(15*time.Second, "the fresh node sees one of the cluster", func() bool { return len(fresh.Alive()) == 2 })
+		if s := fresh.Status(); s != StatusWaiting {
+			t.Errorf("status %q, want %q", s, StatusWaiting)
+		}
+		if err := fresh.Barrier(w.ctx(3 * time.Second)); err == nil || errors.Is(err, sheepdog.ErrNotFormatted) {
+			t.Errorf("Barrier = %v, want that it waits", err)
+		}
+		if err := fresh.Format(w.ctx(3*time.Second), testConfig); err == nil {
+			t.Error("formatted a cluster beside another one")
+		}
+		w.nodes[2].boot()
+		if err := fresh.Barrier(w.ctx(30 * time.Second)); err != nil {
+			t.Error(err)
+		}
+	})
+}

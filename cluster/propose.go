@@ -290,8 +290,8 @@ func (c *Cluster) commit(ctx context.Context, e entry) (outcome, error) {
 // Barrier returns once everything that was committed before the call is
 // applied on this node.
 func (c *Cluster) Barrier(ctx context.Context) error {
-	if c.clusterID().IsZero() {
-		return fmt.Errorf("barrier: %w", sheepdog.ErrNotFormatted)
+	if err := c.joined(ctx); err != nil {
+		return fmt.Errorf("barrier: %w", err)
 	}
 	ctx, leave, err := c.enter(ctx)
 	if err != nil {

@@ -100,6 +100,21 @@ func (c *Cluster) clusterInSight() (found sheepdog.ClusterID, err error) {
 	return found, nil
 }
 
+// joined waits until this node belongs to a cluster, as long as gossip shows one that it
+// will join; sheepdog.ErrNotFormatted if there is none.
+func (c *Cluster) joined(ctx context.Context) error {
+	for c.clusterID().IsZero() {
+		if _, err := c.clusterInSight(); err != nil {
+			return err
+		}
+		if err := errors.Join(context.Cause(ctx), context.Cause(c.ctx)); err != nil {
+			return fmt.Errorf("join the cluster: %w", err)
+		}
+		c.waitEither(c.pub.changed(nil), ctx.Done(), c.opts.Timing.Register)
+	}
+	return nil
+}
+
 // adopt makes this node part of a cluster for good and starts Raft.
 func (c *Cluster) adopt(id sheepdog.ClusterID) error {
 	defer c.gossip.refresh()
