@@ -9,27 +9,32 @@ import (
 
 const cacheShards = 64
 
-// cache keeps piles in memory. Those without pins leave it, the longest unused
-// first, when all together take more than limit bytes. Dirty piles are pinned
-// by the dirty set.
+// cache keeps piles in memory. Those without pins are packed, the longest unused
+// first, when all together take more than limit bytes, and are forgotten, no matter
+// which, when what is packed takes more than packedLimit. Dirty piles are pinned by
+// the dirty set.
 type cache struct {
-	limit  int64
-	used   atomic.Int64
-	shards [cacheShards]cacheShard
+	limit, packedLimit int64
+	used, packedUsed   atomic.Int64
+	shards             [cacheShards]cacheShard
 }
 
 type cacheShard struct {
 	mu    sync.Mutex
 	piles map[sheepdog.ObjectID]*pile
+	// packed are those that left.
+	packed map[sheepdog.ObjectID][]byte
 	// idle is the ring of piles without pins; next is the latest used.
 	idle pile
 }
 
-func newCache(limit int64) *cache {
-	c := &cache{limit: limit}
+// newCache makes a cache for so many bytes, a third of them for what is in use.
+func newCache(bytes int64) *cache {
+	c := &cache{limit: bytes / 3, packedLimit: bytes - bytes/3}
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.piles = make(map[sheepdog.ObjectID]*pile)
+		s.packed = make(map[sheepdog.ObjectID][]byte)
 		s.idle.prev, s.idle.next = &s.idle, &s.idle
 	}
 	return c
@@ -48,6 +53,7 @@ func (c *cache) pin(id sheepdog.ObjectID) *pile {
 	if p == nil {
 		p = &pile{id: id, objects: make(map[sheepdog.LayerID]*object)}
 		p.bytes.Store(pileBytes)
+		p.packed = c.unshelve(s, id)
 		s.piles[id] = p
 	}
 	if p.pins == 0 && p.next != nil {
@@ -81,7 +87,37 @@ func (c *cache) unpin(p *pile) {
 		old.unlink()
 		delete(s.piles, old.id)
 		c.used.Add(-old.charged)
+		c.shelve(s, old)
 	}
+}
+
+// packedBytes is what a packed pile takes besides its bytes.
+const packedBytes = 80
+
+// shelve remembers a pile that left, packed.
+func (c *cache) shelve(s *cacheShard, p *pile) {
+	b := p.pack()
+	if b == nil {
+		return
+	}
+	s.packed[p.id] = b
+	c.packedUsed.Add(int64(len(b)) + packedBytes)
+	for id := range s.packed {
+		if c.packedUsed.Load() <= c.packedLimit {
+			break
+		}
+		c.unshelve(s, id)
+	}
+}
+
+// unshelve takes what is packed of an object away; nil: nothing.
+func (c *cache) unshelve(s *cacheShard, id sheepdog.ObjectID) []byte {
+	b, ok := s.packed[id]
+	if ok {
+		delete(s.packed, id)
+		c.packedUsed.Add(-int64(len(b)) - packedBytes)
+	}
+	return b
 }
 
 func (p *pile) link(ring *pile) {

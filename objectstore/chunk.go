@@ -164,6 +164,10 @@ func (c *chunk) decode(b []byte) error {
 		if d.bad || n == 0 || i+n > chunkBlocks || s.state > sheepdog.Data || (s.state == sheepdog.Data) != s.at.isExtent() || s.at.inLog() {
 			return fmt.Errorf("run at block %d of a block map is malformed", i)
 		}
+		if s == (slot{}) {
+			i += n
+			continue
+		}
 		for range n {
 			c.set(i, s)
 			if s.state == sheepdog.Data {

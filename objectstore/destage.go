@@ -302,6 +302,9 @@ func (d *Disk) publish(s *savedPile) {
 	if clean {
 		d.dirty.remove(p)
 	}
+	if len(p.objects) == 0 {
+		d.inventory.remove(p.id)
+	}
 	p.mu.Unlock()
 	if clean {
 		d.cache.unpin(p)

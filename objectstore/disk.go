@@ -27,6 +27,7 @@ type Disk struct {
 	volumes    volumes
 	metaQuota  quota
 	cache      *cache
+	inventory  *inventory
 	dirty      dirtySet
 	guard      guard
 	committer  committer

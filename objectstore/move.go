@@ -141,6 +141,7 @@ func (d *Disk) commitSaved(saved []*savedPile, all [][]change) error {
 		return err
 	}
 	for i, s := range saved {
+		d.inventory.add(s.p.id) // before the metadata store has it
 		changes := all[i]
 		n := sizeOf(changes)
 		if !d.meta.Fits(len(batch)+len(changes)+1, size+n+checkpointSize) {

@@ -26,7 +26,8 @@ func Open(opts Options) (*Disk, error) {
 		opts:          opts,
 		log:           opts.Logger,
 		cache:         newCache(opts.MapCacheBytes),
-		maxDirtyBytes: 2 * opts.MapCacheBytes,
+		inventory:     newInventory(),
+		maxDirtyBytes: opts.MapCacheBytes / 3 * 4,
 		kicks:         make(chan struct{}, 1),
 		tombstones:    make(map[objectKey]lsn),
 		dirty:         dirtySet{piles: make(map[*pile]struct{})},
@@ -40,7 +41,8 @@ func Open(opts Options) (*Disk, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
-	d.done.Add(3)
+	d.done.Add(4)
+	go d.takeInventory(ctx)
 	go d.destager(ctx)
 	go d.segmentMaker(ctx)
 	go d.writeBehind(ctx)

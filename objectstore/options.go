@@ -25,7 +25,7 @@ type Options struct {
 	// space only when it is needed.
 	LogBytes int64
 	// MapCacheBytes bounds the maps kept in memory: at least 1 MiB, default
-	// 64 MiB. Maps with changes that are not destaged may take twice as much.
+	// 96 MiB. Those with changes that are not destaged may take a third more besides.
 	MapCacheBytes int64
 	// Existing: there must be a store; without it an empty directory gets a new one.
 	Existing bool
@@ -76,7 +76,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Disks = []string{filepath.Join(o.Meta, "obj")}
 	}
 	setDefault(&o.LogBytes, 256<<20)
-	setDefault(&o.MapCacheBytes, 64<<20)
+	setDefault(&o.MapCacheBytes, 96<<20)
 	setDefault(&o.ExtentFileBytes, 1<<30)
 	setDefault(&o.ReserveBytes, 64<<20)
 	if o.DestageEvery == 0 {

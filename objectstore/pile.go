@@ -22,6 +22,9 @@ type pile struct {
 	replaced int
 	// since is the first entry that the metadata store lacks; 0 if it lacks none.
 	since lsn
+	// packed is what the pile was packed to, if memory knows no more than that; see
+	// packed.go.
+	packed []byte
 
 	// Guarded by the cache's shard.
 	pins       int
@@ -35,6 +38,7 @@ type pile struct {
 type object struct {
 	key    objectKey
 	chunks map[uint32]*chunk // a nil chunk is known not to be stored
+	rest   rest              // known as well
 	// complete: every chunk that the metadata store has is in chunks.
 	complete bool
 	present  uint32
@@ -198,6 +202,7 @@ func (p *pile) touch(o *object, c *chunk, at lsn, out *outcome) {
 }
 
 func (p *pile) touchPile(at lsn, out *outcome) {
+	p.packed = nil
 	if p.since == 0 {
 		p.since = at
 		out.dirtied = true

@@ -52,15 +52,31 @@ func (d *Disk) TryRead(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 	return true
 }
 
-// tryResolve is resolve where the maps are loaded.
+// tryResolve is resolve where the maps are in memory.
 func (d *Disk) tryResolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
 	p := d.cache.pin(obj)
 	defer d.cache.unpin(p)
-	if !p.loaded.Load() {
-		return false
+	if p.loaded.Load() {
+		p.mu.RLock()
+		found := p.look(chain, start, out)
+		p.mu.RUnlock()
+		if found {
+			return true
+		}
 	}
-	p.mu.RLock()
-	defer p.mu.RUnlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return d.recall(p) && p.unpackChain(chain, start, out)
+}
+
+// unpackChain is look, after what is packed of the range was unpacked; p is locked.
+func (p *pile) unpackChain(chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
+	for _, layer := range chain {
+		if o := p.objects[layer]; o != nil && !o.has(start, uint32(len(out))) && p.unpackRange(o, start, uint32(len(out))) != nil {
+			return false
+		}
+	}
+	clear(out)
 	return p.look(chain, start, out)
 }
 

@@ -103,7 +103,7 @@ func (d *Disk) load(id sheepdog.ObjectID) (*pile, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.loaded.Load() {
+	if d.recall(p) {
 		return p, nil
 	}
 	if err := d.loadObjects(p); err != nil {
@@ -112,6 +112,15 @@ func (d *Disk) load(id sheepdog.ObjectID) (*pile, error) {
 	}
 	p.loaded.Store(true)
 	return p, nil
+}
+
+// recall makes the objects of a pile known without asking the metadata store, if it
+// can; p is locked.
+func (d *Disk) recall(p *pile) bool {
+	if !p.unpack() && !d.inventory.may(p.id) {
+		p.loaded.Store(true) // with none
+	}
+	return p.loaded.Load()
 }
 
 func (d *Disk) loadObjects(p *pile) error {
@@ -156,10 +165,14 @@ func (d *Disk) loadChunks(p *pile, o *object, start sheepdog.BlockNo, count uint
 	if last-first >= 8 {
 		return d.loadAll(p, o)
 	}
+	if err := p.unpackRange(o, start, count); err != nil {
+		return err
+	}
 	for no := first; no <= last && !o.complete; no++ {
 		if _, ok := o.chunks[no]; ok {
 			continue
 		}
+		p.packed = nil // it lacks this
 		value, err := d.meta.Get(chunkKey(o.key, no))
 		if err != nil {
 			return metaError("load a block map", err)
@@ -176,6 +189,10 @@ func (d *Disk) loadAll(p *pile, o *object) error {
 	if o.complete {
 		return nil
 	}
+	if all, err := p.unpackAll(o); all || err != nil {
+		return err
+	}
+	p.packed = nil // it lacks some
 	err := d.meta.Scan(scan{prefix: o.key.encode(keyChunk)}, func(key, value []byte) (bool, error) {
 		_, no, err := decodeChunkKey(key)
 		if err == nil {
