@@ -473,6 +473,11 @@ func TestTakeoverAsksOncePerObject(t *testing.T) {
 		}
 	}
 	c.nodes[3].put(6, unfinished, 99)
+	for i := range c.nodes[3].dirty {
+		if d := &c.nodes[3].dirty[i]; d.Start == 6 {
+			d.Stamp = unfinished
+		}
+	}
 	if _, err := c.gateway().Takeover(t.Context(), sheepdog.Scope{Family: 1, Policy: three, Token: 2}); err != nil {
 		t.Fatal(err)
 	}

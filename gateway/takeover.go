@@ -87,13 +87,54 @@ type sealed struct {
 	origins []sheepdog.Origin
 }
 
-// all joins the dirty runs of all replicas.
-func (s *sealed) all() []sheepdog.DirtyBlocks {
+// partitions are those that have dirty blocks.
+func (s *sealed) partitions() []sheepdog.Partition {
+	var seen [sheepdog.Partitions]bool
+	var out []sheepdog.Partition
+	for _, runs := range s.dirty {
+		for _, r := range runs {
+			if p := r.Object.Partition(); !seen[p] {
+				seen[p] = true
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// unequal joins the dirty runs that some replica may have otherwise than the others.
+// A run that all acting replicas and targets report with one stamp all of them have:
+// a mark tells what is in place, and one of a replica does not overlap another. So it
+// is with nearly all that was written since the last flush, and to ask for the
+// records of every object takes seconds where a guest wrote all over a large disk.
+func (s *sealed) unequal() []sheepdog.DirtyBlocks {
+	reports := make(map[sheepdog.DirtyBlocks]int)
+	for id, runs := range s.dirty {
+		for _, r := range runs {
+			if pl, ok := s.roll.view.Placement(s.roll.policy, r.Object.Partition()); ok && pl.IsWriter(id) {
+				reports[r]++
+			}
+		}
+	}
 	var out []sheepdog.DirtyBlocks
 	for _, runs := range s.dirty {
-		out = append(out, runs...)
+		for _, r := range runs {
+			if pl, ok := s.roll.view.Placement(s.roll.policy, r.Object.Partition()); !ok || reports[r] < writersOf(pl) {
+				out = append(out, r)
+			}
+		}
 	}
 	return union(out)
+}
+
+func writersOf(pl *sheepdog.Placement) int {
+	n := len(pl.Acting)
+	for _, id := range pl.Target {
+		if !pl.IsActing(id) {
+			n++
+		}
+	}
+	return n
 }
 
 // seal asks every member that accepts writes anywhere under the policy. Targets
@@ -124,19 +165,13 @@ func (g *Gateway) seal(ctx context.Context, v *sheepdog.View, s sheepdog.Scope) 
 // parallelWindows bounds how many windows of dirty blocks are compared at a time.
 const parallelWindows = 16
 
-// reconcile makes every dirty block equal and returns the partitions it wrote.
+// reconcile makes every dirty block equal and returns the partitions that have any.
 func (g *Gateway) reconcile(ctx context.Context, v *sheepdog.View, s sheepdog.Scope, sealed *sealed) ([]sheepdog.Partition, error) {
-	touched := make(map[sheepdog.Partition]bool)
-	var parts []sheepdog.Partition
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.SetLimit(parallelWindows)
-	for _, w := range windows(sealed.all()) {
-		if p := w.object.Partition(); !touched[p] {
-			touched[p] = true
-			parts = append(parts, p)
-		}
+	for _, w := range windows(sealed.unequal()) {
 		r := reconciler{g: g, view: v, scope: s, window: w, sealed: sealed}
 		eg.Go(func() error { return r.run(ctx) })
 	}
-	return parts, eg.Wait()
+	return sealed.partitions(), eg.Wait()
 }

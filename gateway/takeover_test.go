@@ -75,3 +75,42 @@ func TestTakeoverGoesOnWhileNodesAreFilledElsewhere(t *testing.T) {
 		})
 	}
 }
+
+// Bug: a takeover asked all replicas for the records of every object that was written
+// since the last flush: tens of thousands, if a guest writes all over a large disk. Of
+// those that all report alike it asks none.
+func TestTakeoverAsksOnlyWhereReplicasDiffer(t *testing.T) {
+	const objects = 1000
+	c := newCluster(1, 2, 3)
+	c.publish(1, sheepdog.Clean, ids(1, 2), ids(1, 2, 3)) // 3 is a target: it reports what it was sent
+	at := func(i sheepdog.Index, seq uint64) sheepdog.DirtyBlocks {
+		return sheepdog.DirtyBlocks{Object: sheepdog.ObjectID{Family: 1, Index: i}, Layer: 1, Start: 3, Count: 1, Stamp: sheepdog.Stamp{Token: 1, Seq: seq}}
+	}
+	for id, n := range c.nodes {
+		for i := range sheepdog.Index(objects) {
+			seq := uint64(i) + 1
+			switch {
+			case i == 7 && id == 2:
+				seq = 5000 // a write that only one has
+			case i == 8 && id == 3:
+				continue // one that the target has not
+			case i == 9 && id == 1:
+				n.dirty = append(n.dirty, sheepdog.DirtyBlocks{Object: sheepdog.ObjectID{Family: 1, Index: i}, Layer: 1, Start: 2, Count: 2, Stamp: sheepdog.Stamp{Token: 1, Seq: seq}})
+				continue // one that overlaps what others have
+			}
+			n.dirty = append(n.dirty, at(i, seq))
+		}
+		n.put(3, sheepdog.Stamp{Token: 1, Seq: 1}, 10)
+	}
+	if _, err := c.gateway().Takeover(t.Context(), sheepdog.Scope{Family: 1, Policy: three, Token: 2}); err != nil {
+		t.Fatal(err)
+	}
+	for id, n := range c.nodes {
+		if want := 3; n.fetched < want-1 || n.fetched > want+2 {
+			t.Errorf("node %d was asked for the records of %d objects, want %d", id, n.fetched, want)
+		}
+		if n.flush == 0 {
+			t.Errorf("node %d was not flushed", id)
+		}
+	}
+}

@@ -87,12 +87,17 @@ func (s *Server) promise(f *family, id sheepdog.FamilyID, token sheepdog.Token) 
 }
 
 // note records an applied write. A failed one is dirty as well, but its origin
-// does not count as applied.
+// does not count as applied, and what is in place the engine is asked.
 func (f *family) note(s *Server, r *sheepdog.WriteRequest, since sheepdog.Revision, applied bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.clearLocked(sheepdog.Stamp{Token: r.Token, Seq: r.Flushed})
-	f.markLocked(s, mark{place{r.Policy, r.Object.Partition()}, replicaKey{r.Object, r.Layer}, blocks(r.Start, r.Count), r.Stamp, since})
+	key := replicaKey{r.Object, r.Layer}
+	f.markLocked(s, mark{place{r.Policy, r.Object.Partition()}, key, blocks(r.Start, r.Count), r.Stamp, since})
+	if d := f.dirty[key]; d != nil && !applied {
+		f.runs -= len(d.runs) - 1
+		d.coarsen()
+	}
 	if r.Origin.Gateway == 0 {
 		return
 	}

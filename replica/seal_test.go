@@ -43,13 +43,18 @@ func TestRepairIsNotDirty(t *testing.T) {
 	b.wantDirty(b.seal(10, 3))
 }
 
-// TestFailedWriteIsDirty: part of it may be in place.
+// TestFailedWriteIsDirty as far as it is in place, which the engine is asked: a
+// takeover believes marks that all replicas have alike.
 func TestFailedWriteIsDirty(t *testing.T) {
 	b := newBench(t)
 	b.engine.Fail(sheepdog.ErrIO)
 	wantError(t, b.write(request(1))[0], sheepdog.ErrIO)
 	b.engine.Fail(nil)
-	b.wantDirty(b.seal(10, 3), run(4, 2, 3, 1))
+	b.wantDirty(b.seal(10, 3))
+	var errs [1]error
+	r := request(1)
+	b.engine.Write([]sheepdog.Op{{Object: r.Object, Layer: r.Layer, Start: r.Start, Count: 1, Stamp: r.Stamp}}, errs[:])
+	b.wantDirty(b.seal(10, 3), run(4, 1, 3, 1))
 }
 
 func TestFlushClearsDirty(t *testing.T) {
@@ -288,6 +293,16 @@ func TestCoarseDirtyMapAsksTheEngine(t *testing.T) {
 		d.coarsen()
 	}
 	b.wantDirty(b.seal(10, 3), run(4, 2, 3, 1), run(100, 2, 3, 2))
+}
+
+// A failed write takes nothing away from the marks of others.
+func TestFailedWriteOverAnotherIsNoMark(t *testing.T) {
+	b := newBench(t)
+	b.mustWrite(request(1))
+	b.engine.Fail(sheepdog.ErrIO)
+	wantError(t, b.write(request(2))[0], sheepdog.ErrIO)
+	b.engine.Fail(nil)
+	b.wantDirty(b.seal(10, 3), run(4, 2, 3, 1))
 }
 
 // TestCarry takes over only what this node holds.
