@@ -187,14 +187,12 @@ func (s *scaling) prepare(ctx context.Context) error {
 	return err
 }
 
-// job runs one job on a disk once the sheep have done what the one before left to
-// do, and returns the CPU time of an operation in microseconds.
-func (s *scaling) job(ctx context.Context, j job, uri string, size int64) (float64, error) {
+// job runs one job on a disk once the sheep have done what the one before left to do.
+func (s *scaling) job(ctx context.Context, j job, uri string, size int64) (sample, error) {
 	if err := s.ours.rest(ctx); err != nil {
-		return 0, err
+		return sample{}, err
 	}
-	got, err := runFio(ctx, s.run.dir, j, uri, size, s.run.plan.runtime, s.ours.pids())
-	return got.CPU, err
+	return runFio(ctx, s.run.dir, j, uri, size, s.run.plan.runtime, s.ours.pids())
 }
 
 // rest waits until the sheep together take less than a tenth of a processor.
@@ -225,7 +223,7 @@ func (s *scaling) row(ctx context.Context, w io.Writer, name string) error {
 		if err != nil {
 			return err
 		}
-		cpu = append(cpu, got)
+		cpu = append(cpu, got.CPU)
 	}
 	var clones, snapshots []float64
 	for i := range 10 {
