@@ -30,6 +30,7 @@ const (
 // DB.Sync misses memtables that were rotated away.
 type badgerKV struct {
 	db      *badger.DB
+	opts    badger.Options
 	reserve *reserve.Reserve
 	failed  func(error)
 }
@@ -61,8 +62,11 @@ func openBadger(dir string, o metaOptions) (metadata, error) {
 		return nil, fmt.Errorf("open metadata in %s: %w", dir, err)
 	}
 	room.Opened()
-	return &badgerKV{db: db, reserve: room, failed: o.failed}, nil
+	return &badgerKV{db: db, opts: bo, reserve: room, failed: o.failed}, nil
 }
+
+// Verify reads the tables. It may take seconds.
+func (b *badgerKV) Verify() error { return kvcheck.Tables(b.opts.Dir, b.opts) }
 
 func (b *badgerKV) Get(key []byte) (value []byte, err error) {
 	defer b.catchFault(debug.SetPanicOnFault(true), &err)

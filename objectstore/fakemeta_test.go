@@ -74,4 +74,5 @@ func (m *fakeMeta) Commit(changes []change) error {
 func (m *fakeMeta) Fits(changes, bytes int) bool { return changes <= m.maxChanges }
 func (m *fakeMeta) Room(int, int) error          { return nil }
 func (m *fakeMeta) Size() uint64                 { return 0 }
+func (m *fakeMeta) Verify() error                { return nil }
 func (m *fakeMeta) Close() error                 { return nil }

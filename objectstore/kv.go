@@ -22,6 +22,8 @@ type metadata interface {
 	// Room returns sheepdog.ErrNoSpace if commits of so many changes and bytes
 	// together could fail for want of space. Ask before the first of them.
 	Room(changes, bytes int) error
+	// Verify reads all that is stored, and fails if something is not as it was written.
+	Verify() error
 	Size() uint64
 	Close() error
 }

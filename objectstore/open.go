@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"sheepdog"
 	"sheepdog/internal/kvcheck"
@@ -41,11 +42,12 @@ func Open(opts Options) (*Disk, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
-	d.done.Add(4)
+	d.done.Add(5)
 	go d.takeInventory(ctx)
 	go d.destager(ctx)
 	go d.segmentMaker(ctx)
 	go d.writeBehind(ctx)
+	go d.metaVerifier(ctx)
 	return d, nil
 }
 
@@ -66,6 +68,7 @@ func (d *Disk) open() error {
 	if d.meta, err = o.openMeta(filepath.Join(o.Meta, MetaDir), metaOptions{o.NoSync, o.Logger, d.metaFailed}); err != nil {
 		return err
 	}
+	d.meta = sealed{d.meta, d.metaFailed}
 	if err := finishLarge(d.meta); err != nil {
 		return metaError("finish a commit", err)
 	}
@@ -87,6 +90,28 @@ func (d *Disk) open() error {
 
 // startAnew is what to do with a store that is damaged.
 const startAnew = "remove all of META and of its disks, and the node comes back as a new one and recovers from the others"
+
+// verifyEvery is how often the metadata are verified as a whole, as they are at the
+// start: pages of them are read from the disk anew.
+const verifyEvery = 24 * time.Hour
+
+// metaVerifier ends the store when its metadata are found damaged.
+func (d *Disk) metaVerifier(ctx context.Context) {
+	defer d.done.Done()
+	t := time.NewTicker(verifyEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := d.meta.Verify(); err != nil {
+			d.metaFailed(err)
+			return
+		}
+	}
+}
 
 // withRemedy adds what to do to an error that says that something is damaged.
 func withRemedy(err error) error {

@@ -4,7 +4,7 @@
 // parse is a panic of a goroutine that nobody can catch. Here each of them is an
 // error.
 //
-// Main function: Database.
+// Main functions: Database, Tables.
 package kvcheck
 
 import (
@@ -29,14 +29,8 @@ var ErrDamaged = errors.New("damaged")
 // checksums. The options are those that it is opened with; without encryption and
 // compression, and with values in its tables. It takes the time of reading the files.
 func Database(dir string, o badger.Options) error {
-	tables, err := listed(dir, o)
-	if err != nil {
+	if err := Tables(dir, o); err != nil {
 		return err
-	}
-	for _, id := range tables {
-		if err := checkTable(table.NewFilename(id, dir), id); err != nil {
-			return err
-		}
 	}
 	if !o.SyncWrites { // then any of the last writes may be missing after a loss of power
 		return nil
@@ -46,6 +40,30 @@ func Database(dir string, o badger.Options) error {
 		err = errors.Join(err, checkLog(log))
 	}
 	return err
+}
+
+// Tables is Database without what was written last. The database may be in use.
+func Tables(dir string, o badger.Options) error {
+	tables, err := listed(dir, o)
+	if err != nil {
+		return err
+	}
+	for _, id := range tables {
+		err := checkTable(table.NewFilename(id, dir), id)
+		if errors.Is(err, fs.ErrNotExist) {
+			now, lerr := listed(dir, o)
+			if lerr != nil {
+				return lerr
+			}
+			if !slices.Contains(now, id) {
+				continue // Badger has replaced it meanwhile
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // listed are the tables that are in use. Others are what a crash left of one that
