@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"sync"
 	"time"
 
@@ -20,8 +21,9 @@ import (
 // raftLog keeps Raft's log, term and vote on Badger. This is the only file of
 // the package that knows Badger. Keys:
 //
-//	'l' index 8   one log entry: version=1 | term 8 | type 1 | appended 8 |
-//	              len 4, extensions | data
+//	'l' index 8   one log entry: version=2 | term 8 | type 1 | appended 8 |
+//	              len 4, extensions | data | CRC-32C 4 of index and all before.
+//	              Version 1 has no checksum.
 //	's' name      a value of the stable store
 //
 // Every transaction is synced before it returns. First and last index are kept
@@ -43,8 +45,9 @@ var (
 )
 
 const (
-	logEntryVersion = 1
+	logEntryVersion = 2
 	logEntryFixed   = 1 + 8 + 1 + 8 + 4
+	logEntryCRC     = 4
 	// raftMemTable keeps the preallocated files of an idle node near 30 MiB;
 	// a transaction may hold 15 % of it.
 	raftMemTable  = 8 << 20
@@ -163,7 +166,7 @@ func (s *raftLog) GetLog(index uint64, out *raft.Log) error {
 		return raft.ErrLogNotFound
 	}
 	if err != nil {
-		return fmt.Errorf("read raft log entry %d: %w", index, err)
+		return s.broke(fmt.Errorf("read raft log entry %d: %w", index, err))
 	}
 	return nil
 }
@@ -357,7 +360,7 @@ func logKey(index uint64) []byte   { return binary.BigEndian.AppendUint64([]byte
 func stableKey(name []byte) []byte { return append([]byte{'s'}, name...) }
 
 func encodeLog(l *raft.Log) []byte {
-	b := make([]byte, 0, logEntryFixed+len(l.Extensions)+len(l.Data))
+	b := make([]byte, 0, logEntryFixed+len(l.Extensions)+len(l.Data)+logEntryCRC)
 	b = append(b, logEntryVersion)
 	b = binary.BigEndian.AppendUint64(b, l.Term)
 	b = append(b, byte(l.Type))
@@ -368,12 +371,36 @@ func encodeLog(l *raft.Log) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(at))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(l.Extensions)))
 	b = append(b, l.Extensions...)
-	return append(b, l.Data...)
+	b = append(b, l.Data...)
+	return binary.BigEndian.AppendUint32(b, logCRC(l.Index, b))
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// logCRC is the checksum of an entry; an entry of another index does not have it.
+func logCRC(index uint64, b []byte) uint32 {
+	return crc32.Update(crc32.Checksum(logKey(index), castagnoli), castagnoli, b)
+}
+
+// unsealLog verifies an entry and takes its checksum off.
+func unsealLog(b []byte, index uint64) ([]byte, error) {
+	if len(b) < logEntryFixed || b[0] == 0 || b[0] > logEntryVersion {
+		return nil, fmt.Errorf("%d bytes of an unknown format", len(b))
+	}
+	if b[0] == 1 {
+		return b, nil
+	}
+	n := len(b) - logEntryCRC
+	if n < logEntryFixed || binary.BigEndian.Uint32(b[n:]) != logCRC(index, b[:n]) {
+		return nil, fmt.Errorf("entry %d: checksum mismatch: %w", index, sheepdog.ErrIO)
+	}
+	return b[:n], nil
 }
 
 func decodeLog(b []byte, index uint64, out *raft.Log) error {
-	if len(b) < logEntryFixed || b[0] != logEntryVersion {
-		return fmt.Errorf("%d bytes of an unknown format", len(b))
+	b, err := unsealLog(b, index)
+	if err != nil {
+		return err
 	}
 	ext := int64(binary.BigEndian.Uint32(b[18:]))
 	if int64(len(b)-logEntryFixed) < ext {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -160,17 +161,39 @@ func TestIdleRaftLogIsSmall(t *testing.T) {
 }
 
 func FuzzDecodeLog(f *testing.F) {
-	f.Add(encodeLog(&raft.Log{Term: 3, Type: raft.LogCommand, Data: []byte("x"), Extensions: []byte("e"), AppendedAt: time.Unix(5, 0)}))
+	f.Add(encodeLog(&raft.Log{Index: 9, Term: 3, Type: raft.LogCommand, Data: []byte("x"), Extensions: []byte("e"), AppendedAt: time.Unix(5, 0)}))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var l raft.Log
 		if decodeLog(b, 9, &l) != nil {
 			return
 		}
-		if again := encodeLog(&l); !bytes.Equal(again, b) {
+		if again := encodeLog(&l); b[0] == logEntryVersion && !bytes.Equal(again, b) {
 			t.Errorf("%x became %x", b, again)
 		}
 	})
+}
+
+// TestFlippedBitOfALogEntry: a leader whose log had rotted gave a follower another
+// command than it had applied itself.
+func TestFlippedBitOfALogEntry(t *testing.T) {
+	entry := raft.Log{Index: 9, Term: 3, Type: raft.LogCommand, Data: []byte("a command"), AppendedAt: time.Unix(5, 0)}
+	b := encodeLog(&entry)
+	var got raft.Log
+	for bit := range 8 * len(b) {
+		b[bit/8] ^= 1 << (bit % 8)
+		if err := decodeLog(b, 9, &got); err == nil {
+			t.Errorf("bit %d is flipped, and it is an entry: %+v", bit, got)
+		}
+		b[bit/8] ^= 1 << (bit % 8)
+	}
+	if err := decodeLog(b, 10, &got); !errors.Is(err, sheepdog.ErrIO) {
+		t.Errorf("as another entry: %v, want %v", err, sheepdog.ErrIO)
+	}
+	old := append([]byte{1}, b[1:len(b)-logEntryCRC]...)
+	if err := decodeLog(old, 9, &got); err != nil || !reflect.DeepEqual(got, entry) {
+		t.Errorf("an entry of version 1: %+v, %v", got, err)
+	}
 }
 
 // A log whose disk failed acknowledges nothing and gives no vote any more, tells
