@@ -49,6 +49,24 @@ func (s *indexSet) add(i sheepdog.Index) {
 	}
 }
 
+// next is the first index of the set from i on, but at most end.
+func (s *indexSet) next(i, end sheepdog.Index) sheepdog.Index {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for i < end {
+		p := s.pages[i>>pageBits]
+		if p == nil {
+			i = (i>>pageBits + 1) << pageBits
+			continue
+		}
+		if word := p[i%(1<<pageBits)/64] >> (i % 64); word != 0 {
+			return min(i+sheepdog.Index(bits.TrailingZeros64(word)), end)
+		}
+		i = (i/64 + 1) * 64
+	}
+	return end
+}
+
 // len is the number of indexes in the set.
 func (s *indexSet) len() int {
 	s.mu.RLock()

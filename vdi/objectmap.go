@@ -76,6 +76,15 @@ func (m *objectMap) lacks(ctx context.Context, i sheepdog.Index) bool {
 	return !m.set.has(i)
 }
 
+// next is the first index from i on, but at most end, at which there may be anything. It
+// waits for the list.
+func (m *objectMap) next(ctx context.Context, i, end sheepdog.Index) (sheepdog.Index, error) {
+	if err := m.await(ctx); err != nil {
+		return 0, err
+	}
+	return m.set.next(i, end), nil
+}
+
 // await returns when the list is there, or why it cannot be had.
 func (m *objectMap) await(ctx context.Context) error {
 	if m.whole.Load() {

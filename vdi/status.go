@@ -2,6 +2,7 @@ package vdi
 
 import (
 	"context"
+	"slices"
 
 	"sheepdog"
 	"sheepdog/vdi/directory"
@@ -15,33 +16,126 @@ type Extent struct {
 }
 
 // Status describes n bytes from off, in blocks, in at most limit extents; it may
-// describe fewer bytes than asked for. It asks any acting replica: a write that
-// was acknowledged before the call is seen.
-func (v *Volume) Status(ctx context.Context, off, n uint64, limit int) ([]Extent, error) {
-	top := v.layer
-	if top == 0 {
-		id := v.family.Load().id
-		f, ok := v.m.opt.Directory.Family(id)
-		if (!ok || f.Working == 0) && v.rebind(id) {
-			return v.Status(ctx, off, n, limit)
-		}
-		if !ok {
-			return nil, sheepdog.ErrNotFound
-		}
-		top = f.Working
+// describe fewer bytes than asked for. A write that was acknowledged before the call is
+// seen. Like a read it has the VDI coordinated here if nobody does: the object map of the
+// coordinator spares a question for every object.
+func (v *Volume) Status(ctx context.Context, off, n uint64, limit int) (out []Extent, err error) {
+	r := span{off, off + n}
+	if v.layer != 0 {
+		return v.describe(ctx, nil, v.layer, r, limit)
 	}
-	var out []Extent
-	for _, pc := range pieces(off, n, v.shift) {
-		states, err := v.states(ctx, top, pc)
+	err = v.do(ctx, func(c *coordinator, to target) error {
+		if c != nil {
+			out, err = v.describeHere(ctx, c, r, limit)
+			return err
+		}
+		f, ok := v.m.opt.Directory.Family(to.family)
+		if !ok || f.Working == 0 {
+			return sheepdog.ErrNotFound
+		}
+		out, err = v.describe(ctx, nil, f.Working, r, limit)
+		return err
+	})
+	return out, err
+}
+
+// describeHere answers at the coordinator. Its object map counts only while nobody else
+// can have written. (rule 6)
+func (v *Volume) describeHere(ctx context.Context, c *coordinator, r span, limit int) ([]Extent, error) {
+	for {
+		if err := v.m.awaitLease(ctx, c); err != nil {
+			return nil, err
+		}
+		t := c.top.Load()
+		out, err := v.describe(ctx, t, t.layer, r, limit)
+		if err != nil || v.m.opt.Cluster.LeaseValid() && c.err() == nil {
+			return out, err
+		}
+	}
+}
+
+// describe looks through the layers from top downwards; t is what the coordinator knows
+// of the working one, nil elsewhere. It begins again if a base was dropped meanwhile:
+// what had been copied from there may have been missed.
+func (v *Volume) describe(ctx context.Context, t *top, layer sheepdog.LayerID, r span, limit int) ([]Extent, error) {
+	for {
+		bases := basesOf(v.m.opt.Directory, layer)
+		out, err := v.describeOnce(ctx, t, layer, r, limit)
+		if err != nil || slices.Equal(bases, basesOf(v.m.opt.Directory, layer)) {
+			return out, err
+		}
+	}
+}
+
+func (v *Volume) describeOnce(ctx context.Context, t *top, layer sheepdog.LayerID, r span, limit int) (out []Extent, err error) {
+	size, last := pieceSize(v.shift), sheepdog.Index((r.to-1)>>v.shift)
+	for at := r.from; at < r.to && len(out) <= limit; {
+		pc := piece{index: sheepdog.Index(at >> v.shift), in: at & (1<<v.shift - 1)}
+		empty, err := v.m.emptyFrom(ctx, t, layer, pc.index, last)
 		if err != nil {
 			return nil, err
 		}
+		var states []sheepdog.BlockState
+		if empty > 0 {
+			pc.n = min(uint64(empty)<<v.shift-pc.in, r.to-at)
+		} else {
+			pc.n = min(size-at&(size-1), r.to-at)
+			if states, err = v.states(ctx, t, layer, pc); err != nil {
+				return nil, err
+			}
+		}
 		out = appendExtents(out, pc, states)
-		if len(out) > limit {
-			return out[:limit], nil
+		at += pc.n
+	}
+	return out[:min(limit, len(out))], nil
+}
+
+// basesOf lists the layers of other families below a layer.
+func basesOf(dir *directory.Directory, layer sheepdog.LayerID) (out []sheepdog.LayerID) {
+	for base := baseOf(dir, layer); base != 0; base = baseOf(dir, base) {
+		out = append(out, base)
+	}
+	return out
+}
+
+// emptyFrom is how many objects from index on, up to last, certainly hold nothing, by
+// the object maps that are here.
+func (m *Manager) emptyFrom(ctx context.Context, t *top, layer sheepdog.LayerID, index, last sheepdog.Index) (sheepdog.Index, error) {
+	end := last + 1
+	for ; layer != 0 && end > index; layer = baseOf(m.opt.Directory, layer) {
+		next, err := m.nextHeld(ctx, t, layer, index, end)
+		if err != nil {
+			return 0, err
+		}
+		end = next
+	}
+	return end - index, nil
+}
+
+// nextHeld is the first index from i on, but at most end, at which the layer or those
+// below it in its family may hold anything. It waits for the lists: to ask for every
+// object of a disk takes longer.
+func (m *Manager) nextHeld(ctx context.Context, t *top, layer sheepdog.LayerID, i, end sheepdog.Index) (sheepdog.Index, error) {
+	l, ok := m.opt.Directory.Layer(layer)
+	if !ok {
+		return 0, sheepdog.ErrNotFound
+	}
+	if l.Frozen {
+		return m.frozen.objectMap(layer).next(ctx, i, end)
+	}
+	if t != nil && t.layer == layer {
+		next, err := t.own.next(ctx, i, end)
+		if err == nil && t.below != nil {
+			next, err = t.below.next(ctx, i, next)
+		}
+		return next, err
+	}
+	for _, l := range logicalChain(m.opt.Directory, layer) {
+		if l.Written {
+			return i, nil
 		}
 	}
-	return out, nil
+	return end, nil
 }
 
 // appendExtents adds the blocks of a piece, joining equal neighbours. A nil
@@ -70,11 +164,11 @@ func appendExtents(out []Extent, pc piece, states []sheepdog.BlockState) []Exten
 
 // states resolves the blocks of a piece through the layers of the family and of
 // its bases; nil: all absent.
-func (v *Volume) states(ctx context.Context, top sheepdog.LayerID, pc piece) ([]sheepdog.BlockState, error) {
+func (v *Volume) states(ctx context.Context, t *top, layer sheepdog.LayerID, pc piece) ([]sheepdog.BlockState, error) {
 	start, count := pc.blocks()
 	var out []sheepdog.BlockState
-	for layer := top; layer != 0; layer = baseOf(v.m.opt.Directory, layer) {
-		recs, err := v.m.familyRecords(ctx, layer, pc.index, start, count)
+	for ; layer != 0; layer = baseOf(v.m.opt.Directory, layer) {
+		recs, err := v.m.familyRecords(ctx, t, layer, pc.index, start, count)
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +192,7 @@ func (v *Volume) states(ctx context.Context, top sheepdog.LayerID, pc piece) ([]
 
 // familyRecords merges the records of the layer and those below it in its
 // family; nil if the object map says that there are none.
-func (m *Manager) familyRecords(ctx context.Context, layer sheepdog.LayerID, index sheepdog.Index, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
+func (m *Manager) familyRecords(ctx context.Context, t *top, layer sheepdog.LayerID, index sheepdog.Index, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
 	dir := m.opt.Directory
 	l, ok := dir.Layer(layer)
 	if !ok {
@@ -108,7 +202,7 @@ func (m *Manager) familyRecords(ctx context.Context, layer sheepdog.LayerID, ind
 	if !ok {
 		return nil, sheepdog.ErrNotFound
 	}
-	if may, err := m.mayHold(ctx, l, index); err != nil || !may {
+	if next, err := m.nextHeld(ctx, t, layer, index, index+1); err != nil || next > index {
 		return nil, err
 	}
 	var ids []sheepdog.LayerID
@@ -122,22 +216,4 @@ func (m *Manager) familyRecords(ctx context.Context, layer sheepdog.LayerID, ind
 	}
 	scope := sheepdog.Scope{Family: f.ID, Policy: f.Policy}
 	return m.opt.Objects.Records(ctx, scope, sheepdog.ObjectID{Family: f.ID, Index: index}, ids, start, count)
-}
-
-// mayHold asks the object map, where there is one here. It waits for the list: to ask
-// for every object of a disk takes longer.
-func (m *Manager) mayHold(ctx context.Context, l directory.Layer, index sheepdog.Index) (bool, error) {
-	if l.Frozen {
-		held := m.frozen.objectMap(l.ID)
-		if err := held.await(ctx); err != nil {
-			return false, err
-		}
-		return held.has(index), nil
-	}
-	if c := m.local(l.Family); c != nil {
-		if t := c.top.Load(); t.layer == l.ID {
-			return t.has(index), nil
-		}
-	}
-	return true, nil
 }

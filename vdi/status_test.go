@@ -1,0 +1,148 @@
+package vdi
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sheepdog"
+	"sheepdog/vdi/directory"
+)
+
+// countedRecords counts how often replicas are asked for the states of blocks.
+type countedRecords struct {
+	Objects
+	asked atomic.Int32
+}
+
+func (c *countedRecords) Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
+	c.asked.Add(1)
+	return c.Objects.Records(ctx, s, obj, layers, start, count)
+}
+
+// A map of a large disk asked replicas for each of its objects.
+func TestStatusOfAHoleAsksNobody(t *testing.T) {
+	const size, ask = 4 << 50, 4<<30 - 4096
+	w, _, v := oneVDI(t, size)
+	write(t, v, 3<<30, fill(4096, 1))
+	if err := v.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m := w.manager(t, 2)
+	objects := &countedRecords{Objects: m.opt.Objects}
+	m.opt.Objects = objects
+	v = open(t, m, "v", "")
+	for _, c := range []struct {
+		off  uint64
+		want []Extent
+	}{
+		{0, []Extent{{3 << 30, sheepdog.Absent}, {4096, sheepdog.Data}, {ask - 3<<30 - 4096, sheepdog.Absent}}},
+		{4096, []Extent{{3<<30 - 4096, sheepdog.Absent}, {4096, sheepdog.Data}, {ask - 3<<30, sheepdog.Absent}}},
+		{size - ask, []Extent{{ask, sheepdog.Absent}}},
+		{1<<50 + 512, []Extent{{ask, sheepdog.Absent}}},
+	} {
+		got, err := v.Status(t.Context(), c.off, ask, 100)
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("from %d: %v, %v; want %v", c.off, got, err, c.want)
+		}
+	}
+	if n := objects.asked.Load(); n != 2 {
+		t.Errorf("replicas were asked %d times for one object, which was looked at twice", n)
+	}
+}
+
+// A node that has lost its lease does not know what another one has written since.
+func TestStatusWaitsForTheLease(t *testing.T) {
+	_, m, v := oneVDI(t, 8<<20)
+	write(t, v, 0, fill(4096, 1))
+	n := m.opt.Cluster.(*node)
+	n.mu.Lock()
+	n.lease = false
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if got, err := v.Status(ctx, 4<<20, 4096, 1); err == nil {
+		t.Errorf("answered %v without a lease", got)
+	}
+	n.mu.Lock()
+	n.lease = true
+	n.mu.Unlock()
+	if got, err := v.Status(t.Context(), 4<<20, 4096, 1); err != nil || len(got) != 1 || got[0] != (Extent{4096, sheepdog.Absent}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// The coordinator answers from its object maps what another node hears from replicas,
+// for working layers, snapshots and clones.
+func TestStatusIsThatOfTheReplicas(t *testing.T) {
+	const size = 24 << 20
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		w := newWorld()
+		near, far := w.manager(t, 1), w.manager(t, 2)
+		create(t, near, "v0", size)
+		for disk := range 3 {
+			name := fmt.Sprintf("v%d", disk)
+			v := open(t, near, name, "")
+			for range r.IntN(12) {
+				change(t, r, near, v, name)
+			}
+			compareStatus(t, r, v, open(t, far, name, ""))
+			tag := directory.Snapshot{Name: name, Tag: "last"}
+			if _, err := near.Snapshot(t.Context(), tag); err != nil {
+				t.Fatal(err)
+			}
+			compareStatus(t, r, open(t, near, name, "last"), open(t, far, name, "last"))
+			if _, err := near.Clone(t.Context(), directory.Clone{Source: name, Snapshot: "last", Name: fmt.Sprintf("v%d", disk+1)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// change writes, zeroes or takes a snapshot.
+func change(t *testing.T, r *rand.Rand, m *Manager, v *Volume, name string) {
+	t.Helper()
+	off := r.Uint64N(v.Size()/4096-600) * 4096
+	switch r.IntN(4) {
+	case 0:
+		if err := v.ZeroAt(t.Context(), off, (1+r.Uint64N(600))*4096); err != nil {
+			t.Fatal(err)
+		}
+	case 1:
+		if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		write(t, v, off, fill(4096*(1+r.IntN(3)), byte(1+r.IntN(200))))
+	}
+}
+
+func compareStatus(t *testing.T, r *rand.Rand, near, far *Volume) {
+	t.Helper()
+	for range 10 {
+		off := r.Uint64N(near.Size())
+		n := 1 + r.Uint64N(near.Size()-off)
+		a, err := near.Status(t.Context(), off, n, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := far.Status(t.Context(), off, n, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(a, b) {
+			t.Fatalf("%s, %d bytes from %d: here %v, from replicas %v", near.name, n, off, a, b)
+		}
+		for _, e := range a {
+			n -= e.Length
+		}
+		if n != 0 {
+			t.Fatalf("%s: %d bytes are missing in %v", near.name, n, a)
+		}
+	}
+}
