@@ -43,9 +43,10 @@ type family struct {
 	limit     atomic.Pointer[limiter] // nil: none
 
 	// guarded by Manager.mu
-	coord    *coordinator // nil: another node's, or nobody's
-	attached int          // volumes open here
-	claims   int          // those of them that have claimed it
+	coord    *coordinator   // nil: another node's, or nobody's
+	attached int            // volumes open here
+	claims   int            // those of them that have claimed it
+	claim    sheepdog.Token // what the directory noted of the newest of these claims
 }
 
 // NewManager starts a manager; the caller must Close it.

@@ -16,7 +16,7 @@ func (v *Volume) TryReadAt(p []byte, off uint64) bool {
 		return false
 	}
 	c := v.m.local(v.family.Load().id)
-	if c == nil {
+	if c == nil || v.claimPassed(c) {
 		return false
 	}
 	size := uint64(1) << c.shift

@@ -35,7 +35,9 @@ type started struct {
 func (v *Volume) Batch(ctx context.Context) *Batch {
 	b := &Batch{v: v, ctx: ctx}
 	if v.layer == 0 && !v.claimIs(claimLost) {
-		b.c = v.m.local(v.family.Load().id)
+		if b.c = v.m.local(v.family.Load().id); b.c != nil && v.claimPassed(b.c) {
+			b.c = nil
+		}
 	}
 	return b
 }

@@ -79,8 +79,8 @@ func (m *Manager) releaseAt(ctx context.Context, f directory.Family) error {
 }
 
 // Claim makes this node the coordinator of the volume's VDI before its first
-// request. The error wraps ErrBusy if another node is. Once another node has the
-// VDI for a client that has claimed it there, the requests of the volume fail.
+// request. The error wraps ErrBusy if another node is. Once a client has claimed the
+// VDI at another node, the requests of the volume fail, also when that one has left.
 func (v *Volume) Claim(ctx context.Context) error {
 	if v.layer != 0 {
 		return nil
@@ -90,17 +90,54 @@ func (v *Volume) Claim(ctx context.Context) error {
 		c, other, _, err := v.m.route(ctx, v.family.Load().id)
 		switch {
 		case err == nil && c != nil:
-			v.become(claimNone, claimHeld)
-			return nil
+			if err = v.claimAt(ctx, c); err == nil {
+				return nil
+			}
 		case err == nil && other.ID != 0:
 			return fmt.Errorf("VDI %s is locked by node %s: %w", v.name, other.Addr, sheepdog.ErrBusy)
-		case err != nil && !rerouted(err):
+		}
+		if err != nil && !rerouted(err) {
 			return err
 		}
 		if err := v.m.pause(ctx, changed, pause); err != nil {
 			return err
 		}
 	}
+}
+
+// claimAt has the directory note the claim, unless this node's clients have the VDI for
+// themselves already: then it is theirs.
+func (v *Volume) claimAt(ctx context.Context, c *coordinator) error {
+	f, id, m := v.family.Load(), c.scope.Family, v.m
+	if f.id != id {
+		return errMoved
+	}
+	noted, _ := m.opt.Directory.Family(id)
+	m.mu.Lock()
+	claim, shared := f.claim, f.claims > 0 && f.claim == noted.Claimed
+	m.mu.Unlock()
+	if !shared {
+		claim = c.scope.Token
+		if _, err := m.propose(ctx, &directory.Claim{Time: m.now(), Family: id, Token: claim}); err != nil {
+			return err
+		}
+	}
+	v.claim.Store(uint64(claim))
+	m.mu.Lock()
+	f.claim = claim
+	m.mu.Unlock()
+	v.become(claimNone, claimHeld)
+	return nil
+}
+
+// claimPassed reports whether clients of another node have had the VDI for themselves
+// since the volume claimed it. While c is in service nobody else can.
+func (v *Volume) claimPassed(c *coordinator) bool {
+	if !v.claimIs(claimHeld) {
+		return false
+	}
+	f, ok := v.m.opt.Directory.Family(c.scope.Family)
+	return ok && uint64(f.Claimed) != v.claim.Load()
 }
 
 // claim is what a volume has of its VDI.
@@ -114,7 +151,7 @@ const (
 
 // errClaimLost is of a volume that stood still, was cut off or unlocked while a
 // client of another node claimed its VDI. To go on would be to write beside that
-// one: what its client knows of the VDI is of before.
+// one, or after it from what the volume's client knows, which is of before.
 var errClaimLost = errors.New("the VDI was locked by another node meanwhile; attach again")
 
 // become changes the claim of a volume, once, and counts it where it is held.

@@ -98,6 +98,67 @@ func TestClaimThatWasLostIsOver(t *testing.T) {
 	stale("beside one of its own node")
 }
 
+// The second guest came and went while the first one stood still: what that one has in
+// its caches is of before all the same. It went on as if nobody had written.
+func TestClaimOfAGuestThatCameAndWentIsNotMissed(t *testing.T) {
+	a, va, vb := unlocked(t)
+	idle := open(t, a, "v", "") // another client of the first guest's node, which does nothing
+	if err := vb.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, vb, 0, fill(4096, 2))
+	if err := vb.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if va.TryReadAt(make([]byte, 4096), 0) {
+		t.Error("the first guest reads by the short way")
+	}
+	expect(t, idle, 0, fill(4096, 2)) // its node coordinates the VDI again
+	if va.TryReadAt(make([]byte, 4096), 0) || va.Batch(t.Context()).Add(fill(4096, 3), 0, func(error) {}) {
+		t.Error("the first guest goes on by a short way")
+	}
+	if err := va.WriteAt(t.Context(), fill(4096, 3), 0); !errors.Is(err, errClaimLost) {
+		t.Errorf("its write: %v", err)
+	}
+	if err := va.ReadAt(t.Context(), make([]byte, 4096), 0); !errors.Is(err, errClaimLost) {
+		t.Errorf("its read: %v", err)
+	}
+	again := open(t, a, "v", "")
+	if err := again.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, again, 0, fill(4096, 2))
+	write(t, again, 0, fill(4096, 4))
+}
+
+// Two clients of one node, a command at another node in between, and a change of the
+// number of copies: nobody else had the VDI, and the claims hold.
+func TestClaimsOfOneNodeAreShared(t *testing.T) {
+	w := newWorld()
+	a, b := w.manager(t, 1), w.manager(t, 2)
+	create(t, a, "v", 4<<20)
+	one, two := open(t, a, "v", ""), open(t, a, "v", "")
+	if err := one.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, one, 0, fill(4096, 1))
+	if err := b.Unlock(t.Context(), "v"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, open(t, b, "v", ""), 0, fill(4096, 1)) // b coordinates it, for a command
+	write(t, one, 0, fill(4096, 2))                  // and gives it back
+	if err := two.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Alter(t.Context(), directory.AlterPolicy{Name: "v", Policy: sheepdog.Policy{Copies: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range []*Volume{one, two, one} {
+		write(t, v, 0, fill(4096, byte(10+i)))
+		expect(t, v, 0, fill(4096, byte(10+i)))
+	}
+}
+
 // A command at another node takes an unlocked VDI for itself; the guest that had it
 // gets it back.
 func TestClaimOutlivesACommandAtAnotherNode(t *testing.T) {

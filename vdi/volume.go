@@ -31,7 +31,8 @@ type Volume struct {
 	origin uint64
 	told   atomic.Uint64 // losses that a flush has reported here
 
-	claimed atomic.Int32 // a claim; changes under Manager.mu
+	claimed atomic.Int32  // a claim; changes under Manager.mu
+	claim   atomic.Uint64 // what the directory noted of it, a token
 
 	close sync.Once
 }
@@ -244,6 +245,10 @@ func (v *Volume) try(ctx context.Context, id sheepdog.FamilyID, run func(c *coor
 	if c == nil && token == 0 {
 		return errMoved // it was lost again before we could use it
 	}
+	if c != nil && v.claimPassed(c) {
+		v.become(claimHeld, claimLost)
+		return fmt.Errorf("%s: %w", v.name, errClaimLost)
+	}
 	to := target{family: id, node: other, token: token}
 	if c == nil && v.claimIs(claimHeld) {
 		return v.reclaim(ctx, to)
@@ -282,6 +287,7 @@ func (v *Volume) rebind(from sheepdog.FamilyID) bool {
 	old.attached--
 	if v.claimIs(claimHeld) {
 		f.claims++
+		f.claim = old.claim
 		old.claims--
 	}
 	m.forget(old)

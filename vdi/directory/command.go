@@ -31,6 +31,7 @@ const (
 	kindSetAttr        = "vdi-setattr"
 	kindAcquire        = "vdi-acquire"
 	kindRelease        = "vdi-release"
+	kindClaim          = "vdi-claim"
 	kindMarkWritten    = "vdi-mark-written"
 	kindPrune          = "vdi-prune"
 	kindReset          = "vdi-reset"
@@ -73,6 +74,8 @@ func kindOf(cmd Command) string {
 		return kindAcquire
 	case *Release:
 		return kindRelease
+	case *Claim:
+		return kindClaim
 	case *MarkWritten:
 		return kindMarkWritten
 	case *Prune:
@@ -121,6 +124,8 @@ func newCommand(kind string) Command {
 		return &Acquire{}
 	case kindRelease:
 		return &Release{}
+	case kindClaim:
+		return &Claim{}
 	case kindMarkWritten:
 		return &MarkWritten{}
 	case kindPrune:

@@ -28,6 +28,9 @@ type Family struct {
 	// its VDI is deleted or rolled back. Zero: there never was one.
 	Token       sheepdog.Token
 	Coordinator Coordinator
+	// Claimed is the token under which clients of one gateway have claimed the VDI for
+	// themselves last (a cluster with locks); zero: never. It stays when they have left.
+	Claimed sheepdog.Token
 	// Working is the working layer. It and the fields below describe the working
 	// VDI; they are zero in a family of which only snapshots, or bases of clones,
 	// are left.
@@ -158,6 +161,28 @@ func (c *Release) apply(s *state) (any, error) {
 			f.ID, f.Token, f.Coordinator.Node, c.Node)
 	}
 	n.update(func(f *Family) { f.Coordinator = Coordinator{} })
+	return nil, nil
+}
+
+// Claim notes that clients of the coordinator with Token have the VDI for themselves
+// from now on. The error wraps ErrFenced if the coordinator is another one by now.
+type Claim struct {
+	Time   time.Time         `json:"time"`
+	Family sheepdog.FamilyID `json:"family"`
+	Token  sheepdog.Token    `json:"token"`
+}
+
+func (c *Claim) validate() error { return nil }
+
+func (c *Claim) apply(s *state) (any, error) {
+	n, err := s.family(c.Family)
+	if err != nil {
+		return nil, err
+	}
+	if f := n.family.Load(); f.Coordinator.IsZero() || f.Token != c.Token {
+		return nil, fenced(f, c.Token)
+	}
+	n.update(func(f *Family) { f.Claimed = c.Token })
 	return nil, nil
 }
 

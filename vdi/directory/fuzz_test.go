@@ -22,6 +22,7 @@ func FuzzApply(f *testing.F) {
 		&Acquire{Family: 1, Node: 2, Incarnation: 3, IfToken: 1},
 		&Release{Family: 1, Node: 1, Incarnation: 1, Token: 1},
 		&MarkWritten{Layer: 4, Token: 1},
+		&Claim{Family: 1, Token: 1},
 		&Reset{},
 		&SnapshotGroup{Members: []Snapshot{{Name: "v", IfToken: 1}, {Name: "c"}}},
 		&SnapshotGroup{Members: []Snapshot{{Name: "v", Clone: &CloneOf{Name: "n"}}}},

@@ -35,6 +35,7 @@ type familyImage struct {
 	BlockSizeShift uint8             `json:"blockSizeShift"`
 	Token          sheepdog.Token    `json:"token,omitempty"`
 	Coordinator    *Coordinator      `json:"coordinator,omitempty"`
+	Claimed        sheepdog.Token    `json:"claimed,omitempty"`
 	Retired        spans             `json:"retired,omitempty"`
 }
 
@@ -96,7 +97,7 @@ func (n *familyNode) image() familyImage {
 	f := n.family.Load()
 	out := familyImage{
 		ID: f.ID, Policy: f.Policy, BlockSizeShift: f.BlockSizeShift,
-		Token: f.Token, Retired: slices.Clone(n.retired),
+		Token: f.Token, Claimed: f.Claimed, Retired: slices.Clone(n.retired),
 	}
 	if !f.Coordinator.IsZero() {
 		out.Coordinator = &f.Coordinator

@@ -95,6 +95,8 @@ func (c *AlterPolicy) apply(s *state) (any, error) {
 	next.Layer = s.addLayer(fresh).id()
 	s.layers.get(next.Layer).refs++
 	r.vdi = &next
+	claimed := s.families.get(old.Family).family.Load().Claimed
+	s.families.get(next.Family).update(func(f *Family) { f.Claimed = claimed })
 	s.vacate(old.Family)
 	s.unref(n)
 	s.publish(&next)

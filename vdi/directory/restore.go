@@ -57,7 +57,7 @@ func (img *image) load() (*state, error) {
 
 func (img *image) loadFamilies(s *state) error {
 	for _, f := range img.Families {
-		if f.ID == 0 || f.ID > s.lastFamily || s.families.get(f.ID) != nil || f.Token > s.lastToken {
+		if f.ID == 0 || f.ID > s.lastFamily || s.families.get(f.ID) != nil || f.Token > s.lastToken || f.Claimed > s.lastToken {
 			return invalid("family %d is unknown to the counters, or listed twice", f.ID)
 		}
 		policy := f.Policy
@@ -70,7 +70,7 @@ func (img *image) loadFamilies(s *state) error {
 		if err := CheckGeometry(f.BlockSizeShift); err != nil {
 			return err
 		}
-		family := &Family{ID: f.ID, Policy: f.Policy, BlockSizeShift: f.BlockSizeShift, Token: f.Token}
+		family := &Family{ID: f.ID, Policy: f.Policy, BlockSizeShift: f.BlockSizeShift, Token: f.Token, Claimed: f.Claimed}
 		if f.Coordinator != nil {
 			family.Coordinator = *f.Coordinator
 		}

@@ -187,7 +187,7 @@ func TestApplyRefusesNonsense(t *testing.T) {
 func TestEveryKindOfCommand(t *testing.T) {
 	for _, cmd := range []Command{
 		&Create{}, &Snapshot{}, &Clone{}, &Delete{}, &DeleteSnapshot{}, &Rollback{}, &Resize{},
-		&Rename{}, &SetAttr{}, &Acquire{}, &Release{}, &MarkWritten{}, &Prune{}, &Reset{},
+		&Rename{}, &SetAttr{}, &Acquire{}, &Release{}, &Claim{}, &MarkWritten{}, &Prune{}, &Reset{},
 	} {
 		kind := kindOf(cmd)
 		again := newCommand(kind)
