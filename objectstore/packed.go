@@ -1,7 +1,6 @@
 package objectstore
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -65,31 +64,49 @@ func bit(is bool, b byte) byte {
 
 // packChunks packs the chunks that are known, and says whether these are all.
 func (o *object) packChunks() (out []byte, all bool) {
-	all = o.complete || o.rest.all
-	known := make(map[uint32][]byte, len(o.chunks))
+	p := packer{all: o.complete || o.rest.all}
+	own := slices.Sorted(maps.Keys(o.chunks))
 	for no, value := range o.rest.each {
-		known[no] = value
-	}
-	for no, c := range o.chunks {
-		known[no] = nil
-		if c != nil && c.present > 0 {
-			known[no] = c.encode()
+		for len(own) > 0 && own[0] < no {
+			p.add(own[0], o.chunks[own[0]].value())
+			own = own[1:]
+		}
+		if len(own) == 0 || own[0] != no { // else memory knows it better
+			p.add(no, value)
 		}
 	}
-	n := 0
-	for _, no := range slices.SortedFunc(maps.Keys(known), cmp.Compare[uint32]) {
-		value := known[no]
-		if value == nil && all {
-			continue
-		}
-		if n++; n > packedChunks {
-			return out, false
-		}
-		out = binary.AppendUvarint(out, uint64(no))
-		out = binary.AppendUvarint(out, uint64(len(value)))
-		out = append(out, value...)
+	for _, no := range own {
+		p.add(no, o.chunks[no].value())
 	}
-	return out, all
+	return p.out, p.all
+}
+
+// value is the chunk as the metadata store has it; nil if it does not.
+func (c *chunk) value() []byte {
+	if c == nil || c.present == 0 {
+		return nil
+	}
+	return c.encode()
+}
+
+// packer packs chunks that are added in ascending order.
+type packer struct {
+	out []byte
+	n   int
+	all bool // the metadata store has no others
+}
+
+func (p *packer) add(no uint32, value []byte) {
+	if value == nil && p.all {
+		return
+	}
+	if p.n++; p.n > packedChunks {
+		p.all = false
+		return
+	}
+	p.out = binary.AppendUvarint(p.out, uint64(no))
+	p.out = binary.AppendUvarint(p.out, uint64(len(value)))
+	p.out = append(p.out, value...)
 }
 
 // rest is chunks of an object that were packed and have not been wanted since.
