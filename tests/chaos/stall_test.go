@@ -2,7 +2,9 @@ package chaos
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -32,12 +34,16 @@ var losses = []loss{
 }
 
 // Guests of surviving nodes wait no longer than promised, whoever is lost: the
-// node that leads Raft, the one that orders their writes, or another.
+// node that leads Raft, the one that orders their writes, or another. SPARSE=GIB makes
+// the first disk so large, with a block of zeros in each object.
 func TestLongestStall(t *testing.T) {
 	onlyLong(t)
 	a := enter(t, 3)
 	var disks []*disk
-	for i := range 3 {
+	if gib := os.Getenv("SPARSE"); gib != "" {
+		disks = append(disks, a.sparse("disk0", gib))
+	}
+	for i := len(disks); i < 3; i++ {
 		disks = append(disks, a.disk(fmt.Sprintf("disk%d", i), 64<<20, 32))
 	}
 	for round := range rounds(t, 6, 0) {
@@ -53,6 +59,19 @@ func TestLongestStall(t *testing.T) {
 		}
 	}
 	a.Checked()
+}
+
+// sparse makes a disk of so many GiB, and writes a block of zeros into each object.
+func (a *arena) sparse(name, gib string) *disk {
+	a.t.Helper()
+	n, err := strconv.Atoi(gib)
+	if err != nil {
+		a.t.Fatalf("SPARSE=%q: %v", gib, err)
+	}
+	d := a.disk(name, uint64(n)<<30, 32)
+	const objects, block = 256, 4096 // objects of a GiB
+	lab.Fio(a.t, a.URI(a.Sheep[0], name), "--rw=write:4190208", "--zero_buffers", "--iodepth=16", fmt.Sprintf("--size=%dg", n), fmt.Sprintf("--io_size=%d", n*objects*block))
+	return d
 }
 
 // victim is the leader, the coordinator of a disk, or any node, in turn.
