@@ -557,3 +557,56 @@ func TestNodeThatLostADiskLetsNobodyGo(t *testing.T) {
 		})
 	})
 }
+
+// TestLeaveBesideADeadVoter: one of three nodes was gone for ever, but for its vote. When
+// another one was stopped in good order, the vote of the dead one was half of the two
+// that were left: the change was never committed, and the one that was stopped could
+// not come back, nor could anybody join in place of the dead one.
+func TestLeaveBesideADeadVoter(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		leader := w.leader()
+		var others []*simNode
+		for _, n := range w.up() {
+			if n != leader {
+				others = append(others, n)
+			}
+		}
+		dead, leaver := others[0], others[1]
+		dead.kill()
+		w.eventually(10*time.Second, "the dead one is no member", func() bool { return len(leader.members()) == 2 })
+		if err := leaver.Leave(w.ctx(10 * time.Second)); err != nil {
+			t.Errorf("leave: %v", err)
+		}
+		leaver.stop()
+		if err := leader.Barrier(w.ctx(10 * time.Second)); err != nil {
+			t.Errorf("one node is left, and cannot commit: %v", err)
+		}
+		leaver.boot()
+		w.add(4) // in place of the dead one
+		w.eventually(20*time.Second, "three members", func() bool { return len(leader.members()) == 3 && w.agreed() })
+	})
+}
+
+// The same when the death is a moment ago, and nobody knows it yet: the one that leaves
+// keeps its vote, and brings the majority back.
+func TestLeaveRightAfterADeath(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		leader := w.leader()
+		var others []*simNode
+		for _, n := range w.up() {
+			if n != leader {
+				others = append(others, n)
+			}
+		}
+		dead, leaver := others[0], others[1]
+		dead.kill()
+		_ = leaver.Leave(w.ctx(10 * time.Second))
+		leaver.stop()
+		time.Sleep(5 * time.Second)
+		leaver.boot()
+		w.add(4)
+		w.eventually(30*time.Second, "three members", func() bool { return len(w.up()) == 3 && len(leader.members()) == 3 && w.agreed() })
+	})
+}

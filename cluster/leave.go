@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"sheepdog"
+	"sheepdog/cluster/state"
 )
 
 // Leave takes this node out of the view and of Raft's configuration, moving the
@@ -81,12 +82,72 @@ func (c *Cluster) handleLeave(ctx context.Context, m message) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := raft.ServerID(m.Ref.ID.String())
-	if err := cons.raft.RemoveServer(id, 0, applyTimeout).Error(); err != nil {
+	if err := c.takeVote(cons, off, m.Ref.ID); err != nil {
 		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) {
 			return nil, fmt.Errorf("%w: %w", errNotLeader, err)
 		}
 		return nil, fmt.Errorf("take the vote of node %v: %w", m.Ref.ID, err)
 	}
 	return reply{}, nil
+}
+
+// takeVote takes a node that leaves out of Raft's configuration, and before it those
+// that died as far as the majority needs it.
+func (c *Cluster) takeVote(cons *consensus, off *office, id sheepdog.NodeID) error {
+	view := c.pub.view()
+	lives := c.confirmAll(view, work{}) // gossip hears of a death a second late
+	for {
+		servers, err := c.serversNow(cons, view, off)
+		if err != nil {
+			return err
+		}
+		for i := range servers {
+			if m, ok := view.Member(servers[i].ID); ok && m.ID != c.opts.Self.ID {
+				servers[i].Alive = lives[state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}]
+			}
+		}
+		step := leaveStep(servers, id)
+		if step.Kind == stepNone {
+			c.opts.Logger.Warn("a node that leaves keeps its vote: too few of the others answer", "node", id)
+			return nil
+		}
+		if err := cons.raft.RemoveServer(raft.ServerID(step.ID.String()), 0, applyTimeout).Error(); err != nil {
+			return err
+		}
+		if step.ID == id {
+			return nil
+		}
+		c.opts.Logger.Info("raft configuration changed", "step", step.Kind, "node", step.ID)
+	}
+}
+
+// leaveStep is the next change on the way to a configuration without the node that
+// leaves; stepNone if it has to stay in it. A change is made by a majority of those
+// whom it leaves a vote. Where too few of them live for that, voters that died and are
+// no members go first, by the votes of the others and of the one that leaves: they may
+// never come back, and nobody could take their votes any more.
+func leaveStep(servers []server, id sheepdog.NodeID) voterStep {
+	votes, alive := 0, 0
+	step := voterStep{Kind: stepRemove, ID: id}
+	var dead voterStep
+	for _, s := range servers {
+		switch {
+		case s.ID == id:
+			if !s.Voter {
+				return step
+			}
+		case s.Voter:
+			votes++
+			if s.Member && s.Alive {
+				alive++
+			}
+			if !s.Member {
+				dead = voterStep{Kind: stepRemove, ID: s.ID}
+			}
+		}
+	}
+	if alive >= majority(votes) {
+		return step
+	}
+	return dead
 }

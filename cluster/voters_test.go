@@ -181,3 +181,26 @@ func TestVotersAlwaysSettle(t *testing.T) {
 		}
 	})
 }
+
+func TestLeaveStep(t *testing.T) {
+	voter := func(id sheepdog.NodeID, member, alive bool) server {
+		return server{ID: id, Listed: true, Voter: true, Member: member, Alive: alive}
+	}
+	for _, tt := range []struct {
+		name    string
+		servers []server // 1 leads, the last one leaves, and is no member any more
+		want    voterStep
+	}{
+		{"of two", []server{voter(1, true, true), voter(2, false, false)}, voterStep{Kind: stepRemove, ID: 2}},
+		{"of three", []server{voter(1, true, true), voter(2, true, true), voter(3, false, false)}, voterStep{Kind: stepRemove, ID: 3}},
+		{"one is dead", []server{voter(1, true, true), voter(2, false, false), voter(3, false, false)}, voterStep{Kind: stepRemove, ID: 2}},
+		{"one is silent", []server{voter(1, true, true), voter(2, true, false), voter(3, false, false)}, voterStep{}},
+		{"of five, one is dead", []server{voter(1, true, true), voter(2, false, false), voter(3, true, true), voter(4, true, true), voter(5, false, false)}, voterStep{Kind: stepRemove, ID: 5}},
+		{"of five, two are dead", []server{voter(1, true, true), voter(2, false, false), voter(3, false, false), voter(4, true, true), voter(5, false, false)}, voterStep{Kind: stepRemove, ID: 3}},
+		{"it has no vote", []server{voter(1, true, true), voter(2, false, false), {ID: 3, Listed: true}}, voterStep{Kind: stepRemove, ID: 3}},
+	} {
+		if got := leaveStep(tt.servers, tt.servers[len(tt.servers)-1].ID); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
