@@ -32,14 +32,26 @@ func Database(dir string, o badger.Options) error {
 	if err := Tables(dir, o); err != nil {
 		return err
 	}
+	for _, log := range slices.Concat(files(dir, "*.mem"), files(dir, "*.vlog")) {
+		if err := checkHead(log); err != nil {
+			return err
+		}
+	}
 	if !o.SyncWrites { // then any of the last writes may be missing after a loss of power
 		return nil
 	}
-	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
-	for _, log := range logs {
-		err = errors.Join(err, checkLog(log))
+	for _, log := range files(dir, "*.mem") {
+		if err := checkLog(log); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
+}
+
+// files are those in dir with names like pattern, which is well-formed.
+func files(dir, pattern string) []string {
+	found, _ := filepath.Glob(filepath.Join(dir, pattern))
+	return found
 }
 
 // Tables is Database without what was written last. The database may be in use.
@@ -89,8 +101,8 @@ func listed(dir string, o badger.Options) ([]uint64, error) {
 // made of one: Badger would take it for a new one, and delete its tables.
 func unlisted(dir, manifest string) error {
 	for _, pattern := range []string{"*.sst", "*.mem"} {
-		if files, _ := filepath.Glob(filepath.Join(dir, pattern)); len(files) > 0 {
-			return fmt.Errorf("%s: %w: it is not there, but %s is", manifest, ErrDamaged, filepath.Base(files[0]))
+		if found := files(dir, pattern); len(found) > 0 {
+			return fmt.Errorf("%s: %w: it is not there, but %s is", manifest, ErrDamaged, filepath.Base(found[0]))
 		}
 	}
 	return nil
@@ -105,7 +117,7 @@ func checkTable(path string, id uint64) (err error) {
 	}
 	defer func() { // what Badger does where it cannot parse its file
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%s: %w: it cannot be parsed", path, ErrDamaged)
+			err = fmt.Errorf("%s: %w: checksum mismatch", path, ErrDamaged)
 		}
 	}()
 	t, err := table.OpenInMemoryTable(data, id, &table.Options{Compression: options.None, ChkMode: options.OnBlockRead})

@@ -172,6 +172,19 @@ func TestBitOfALog(t *testing.T) {
 	}
 }
 
+func TestHeadOfALog(t *testing.T) {
+	dir := filled(t, false)
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		path, data := only(t, dir, pattern)
+		data[rand.IntN(8)] ^= 1 << rand.IntN(8)
+		write(t, path, data)
+		wantDamaged(t, dir, pattern, filepath.Base(path))
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestTornEndOfALog: what a crash may leave of the last transaction is no damage, and
 // nothing else is lost.
 func TestTornEndOfALog(t *testing.T) {

@@ -32,6 +32,24 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errNoEntry = errors.New("no entry")
 
+// checkHead verifies that a log names no key of encryption, as there is none.
+func checkHead(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var key [8]byte
+	_, err = io.ReadFull(f, key[:])
+	if err == nil && key != [8]byte{} {
+		return fmt.Errorf("%s: %w: its header is not what it was", path, ErrDamaged)
+	}
+	if err == io.EOF || err == io.ErrUnexpectedEOF { // a crash while it was made
+		return nil
+	}
+	return err
+}
+
 // checkLog finds where Badger would end to read a log, and whether that is its end:
 // the last transaction may be torn, so one mark may follow, but not two.
 func checkLog(path string) error {
