@@ -8,6 +8,7 @@
 package kvcheck
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,8 +61,9 @@ func Tables(dir string, o badger.Options) error {
 	if err != nil {
 		return err
 	}
+	var buf bytes.Buffer // of one table at a time
 	for _, id := range tables {
-		err := checkTable(table.NewFilename(id, dir), id)
+		err := checkTable(table.NewFilename(id, dir), id, &buf)
 		if errors.Is(err, fs.ErrNotExist) {
 			now, lerr := listed(dir, o)
 			if lerr != nil {
@@ -110,9 +112,14 @@ func unlisted(dir, manifest string) error {
 
 // checkTable reads the file as a whole, not through a memory map: an error of the disk
 // is an error.
-func checkTable(path string, id uint64) (err error) {
-	data, err := os.ReadFile(path)
+func checkTable(path string, id uint64, buf *bytes.Buffer) (err error) {
+	f, err := os.Open(path)
 	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	defer f.Close()
+	buf.Reset()
+	if _, err := buf.ReadFrom(f); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	defer func() { // what Badger does where it cannot parse its file
@@ -120,7 +127,7 @@ func checkTable(path string, id uint64) (err error) {
 			err = fmt.Errorf("%s: %w: checksum mismatch", path, ErrDamaged)
 		}
 	}()
-	t, err := table.OpenInMemoryTable(data, id, &table.Options{Compression: options.None, ChkMode: options.OnBlockRead})
+	t, err := table.OpenInMemoryTable(buf.Bytes(), id, &table.Options{Compression: options.None, ChkMode: options.OnBlockRead})
 	if err == nil {
 		err = t.VerifyChecksum()
 	}
