@@ -610,3 +610,28 @@ func TestLeaveRightAfterADeath(t *testing.T) {
 		w.eventually(30*time.Second, "three members", func() bool { return len(w.up()) == 3 && len(leader.members()) == 3 && w.agreed() })
 	})
 }
+
+// TestThirdDeathOfFive: two of five nodes had died, long ago. Their votes stayed, so that
+// the death of one of the three that were left stopped the cluster.
+func TestThirdDeathOfFive(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(5)
+		for died := range 3 {
+			var victim *simNode
+			for _, n := range w.up() {
+				if n != w.leader() {
+					victim = n
+				}
+			}
+			victim.kill()
+			w.eventually(20*time.Second, "the dead one is no member", func() bool {
+				l := w.leader()
+				return l != nil && len(l.members()) == 4-died
+			})
+			time.Sleep(time.Minute)
+		}
+		if err := w.up()[0].Barrier(w.ctx(10 * time.Second)); err != nil {
+			t.Error(err)
+		}
+	})
+}

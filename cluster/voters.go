@@ -60,8 +60,8 @@ func wantedVoters(n int) int {
 // it should be. It is a pure function; leader is never demoted.
 //
 // A voter that died keeps its vote until somebody can take it over: with the
-// vote it helps to a quorum again when it returns, and without a replacement
-// its removal would only make the next failure worse. It is removed before the
+// vote it helps to a quorum again when it returns, and the removal of one asks for
+// as many of the others as before. That of two asks for one less. It is removed before the
 // other one is promoted: that asks no more of those that live than they do already
 // (of 3 voters with one dead both others are needed, and of 2 as well), while a vote
 // more would ask for the new one, too, which may have fallen silent.
@@ -80,11 +80,11 @@ func nextStep(servers []server, leader sheepdog.NodeID) voterStep {
 	switch {
 	case v.voters > v.want:
 		return v.demotion()
-	case v.candidate == nil:
+	case v.candidate == nil && v.died < 2:
 		return voterStep{}
-	case v.dead != nil:
+	case v.dead != nil && v.mayShrink():
 		return voterStep{Kind: stepRemove, ID: v.dead.ID}
-	case (v.voters < v.want || v.better()) && v.mayGrow():
+	case v.candidate != nil && v.dead == nil && (v.voters < v.want || v.better()) && v.mayGrow():
 		return voterStep{stepPromote, v.candidate.ID, v.candidate.Want}
 	}
 	return voterStep{}
@@ -96,6 +96,7 @@ type ballot struct {
 	alive        int                   // voters that gossip has alive
 	perZone      map[sheepdog.Zone]int // live voters
 	dead         *server               // a voter that is no member
+	died         int                   // how many of those there are
 	candidate    *server               // the best live member without a vote
 	surplus      *server               // the member that could best be spared as a voter
 }
@@ -115,8 +116,8 @@ func countVoters(servers []server, leader sheepdog.NodeID) ballot {
 			}
 			if s.Member {
 				b.perZone[s.Zone]++
-			} else if b.dead == nil {
-				b.dead = s
+			} else {
+				b.dead, b.died = s, b.died+1
 			}
 		}
 	}
@@ -146,6 +147,10 @@ func (b *ballot) rathers(s *server) bool {
 // alive, a majority without the new one. Of a single voter it cannot.
 func (b *ballot) mayGrow() bool { return b.voters == 1 || b.alive >= majority(b.voters+1) }
 
+// mayShrink reports whether those that live are a majority of one vote less. If they are
+// not, one that is no member any more still lives, and leaves: see leaveStep.
+func (b *ballot) mayShrink() bool { return b.alive >= majority(b.voters-1) }
+
 func majority(voters int) int { return voters/2 + 1 }
 
 // better reports whether the candidate would bring a zone without a vote while
@@ -156,8 +161,10 @@ func (b *ballot) better() bool {
 
 func (b *ballot) demotion() voterStep {
 	switch {
-	case b.dead != nil:
+	case b.dead != nil && b.mayShrink():
 		return voterStep{Kind: stepRemove, ID: b.dead.ID}
+	case b.dead != nil:
+		return voterStep{}
 	case b.surplus != nil:
 		return voterStep{Kind: stepDemote, ID: b.surplus.ID}
 	}
