@@ -103,24 +103,28 @@ func (s *Server) records(r *sheepdog.FetchRequest, recs []sheepdog.Record) error
 }
 
 // bytes reads what the reply needs; without WithData it only verifies, in
-// pieces.
+// pieces, and of these only what is between data.
 func (s *Server) bytes(r *sheepdog.FetchRequest, reply *sheepdog.FetchReply) error {
 	const piece = 256
 	chain := s.cfg.Layers.Logical(r.Layer)
 	var verified []byte
 	if r.WithData {
 		reply.Data = r.Room()
-	} else {
-		verified = make([]byte, min(r.Count, piece)*sheepdog.BlockSize)
 	}
 	states := make([]sheepdog.BlockState, piece)
 	for at := uint32(0); at < r.Count; at += piece {
-		n := min(piece, r.Count-at)
+		from, n := at, min(piece, r.Count-at)
 		dst := verified
 		if r.WithData {
 			dst = reply.Data[at*sheepdog.BlockSize:]
+		} else {
+			if from, n = dataIn(reply.Records, from, n); n == 0 {
+				continue
+			}
+			verified = slices.Grow(verified[:0], int(n)*sheepdog.BlockSize)
+			dst = verified[:n*sheepdog.BlockSize]
 		}
-		err := s.cfg.Engine.Read(r.Object, chain, r.Start+sheepdog.BlockNo(at), n, dst[:n*sheepdog.BlockSize], states[:n])
+		err := s.cfg.Engine.Read(r.Object, chain, r.Start+sheepdog.BlockNo(from), n, dst[:n*sheepdog.BlockSize], states[:n])
 		var bad *sheepdog.BadBlocksError
 		if errors.As(err, &bad) {
 			reply.Bad = append(reply.Bad, bad.Blocks...)
@@ -132,6 +136,18 @@ func (s *Server) bytes(r *sheepdog.FetchRequest, reply *sheepdog.FetchReply) err
 		}
 	}
 	return nil
+}
+
+// dataIn cuts n records from one on down to those from the first to the last that has
+// data.
+func dataIn(recs []sheepdog.Record, from, n uint32) (uint32, uint32) {
+	for n > 0 && recs[from].State != sheepdog.Data {
+		from, n = from+1, n-1
+	}
+	for n > 0 && recs[from+n-1].State != sheepdog.Data {
+		n--
+	}
+	return from, n
 }
 
 // clearBad zeroes bytes that failed their checksum: they must not leave.
