@@ -10,6 +10,10 @@ import (
 // and with it what is pinned in memory.
 const structuralBatch = 256
 
+// structuralPart is how far behind the destager may be for them: who deletes a large
+// disk leaves the other part to writers, who would have to wait for all of it.
+const structuralPart = 0.6
+
 // DropLayer implements sheepdog.Maintainer.
 func (d *Disk) DropLayer(layer sheepdog.LayerID) error {
 	return d.eachOf(layer, func(id sheepdog.ObjectID) entry {
@@ -89,7 +93,7 @@ func (d *Disk) structuralFlush(err error) error {
 
 // structural applies entries that change whole objects, each at once.
 func (d *Disk) structural(entries []entry) error {
-	if err := d.pressure(); err != nil {
+	if err := d.pressure(structuralPart); err != nil {
 		return err
 	}
 	c := newCall()

@@ -208,3 +208,40 @@ func TestDeletionHoldsNoWriterBack(t *testing.T) {
 		t.Errorf("%d blocks wait after a destage of everything, %d replaced ones", freed, replaced)
 	}
 }
+
+// Bug: the deletion of a disk with many objects filled the bound of maps that wait for
+// a destage, and then all writers waited for that, up to a second each.
+func TestLargeDeletionLeavesRoomForWriters(t *testing.T) {
+	d := openDisk(t, Options{MapCacheBytes: 4 << 20, DestageEvery: time.Hour}).d
+	sparse(t, d, 4096) // as dirty maps they take twice the bound
+	d.destageMu.Lock() // the disks are as slow as can be
+	dropped := make(chan error, 1)
+	go func() { dropped <- d.DropLayer(1) }()
+	for last := int64(-1); ; {
+		time.Sleep(20 * time.Millisecond) // until the deletion does not go on; sooner the test would see less
+		n := d.dirtyBytes.Load()
+		if n == last && n > d.maxDirtyBytes/2 {
+			break
+		}
+		last = n
+	}
+	wrote := make(chan error, 1)
+	go func() {
+		wrote <- writeOne(d, sheepdog.Op{Object: sheepdog.ObjectID{Family: 2}, Layer: 2, Count: 1, Stamp: sheepdog.Stamp{Token: 1, Seq: 1}})
+	}()
+	select {
+	case err := <-wrote:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a writer waits for a deletion")
+	}
+	d.destageMu.Unlock()
+	if err := <-dropped; err != nil {
+		t.Error(err)
+	}
+	if ids, err := d.LayerObjects(1, 0, 0); err != nil || len(ids) > 0 {
+		t.Errorf("%d objects are left: %v", len(ids), err)
+	}
+}

@@ -17,7 +17,7 @@ func (d *Disk) Write(ops []sheepdog.Op, errs []error) {
 		return
 	}
 	defer d.end()
-	if err := d.pressure(); err != nil {
+	if err := d.pressure(1); err != nil {
 		for i := range ops {
 			errs[i] = err
 		}
@@ -37,9 +37,10 @@ func (d *Disk) Write(ops []sheepdog.Op, errs []error) {
 	}
 }
 
-// pressure holds writers back while the destager is far behind.
-func (d *Disk) pressure() error {
-	ok := func() bool { return d.dirtyBytes.Load() <= d.maxDirtyBytes && !d.crowded(1) }
+// pressure holds writers back while the destager is so far behind, as a part of what
+// it may be.
+func (d *Disk) pressure(part float64) error {
+	ok := func() bool { return float64(d.dirtyBytes.Load()) <= part*float64(d.maxDirtyBytes) && !d.crowded(part) }
 	if ok() {
 		return d.journal.failed()
 	}
