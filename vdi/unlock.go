@@ -180,9 +180,10 @@ type yielded struct {
 }
 
 func (m *Manager) yield(ctx context.Context, c *coordinator) (yielded, error) {
+	noted, _ := m.opt.Directory.Family(c.scope.Family)
 	m.mu.Lock()
 	f := m.families[c.scope.Family]
-	claimed := f != nil && f.claims > 0
+	claimed := f != nil && f.claims > 0 && f.claim == noted.Claimed // else they are over, and do not know it yet
 	m.mu.Unlock()
 	if claimed {
 		return yielded{Claimed: true}, nil

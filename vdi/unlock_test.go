@@ -131,6 +131,25 @@ func TestClaimOfAGuestThatCameAndWentIsNotMissed(t *testing.T) {
 	write(t, again, 0, fill(4096, 4))
 }
 
+// A guest that stood still and has not found out yet that its claim is over does not
+// take the VDI from the guest that has it now, when a command has brought it there.
+func TestClaimThatIsOverTakesNothingBack(t *testing.T) {
+	a, va, vb := unlocked(t)
+	if err := vb.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, vb, 0, fill(4096, 2))
+	if err := a.Unlock(t.Context(), "v"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, open(t, a, "v", ""), 0, fill(4096, 2)) // a coordinates it, for a command
+	write(t, vb, 0, fill(4096, 3))
+	if err := va.WriteAt(t.Context(), fill(4096, 9), 0); !errors.Is(err, errClaimLost) {
+		t.Errorf("the first guest's write: %v", err)
+	}
+	expect(t, vb, 0, fill(4096, 3))
+}
+
 // Two clients of one node, a command at another node in between, and a change of the
 // number of copies: nobody else had the VDI, and the claims hold.
 func TestClaimsOfOneNodeAreShared(t *testing.T) {
