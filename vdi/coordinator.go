@@ -198,13 +198,20 @@ func (c *coordinator) writeLocked(ctx context.Context, seq uint64, p piece, data
 		data = whole
 	}
 	t := c.top.Load()
-	t.own.add(p.index)
-	req := sheepdog.WriteRequest{Fence: sheepdog.Fence{Token: c.scope.Token}, Policy: c.scope.Policy,
-		Object: sheepdog.ObjectID{Family: c.scope.Family, Index: p.index}, Layer: t.layer,
-		Start: start, Count: count, Data: data, Stamp: sheepdog.Stamp{Token: c.scope.Token, Seq: seq},
-		Origin: o, OriginDone: originDone, Flushed: c.flushes.upTo.Load()}
-	c.grew(p.n)
+	req := c.change(t, stretch{t.layer, p.index, start, count}, data, seq)
+	req.Origin, req.OriginDone = o, originDone
 	return c.m.opt.Objects.Write(c.ctx, &req)
+}
+
+// change makes the request to write data, or zeros if that is nil, to blocks of the
+// working layer, and notes that the layer holds them from now on.
+func (c *coordinator) change(t *top, at stretch, data []byte, seq uint64) sheepdog.WriteRequest {
+	t.own.add(at.index)
+	c.grew(uint64(at.count) * sheepdog.BlockSize)
+	return sheepdog.WriteRequest{Fence: sheepdog.Fence{Token: c.scope.Token}, Policy: c.scope.Policy,
+		Object: sheepdog.ObjectID{Family: c.scope.Family, Index: at.index}, Layer: at.layer,
+		Start: at.start, Count: at.count, Data: data, Stamp: sheepdog.Stamp{Token: c.scope.Token, Seq: seq},
+		Flushed: c.flushes.upTo.Load()}
 }
 
 // empty reports that no layer of the family or below it holds anything at the

@@ -158,12 +158,8 @@ func (c *coordinator) copyLocked(ctx context.Context, seq uint64, p piece) error
 		if err := c.markWritten(ctx); err != nil {
 			return err
 		}
-		t.own.add(p.index)
-		c.grew(uint64(n) * sheepdog.BlockSize)
-		req := sheepdog.WriteRequest{Fence: sheepdog.Fence{Token: c.scope.Token}, Policy: c.scope.Policy,
-			Object: sheepdog.ObjectID{Family: c.scope.Family, Index: p.index}, Layer: t.layer,
-			Start: start + sheepdog.BlockNo(i), Count: n, Data: buf[i*sheepdog.BlockSize : (i+n)*sheepdog.BlockSize],
-			Stamp: sheepdog.Stamp{Token: c.scope.Token, Seq: seq}, Flushed: c.flushes.upTo.Load()}
+		at := stretch{t.layer, p.index, start + sheepdog.BlockNo(i), n}
+		req := c.change(t, at, buf[i*sheepdog.BlockSize:(i+n)*sheepdog.BlockSize], seq)
 		if err := c.m.opt.Objects.Write(c.ctx, &req); err != nil {
 			return err
 		}

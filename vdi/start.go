@@ -78,15 +78,11 @@ func (b *Batch) Add(p []byte, off uint64, end func(error)) bool {
 // fill makes the request. The gate keeps the working layer from changing.
 func (b *Batch) fill(s *started, p []byte) {
 	c, t := b.c, b.c.top.Load()
-	t.own.add(s.pc.index)
-	c.grew(s.pc.n)
 	start, count := s.pc.blocks()
 	number, done := b.v.family.Load().requests.begin(&b.v.m.numbers)
-	obj := sheepdog.ObjectID{Family: c.scope.Family, Index: s.pc.index}
-	s.part = obj.Partition()
-	s.req = sheepdog.WriteRequest{Fence: sheepdog.Fence{Token: c.scope.Token}, Policy: c.scope.Policy, Object: obj, Layer: t.layer,
-		Start: start, Count: count, Data: p, Stamp: sheepdog.Stamp{Token: c.scope.Token, Seq: s.hold.seq},
-		Origin: sheepdog.Origin{Gateway: b.v.m.opt.Incarnation, Request: number}, OriginDone: done, Flushed: c.flushes.upTo.Load()}
+	s.req = c.change(t, stretch{t.layer, s.pc.index, start, count}, p, s.hold.seq)
+	s.req.Origin, s.req.OriginDone = sheepdog.Origin{Gateway: b.v.m.opt.Incarnation, Request: number}, done
+	s.part = s.req.Object.Partition()
 }
 
 // Send begins what was added. The lease is looked at here, after the ranges were
