@@ -386,55 +386,6 @@ func closeHTTP(s *http.Server) {
 	}
 }
 
-func (n *Node) serveNBD() error {
-	files, err := openFiles()
-	if err != nil {
-		return err
-	}
-	clients, greetings := clientLimits(files)
-	s, err := nbd.New(nbd.Config{Exports: exports{n}, Log: n.log.With("part", "nbd"), MaxConnections: clients, MaxHandshakes: greetings})
-	if err != nil {
-		return err
-	}
-	n.nbd = s
-	if n.doors, err = n.openDoors(); err != nil {
-		return err
-	}
-	ctx, cut := context.WithCancel(context.Background())
-	n.onClose(cut)
-	for _, l := range n.doors {
-		n.spawn(func() { s.Serve(ctx, l) })
-	}
-	n.adoptAll(ctx)
-	return nil
-}
-
-// openDoors listens for NBD clients, or takes over where another node listened.
-func (n *Node) openDoors() (doors []net.Listener, err error) {
-	if n.cfg.standIn != nil {
-		doors = n.cfg.standIn.doors
-	} else if doors, err = n.listenNBD(); err != nil {
-		return nil, err
-	}
-	if len(doors) > 1 {
-		n.nbdAddr = doors[1].Addr().String()
-	}
-	return doors, nil
-}
-
-func (n *Node) listenNBD() ([]net.Listener, error) {
-	unix, err := n.cfg.listenNBD()
-	if err != nil || n.cfg.NBDAddr == "" {
-		return []net.Listener{unix}, err
-	}
-	tcp, err := net.Listen("tcp", n.cfg.NBDAddr)
-	if err != nil {
-		unix.Close()
-		return nil, fmt.Errorf("NBD: %w; choose another address with --nbd", err)
-	}
-	return []net.Listener{unix, tcp}, nil
-}
-
 // ready waits until this node has applied everything committed so far. A node
 // that was just started waits for a quorum.
 func (n *Node) ready(ctx context.Context) error {
