@@ -20,7 +20,7 @@ type server struct {
 	Addr   string // as Raft has it
 	Voter  bool   // Raft has it as voter
 	Member bool   // it is in the view
-	Alive  bool   // and gossip has it alive and in this cluster
+	Alive  bool   // and gossip has it alive and, unless it votes, in this cluster
 	Want   string // its address in the view
 	Zone   sheepdog.Zone
 	Listed bool // Raft has it at all
@@ -213,7 +213,8 @@ func (c *Cluster) serversNow(cons *consensus, view *sheepdog.View, off *office) 
 		s := byID[m.ID]
 		g, known := c.gossip.member(state.MemberRef{ID: m.ID, Incarnation: m.Incarnation})
 		s.ID, s.Member, s.Want, s.Zone = m.ID, true, m.Addr, m.Zone
-		s.Alive = m.ID == c.opts.Self.ID || known && g.State == GossipAlive && g.Cluster == view.Cluster
+		// What gossip tells of its cluster may be seconds old; of a voter it is certain.
+		s.Alive = m.ID == c.opts.Self.ID || known && g.State == GossipAlive && (s.Voter || g.Cluster == view.Cluster)
 		byID[m.ID] = s
 	}
 	out := make([]server, 0, len(byID))
