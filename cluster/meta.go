@@ -135,6 +135,11 @@ func decodeMeta(b []byte) (GossipMember, error) {
 		return m, fmt.Errorf("gossip metadata: former cluster ids are cut short")
 	}
 	m.Former = decodeFormer(rest[1 : 1+16*int(rest[0])])
+	for _, id := range m.Former[:min(int(rest[0]), len(m.Former))] {
+		if id.IsZero() {
+			return m, fmt.Errorf("gossip metadata: a former cluster id is zero")
+		}
+	}
 	return m, nil
 }
 
