@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"sheepdog/api"
+	"sheepdog/cmd/dog/internal/show"
 )
 
 // maxSkew is how far clocks may differ. Leases do not depend on it; times of
@@ -54,11 +58,11 @@ func (d *dog) doctor() *cobra.Command {
 				return failed(err, "get cluster information")
 			}
 			g.cluster(cl)
-			versions := make(map[string]string)
+			versions := make(map[string][]string) // addresses of nodes
 			for i := range nodes {
 				g.node(ctx, &nodes[i], versions)
 			}
-			g.add(len(versions) < 2, "versions", "upgrade the older nodes", "%d versions of sheep run: %v", len(versions), versions)
+			g.versions(versions)
 			g.mtu(c.Addr())
 			if cl.State == api.StateRunning || cl.State == api.StateHalted {
 				if space, err := c.Capacities(ctx); err == nil {
@@ -111,7 +115,7 @@ func (g *diagnosis) cluster(cl *api.Cluster) {
 }
 
 // node looks at one node as a client of its port.
-func (g *diagnosis) node(ctx context.Context, n *api.Node, versions map[string]string) {
+func (g *diagnosis) node(ctx context.Context, n *api.Node, versions map[string][]string) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	c := api.NewClient(n.Addr)
@@ -122,13 +126,21 @@ func (g *diagnosis) node(ctx context.Context, n *api.Node, versions map[string]s
 		return
 	}
 	g.add(true, "port", "", "node %s answers", n.Addr)
-	versions[st.Software] = n.Addr
+	versions[st.Software] = append(versions[st.Software], n.Addr)
 	if st.Leader == 0 && st.State != api.StateUnformatted {
 		g.add(false, "quorum", "start more nodes; more than half of the voters must see each other", "node %s knows no leader", n.Addr)
 	} else {
 		g.add(true, "quorum", "", "node %s sees the leader", n.Addr)
 	}
 	g.clock(ctx, n.Addr)
+}
+
+func (g *diagnosis) versions(found map[string][]string) {
+	var list []string
+	for _, v := range slices.Sorted(maps.Keys(found)) {
+		list = append(list, fmt.Sprintf("%s (%s)", v, strings.Join(found[v], ", ")))
+	}
+	g.add(len(found) < 2, "versions", "upgrade the older nodes", "versions of sheep that run: %s", strings.Join(list, "; "))
 }
 
 // clock compares the node's clock with ours; HTTP tells it in whole seconds.
@@ -189,7 +201,7 @@ func (g *diagnosis) disks(c *api.Capacities) {
 		case n.Error != "":
 			g.add(false, "disk", "see the log of the node", "node %s does not tell its space: %s", n.Addr, n.Error)
 		default:
-			g.add(n.UsedBytes*100 < size*fullPercent, "disk", "delete VDIs or snapshots, or add nodes or disks", "node %s uses %d of %d bytes", n.Addr, n.UsedBytes, size)
+			g.add(n.UsedBytes*100 < size*fullPercent, "disk", "delete VDIs or snapshots, or add nodes or disks", "node %s uses %s of %s", n.Addr, show.Size(n.UsedBytes), show.Size(size))
 		}
 	}
 }

@@ -1,0 +1,21 @@
+package main
+
+import "testing"
+
+// It listed one node of each version, as Go prints a map.
+func TestDoctorNamesTheNodesOfEachVersion(t *testing.T) {
+	for _, c := range []struct {
+		found map[string][]string
+		ok    bool
+		want  string
+	}{
+		{map[string][]string{"1.0": {"a:7000", "b:7000"}}, true, "versions of sheep that run: 1.0 (a:7000, b:7000)"},
+		{map[string][]string{"1.1": {"c:7000"}, "1.0": {"a:7000", "b:7000"}}, false, "versions of sheep that run: 1.0 (a:7000, b:7000); 1.1 (c:7000)"},
+	} {
+		g := &diagnosis{}
+		g.versions(c.found)
+		if s := g.Checks[0]; s.OK != c.ok || s.Text != c.want {
+			t.Errorf("%v: %+v", c.found, s)
+		}
+	}
+}
