@@ -75,12 +75,3 @@ func (b blockSet) split(x span, visit func(part span, in bool)) {
 		visit(x, false)
 	}
 }
-
-// has reports whether all of x is in the set.
-func (b blockSet) has(x span) bool {
-	i := b.search(x.from)
-	if i < len(b) && b[i].to == x.from {
-		i++
-	}
-	return i < len(b) && b[i].from <= x.from && b[i].to >= x.to
-}

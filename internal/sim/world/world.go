@@ -152,8 +152,6 @@ func (h *Host) Node() *node.Node {
 	return h.node
 }
 
-func (h *Host) addr() string { return h.Name + ":7000" }
-
 // Now is the simulated time since the world began.
 func (w *World) Now() time.Duration { return time.Since(w.start) }
 
