@@ -14,6 +14,13 @@ type Op struct {
 	// Force applies the blocks whatever stamp they hold; without it a block is
 	// left alone unless Stamp is higher than the one it holds.
 	Force bool
+	// Unread says that nobody is expected to read the blocks soon: they need not be
+	// in the host's memory afterwards.
+	Unread bool
+	// Sums are the CRC-32C of each block of Data, nil if the caller does not know
+	// them. They are believed: a block that does not match its sum is bad to whoever
+	// reads it.
+	Sums []uint32
 }
 
 // Engine keeps the replicas of one node: for every (object, layer) a record per
@@ -93,6 +100,15 @@ type PromptEngine interface {
 	// TryRead is Read if that waits for no disk; else it returns false, also where
 	// Read would return an error, and buf and states hold anything.
 	TryRead(obj ObjectID, chain []LayerID, start BlockNo, count uint32, buf []byte, states []BlockState) bool
+}
+
+// RawEngine is an Engine that can read without verifying, for those who verify
+// themselves.
+type RawEngine interface {
+	// ReadRaw is Read with the records of the blocks, of count entries, in place of
+	// their states. The bytes of a block in state Data match the CRC of its record
+	// unless the disk has spoiled them or does not give them.
+	ReadRaw(obj ObjectID, chain []LayerID, start BlockNo, count uint32, buf []byte, recs []Record) error
 }
 
 // PacedEngine is an Engine that can fall behind its writers, and tells those who

@@ -53,7 +53,7 @@ func (hostFiles) Open(name string) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return hostFile{f, f.Fd()}, nil
+	return hostFile{File: f, fd: f.Fd(), twin: new(directTwin)}, nil
 }
 
 func (hostFiles) ReadDir(dir string) ([]string, error) {
@@ -92,7 +92,8 @@ func (hostFiles) Space(dir string) (total, free uint64, err error) {
 // hostFile keeps its descriptor, which is valid while the file is open.
 type hostFile struct {
 	*os.File
-	fd uintptr
+	fd   uintptr
+	twin *directTwin
 }
 
 // TryReadAt implements promptFile.
@@ -102,6 +103,11 @@ func (f hostFile) TryReadAt(p []byte, off int64) bool { return rawio.TryReadAt(f
 func (f hostFile) tryWriteAt(w *rawio.Writer, p []byte, off int64) int {
 	return w.TryWriteAt(f.fd, p, off)
 }
+
+// writeDirect implements directFile.
+func (f hostFile) writeDirect(p []byte, off int64) int { return f.twin.write(f.Name(), p, off) }
+
+func (f hostFile) Close() error { return errors.Join(f.twin.close(), f.File.Close()) }
 
 // Lengthen implements lengthener.
 func (f hostFile) Lengthen(n int64) error { return f.Truncate(n) }

@@ -55,6 +55,10 @@ func (m *Memory) apply(op *sheepdog.Op) {
 		obj = make(map[sheepdog.BlockNo]memoryBlock)
 		m.objects[key] = obj
 	}
+	var sums []uint32
+	if op.Data != nil {
+		sums = sumsOf(op)
+	}
 	for i := range op.Count {
 		no := op.Start + sheepdog.BlockNo(i)
 		if !op.Force && !obj[no].rec.Stamp.Less(op.Stamp) {
@@ -63,7 +67,7 @@ func (m *Memory) apply(op *sheepdog.Op) {
 		b := memoryBlock{rec: sheepdog.Record{State: sheepdog.Zero, Stamp: op.Stamp}}
 		if op.Data != nil {
 			b.data = slices.Clone(op.Data[int(i)*sheepdog.BlockSize:][:sheepdog.BlockSize])
-			b.rec.State, b.rec.CRC = sheepdog.Data, crc32.Checksum(b.data, castagnoli)
+			b.rec.State, b.rec.CRC = sheepdog.Data, sums[i]
 		}
 		obj[no] = b
 	}
@@ -109,6 +113,25 @@ func (m *Memory) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start she
 	}
 	if bad != nil {
 		return &sheepdog.BadBlocksError{Object: obj, Blocks: bad}
+	}
+	return nil
+}
+
+// ReadRaw implements sheepdog.RawEngine.
+func (m *Memory) ReadRaw(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, buf []byte, recs []sheepdog.Record) error {
+	if err := checkRead(start, count, len(buf), len(recs)); err != nil {
+		return err
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.usable(); err != nil {
+		return err
+	}
+	clear(buf)
+	for i := range count {
+		b := m.resolve(obj, chain, start+sheepdog.BlockNo(i))
+		recs[i] = b.rec
+		copy(buf[int(i)*sheepdog.BlockSize:], b.data)
 	}
 	return nil
 }

@@ -57,6 +57,13 @@ func (d *Disk) badBlocks(obj sheepdog.ObjectID, start sheepdog.BlockNo, bad []in
 // those are zeros. Blocks in a row are read by one call, before any of them is
 // verified, and one by one if that fails. The error is the first of the disks.
 func (d *Disk) readSlots(slots []slot, buf []byte) (bad []int, err error) {
+	err = d.readRows(slots, buf, func(i, n int) { bad = verify(slots, buf, i, n, bad) })
+	return bad, err
+}
+
+// readRows fills buf and tells of each row that it has read. Blocks that cannot be
+// read get bytes that do not match.
+func (d *Disk) readRows(slots []slot, buf []byte, got func(i, n int)) (err error) {
 	for i := 0; i < len(slots); {
 		if slots[i].state != sheepdog.Data {
 			clear(buf[i*blockSize:][:blockSize])
@@ -70,11 +77,39 @@ func (d *Disk) readSlots(slots []slot, buf []byte) (bad []int, err error) {
 				rot(buf[j*blockSize:][:blockSize], slots[j].crc)
 			}
 		}
-		bad = verify(slots, buf, i, n, bad)
+		got(i, n)
 		err = cmp.Or(err, rerr)
 		i += n
 	}
-	return bad, err
+	return err
+}
+
+// ReadRaw implements sheepdog.RawEngine. Blocks that the disk does not give get bytes
+// that do not match.
+func (d *Disk) ReadRaw(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, buf []byte, recs []sheepdog.Record) error {
+	if err := checkRead(start, count, len(buf), len(recs)); err != nil {
+		return err
+	}
+	if err := d.begin(); err != nil {
+		return err
+	}
+	defer d.end()
+	scratch := slotsPool.Get().(*[]slot)
+	defer slotsPool.Put(scratch)
+	side := d.guard.enter()
+	defer side.RUnlock()
+	slots, err := d.resolve(obj, chain, start, count, (*scratch)[:0])
+	*scratch = slots
+	if err != nil {
+		return fmt.Errorf("read object %s: %w", obj, err)
+	}
+	if err := d.readRows(slots, buf, func(int, int) {}); err != nil {
+		d.log.Error("blocks cannot be read", "object", obj, "start", start, "count", count, "error", err)
+	}
+	for i := range slots {
+		recs[i] = slots[i].record()
+	}
+	return nil
 }
 
 // rot makes the bytes of a block that could not be read fail its checksum.
@@ -126,7 +161,10 @@ func (d *Disk) Records(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 		return err
 	}
 	defer d.end()
-	slots, err := d.resolve(obj, chain, start, count, nil)
+	scratch := slotsPool.Get().(*[]slot)
+	defer slotsPool.Put(scratch)
+	slots, err := d.resolve(obj, chain, start, count, (*scratch)[:0])
+	*scratch = slots
 	if err != nil {
 		return fmt.Errorf("read records of object %s: %w", obj, err)
 	}

@@ -328,7 +328,7 @@ func (d *Disk) copyBlock(obj sheepdog.ObjectID, s *slot) (place, error) {
 	if err := d.readRow(s.at, buf); err != nil || crc32.Checksum(buf, castagnoli) != s.crc {
 		return lostPlace, nil
 	}
-	runs, err := d.volumes.store(obj, buf, 0)
+	runs, err := d.volumes.store(obj, buf, route{}, 0)
 	if err != nil {
 		return 0, err
 	}

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 
 	"sheepdog"
-	"sheepdog/internal/rawio"
 )
 
 // volume is the extent files of one disk. A file is sparse: only blocks in use
@@ -269,15 +268,18 @@ func (v *volume) free(runs []run) {
 	}
 }
 
-// write puts data into a run, by the short way if quick is not nil.
-func (v *volume) write(r run, data []byte, quick *rawio.Writer) error {
+// write puts data into a run.
+func (v *volume) write(r run, data []byte, by route) error {
 	f, off, err := v.file(r.at.block())
 	if err != nil {
 		return err
 	}
-	if quick != nil {
-		err = writeQuickly(f.f, quick, data, off)
-	} else {
+	switch {
+	case by.direct:
+		err = writeDirectly(f.f, data, off)
+	case by.quick != nil:
+		err = writeQuickly(f.f, by.quick, data, off)
+	default:
 		_, err = f.f.WriteAt(data, off)
 	}
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"sheepdog"
-	"sheepdog/internal/rawio"
 )
 
 // volumes is the disks of a store by id. Readers get a set that never changes;
@@ -141,13 +140,13 @@ func (s *volumes) first(rank func(order []*volume) []*volume, use func(*volume) 
 
 // store allocates blocks for data and writes them, on the first volume that
 // takes them.
-func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) (runs []run, err error) {
+func (s *volumes) store(id sheepdog.ObjectID, data []byte, by route, held uint64) (runs []run, err error) {
 	rank := func(order []*volume) []*volume { return ranked(order, id) }
 	err = s.first(rank, func(v *volume) (err error) {
 		if err := v.admit(uint64(len(data)), held); err != nil {
 			return err
 		}
-		if runs, err = v.put(data, LargeWrite/blockSize, nil); err == nil {
+		if runs, err = v.put(data, LargeWrite/blockSize, by); err == nil {
 			v.written.Add(1)
 			s.push(v, runs)
 		}
@@ -157,32 +156,32 @@ func (s *volumes) store(id sheepdog.ObjectID, data []byte, held uint64) (runs []
 }
 
 // put is place for a volume that may be leaving.
-func (v *volume) put(data []byte, least uint64, quick *rawio.Writer) ([]run, error) {
+func (v *volume) put(data []byte, least uint64, by route) ([]run, error) {
 	if !v.enter() {
 		return nil, errLeft
 	}
 	defer v.leave()
-	return v.place(data, least, quick)
+	return v.place(data, least, by)
 }
 
-// place allocates blocks for data, for least see space.allocate, and writes them, by
-// the short way if quick is not nil; the caller has entered.
-func (v *volume) place(data []byte, least uint64, quick *rawio.Writer) ([]run, error) {
+// place allocates blocks for data, for least see space.allocate, and writes them; the
+// caller has entered.
+func (v *volume) place(data []byte, least uint64, by route) ([]run, error) {
 	runs, err := v.allocate(uint64(len(data)/blockSize), least)
 	if err != nil {
 		return nil, err
 	}
-	if err := writeRuns(v, runs, data, quick); err != nil {
+	if err := writeRuns(v, runs, data, by); err != nil {
 		v.free(runs)
 		return nil, err
 	}
 	return runs, nil
 }
 
-func writeRuns(v *volume, runs []run, data []byte, quick *rawio.Writer) error {
+func writeRuns(v *volume, runs []run, data []byte, by route) error {
 	for _, r := range runs {
 		n := int(r.n) * blockSize
-		if err := v.write(r, data[:n], quick); err != nil {
+		if err := v.write(r, data[:n], by); err != nil {
 			return err
 		}
 		data = data[n:]

@@ -78,21 +78,30 @@ func (d *Disk) prepare(c *call, op *sheepdog.Op, result *error) error {
 }
 
 func (d *Disk) prepareData(t *task, op *sheepdog.Op) error {
-	t.e.crcs = make([]uint32, op.Count)
-	for i := range t.e.crcs {
-		t.e.crcs[i] = crc32.Checksum(op.Data[i*blockSize:][:blockSize], castagnoli)
-	}
+	t.e.crcs = sumsOf(op)
 	held := uint64(d.journal.segments()) * uint64(d.journal.segLen) * blockSize
 	if err := d.metaQuota.admit(uint64(len(op.Data)), 0, 0); err != nil {
 		return err
 	}
 	if len(op.Data) >= LargeWrite {
-		runs, err := d.volumes.store(op.Object, op.Data, held)
+		runs, err := d.volumes.store(op.Object, op.Data, route{direct: op.Unread}, held)
 		t.e.kind, t.e.runs = entryExtent, runs
 		return err
 	}
 	t.e.kind, t.data = entryInline, op.Data
 	return d.volumes.admit(op.Object, uint64(len(op.Data)), held)
+}
+
+// sumsOf are the checksums of an op's blocks.
+func sumsOf(op *sheepdog.Op) []uint32 {
+	if op.Sums != nil {
+		return op.Sums
+	}
+	sums := make([]uint32, op.Count)
+	for i := range sums {
+		sums[i] = crc32.Checksum(op.Data[i*blockSize:][:blockSize], castagnoli)
+	}
+	return sums
 }
 
 // load pins a pile and makes sure that its objects are known. The caller unpins

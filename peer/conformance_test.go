@@ -77,6 +77,9 @@ type remoteEngine struct {
 
 func (e *remoteEngine) Engine() sheepdog.Engine { return e }
 
+// OwnSums implements storetest.OwnSummer: checksums do not travel with writes.
+func (e *remoteEngine) OwnSums() {}
+
 func (e *remoteEngine) Reopen(*testing.T) { e.Memory.Reopen() }
 
 func (e *remoteEngine) Write(ops []sheepdog.Op, errs []error) {

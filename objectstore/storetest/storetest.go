@@ -37,6 +37,8 @@ func Run(t *testing.T, open func(t *testing.T) Reopener) {
 		{"order of ops", testOrder},
 		{"partial overlap", testOverlap},
 		{"chains", testChains},
+		{"sums", testSums},
+		{"raw reads", testRaw},
 		{"sizes", testSizes},
 		{"bad requests", testBadRequests},
 		{"list order and pages", testList},

@@ -1,0 +1,101 @@
+package objectstore
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"sheepdog/internal/rawio"
+)
+
+// directLeast is from how many bytes in a row data that nobody reads soon go to the
+// disk past the host's memory for files. For less a request to the disk takes longer
+// than copying.
+const directLeast = 256 << 10
+
+// route is how data get into a file. The zero value is the host's memory.
+type route struct {
+	quick  *rawio.Writer // past the scheduler, where it is not nil
+	direct bool          // past the host's memory, as far as the file lets it
+}
+
+// directFile is a file that can be written past the host's memory. That saves a copy,
+// and the host the keeping of what nobody asks for. Nothing is durable by that.
+//
+// The host keeps other writes to the file away meanwhile, and forgets what it has of
+// the range in memory, so that both ways may be used side by side.
+type directFile interface {
+	// writeDirect writes p at off, in whole blocks, and tells how many bytes. What it
+	// does not write, errors included, is left to WriteAt.
+	writeDirect(p []byte, off int64) int
+}
+
+// writeDirectly is WriteAt, past the host's memory as far as that can be.
+func writeDirectly(f file, p []byte, off int64) error {
+	n := 0
+	if d, ok := f.(directFile); ok && len(p) >= directLeast && blockAligned(p) {
+		n = d.writeDirect(p, off)
+	}
+	if n == len(p) {
+		return nil
+	}
+	_, err := f.WriteAt(p[n:], off+int64(n))
+	return err
+}
+
+// blockAligned reports whether data begin at a multiple of blockSize in memory, which
+// no disk asks more than. Slices of a few blocks or more that Go makes do.
+func blockAligned(p []byte) bool {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(p)))%blockSize == 0
+}
+
+// directTwin is another descriptor of a file, for direct writes. It is opened when it
+// is first wanted: most files never are.
+type directTwin struct {
+	mu      sync.Mutex
+	f       *os.File
+	refused bool // by the file system, or because the file was closed
+}
+
+// open returns the descriptor, nil if there is none. Without a descriptor to spare
+// the next call tries again.
+func (t *directTwin) open(name string) *os.File {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.f != nil || t.refused {
+		return t.f
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|unix.O_DIRECT, 0)
+	if err == nil {
+		t.f = f
+	}
+	t.refused = errors.Is(err, unix.EINVAL)
+	return t.f
+}
+
+func (t *directTwin) write(name string, p []byte, off int64) int {
+	f := t.open(name)
+	if f == nil {
+		return 0
+	}
+	n, err := f.WriteAt(p, off)
+	if errors.Is(err, unix.EINVAL) {
+		_ = t.close() // the disk wants larger blocks than ours
+	}
+	return n / blockSize * blockSize
+}
+
+// close ends direct writes for good.
+func (t *directTwin) close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.f
+	t.f, t.refused = nil, true
+	if f == nil {
+		return nil
+	}
+	return f.Close()
+}

@@ -1,0 +1,116 @@
+package objectstore
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"sheepdog"
+	"sheepdog/objectstore/storetest"
+)
+
+// directFiles is the host's file system with direct writes that take only a part of
+// what they get, or nothing. It counts what went that way.
+type directFiles struct {
+	hostFiles
+	part  int
+	taken *int
+}
+
+type partlyDirectFile struct {
+	hostFile
+	of directFiles
+}
+
+func (d directFiles) Open(name string) (file, error) {
+	f, err := d.hostFiles.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return partlyDirectFile{f.(hostFile), d}, nil
+}
+
+func (f partlyDirectFile) writeDirect(p []byte, off int64) int {
+	n := f.hostFile.writeDirect(p[:min(len(p), f.of.part)], off)
+	*f.of.taken += n
+	return n
+}
+
+// unread is an op whose data begin lead bytes after a multiple of a block in memory.
+func unread(start sheepdog.BlockNo, blocks, lead int, seq uint64) sheepdog.Op {
+	room := make([]byte, blocks*blockSize+blockSize)
+	data := room[lead:][:blocks*blockSize]
+	copy(data, storetest.Fill(seq, blocks))
+	op := dataOp(0, 1, start, data, seq)
+	op.Unread = true
+	return op
+}
+
+// Data that nobody reads soon get the same places and bytes past the host's memory as
+// through it: over places that are in its memory, beside others that are being written,
+// where only a part goes that way, and where the file system, or where the data are,
+// does not let them.
+func TestDirectWriteIsWrite(t *testing.T) {
+	const large = directLeast/blockSize + 3
+	extentsOf := func(part, lead int) (extents []byte, taken int) {
+		u := openDisk(t, Options{Meta: t.TempDir(), openMeta: newFakeMeta().open, files: directFiles{part: part, taken: &taken}})
+		seq := uint64(0)
+		for round := range sheepdog.BlockNo(3) {
+			for i := range sheepdog.BlockNo(4) {
+				seq += 2
+				mustWrite(t, u.d, dataOp(0, 2, i*20, storetest.Fill(seq, LargeWrite/blockSize), seq))
+				mustWrite(t, u.d, unread(i*large, large, lead, seq+1))
+				got, err := readBlocks(t, u.d, 0, 1, i*large, large) // now it is in memory
+				if err != nil || !bytes.Equal(got, storetest.Fill(seq+1, large)) {
+					t.Fatalf("round %d, write %d: other bytes than were written (%v)", round, i, err)
+				}
+			}
+			if err := u.d.destage(true); err != nil { // places become free
+				t.Fatal(err)
+			}
+		}
+		if err := u.d.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(u.d.volumes.all()[0].fileName(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b[blockSize:], taken // its header names the store
+	}
+	want, taken := extentsOf(0, 0)
+	if taken != 0 || len(want) < 8*large*blockSize {
+		t.Fatalf("%d bytes went past the host's memory, and the extents have %d", taken, len(want))
+	}
+	for _, c := range []struct{ part, lead int }{{1 << 30, 0}, {64 * blockSize, 0}, {5000, 0}, {1 << 30, 512}} {
+		got, taken := extentsOf(c.part, c.lead)
+		if !bytes.Equal(got, want) {
+			t.Errorf("other extents where %d bytes go past the host's memory and data begin at %d", c.part, c.lead)
+		}
+		t.Logf("part %d, data at %d: %d bytes went past the host's memory", c.part, c.lead, taken)
+		if c.lead != 0 && taken != 0 {
+			t.Errorf("%d bytes went past the host's memory from where they cannot", taken)
+		}
+	}
+}
+
+// What the file system does not take past the host's memory once is not tried again
+// and again, and closing a file ends it.
+func TestDirectTwin(t *testing.T) {
+	name := t.TempDir() + "/f"
+	f, err := hostFiles{}.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin := f.(hostFile).twin
+	data := make([]byte, directLeast+blockSize)
+	if n := twin.write(name, data[1:][:directLeast], 0); n == 0 && !twin.refused {
+		t.Error("a file that takes nothing is asked again")
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := twin.write(name, data[:directLeast], 0); n != 0 || twin.f != nil {
+		t.Errorf("%d bytes were taken after the file was closed", n)
+	}
+}
