@@ -49,6 +49,8 @@ type WriteRequest struct {
 	// revision only, is allowed while the partition is unclean, keeps Stamp as
 	// recorded and makes no dirty mark.
 	Repair bool
+	// Sums are those of Op, for a replica of this node: they do not travel.
+	Sums []uint32
 }
 
 // ReadRequest reads blocks of one object as seen from Layer downwards within
@@ -143,6 +145,8 @@ type FetchRequest struct {
 	Count    uint32
 	WithData bool
 	Verify   bool // also read and check the bytes where WithData is false
+	// MayBeRaw: the caller takes a reply that is Raw.
+	MayBeRaw bool
 	// Buf becomes the Data of the reply if it has room for Count blocks; else they
 	// are allocated. Nobody uses it after Fetch returned.
 	Buf []byte
@@ -164,6 +168,9 @@ type FetchReply struct {
 	Records []Record
 	Data    []byte
 	Bad     []BlockNo
+	// Raw: nobody has verified Data, neither as they were read nor on their way. Those
+	// that match the CRC of their record are good.
+	Raw bool
 }
 
 // Replica is one node's replicas as a coordinator or a recovering node sees

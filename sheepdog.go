@@ -28,7 +28,7 @@ const (
 	DefaultPort         = 7000
 	DefaultNBDPort      = 10809
 	MaxTransfer         = 32 << 20 // the largest single read or write, as NBD's recommended maximum
-	ProtocolVersion     = 1        // of peer frames and gossip metadata
+	ProtocolVersion     = 2        // of peer frames and gossip metadata
 	ControlAPIVersion   = 1        // of the HTTP API
 	DirectoryRawVersion = 1
 )

@@ -153,7 +153,13 @@ func (c *Client) Fetch(ctx context.Context, req *sheepdog.FetchRequest) (*sheepd
 
 type fetchSink struct {
 	req   *sheepdog.FetchRequest
+	isRaw bool
 	reply *sheepdog.FetchReply
+}
+
+func (s *fetchSink) raw() bool {
+	s.isRaw = s.req.WithData && s.req.MayBeRaw
+	return s.isRaw
 }
 
 func (s *fetchSink) ranges(meta []byte, _ int, dst [][]byte) (_ [][]byte, err error) {
@@ -161,7 +167,7 @@ func (s *fetchSink) ranges(meta []byte, _ int, dst [][]byte) (_ [][]byte, err er
 	if err != nil || !s.req.WithData {
 		return dst, err
 	}
-	s.reply.Data = s.req.Room()
+	s.reply.Data, s.reply.Raw = s.req.Room(), s.isRaw
 	states := recordStates(s.reply.Records)
 	clearGaps(states, s.reply.Data)
 	dst, _ = dataRanges(dst, states, s.reply.Data)

@@ -8,6 +8,8 @@ const (
 
 	fetchWithData = 1
 	fetchVerify   = 2
+	fetchMayBeRaw = 4
+	fetchFlags    = fetchWithData | fetchVerify | fetchMayBeRaw
 )
 
 func checkList(r *sheepdog.ListRequest) error {
@@ -120,6 +122,9 @@ func appendFetch(b []byte, r *sheepdog.FetchRequest) []byte {
 	if r.Verify {
 		flags |= fetchVerify
 	}
+	if r.MayBeRaw {
+		flags |= fetchMayBeRaw
+	}
 	return append(b, flags)
 }
 
@@ -130,11 +135,12 @@ func decodeFetch(meta []byte) (*sheepdog.FetchRequest, error) {
 	r := &sheepdog.FetchRequest{
 		Fence: s.fence, Policy: s.policy, Object: s.object, Layer: s.layer, Start: s.start, Count: s.count,
 		WithData: flags&fetchWithData != 0, Verify: flags&fetchVerify != 0,
+		MayBeRaw: flags&fetchMayBeRaw != 0,
 	}
 	if err := c.end("fetch"); err != nil {
 		return nil, err
 	}
-	if flags&^(fetchWithData|fetchVerify) != 0 {
+	if flags&^fetchFlags != 0 {
 		return nil, invalid("fetch: unknown flags %#x", flags)
 	}
 	return r, s.check(fetchLimit(r.WithData))
@@ -144,6 +150,9 @@ func decodeFetch(meta []byte) (*sheepdog.FetchRequest, error) {
 func checkFetchReply(req *sheepdog.FetchRequest, r *sheepdog.FetchReply) error {
 	if len(r.Records) != int(req.Count) || len(r.Bad) > int(req.Count) {
 		return invalid("fetch reply: %d records, %d bad for %d blocks", len(r.Records), len(r.Bad), req.Count)
+	}
+	if r.Raw && !(req.WithData && req.MayBeRaw) {
+		return invalid("fetch reply: raw, where that was not asked for")
 	}
 	if req.WithData && len(r.Data) != int(req.Count)*sheepdog.BlockSize {
 		return invalid("fetch reply: %d bytes for %d blocks", len(r.Data), req.Count)

@@ -26,6 +26,7 @@ func sampleFrames() map[string][]byte {
 		"list":       appendList(nil, &sheepdog.ListRequest{Fence: testFence, Policy: testPolicy, Partitions: []sheepdog.Partition{1, 2}, Layer: 3, After: sheepdog.ListEntry{Object: testObject, Layer: 4, Digest: 5}, Limit: 6}),
 		"listReply":  appendListReply(nil, &sheepdog.ListReply{Entries: []sheepdog.ListEntry{{Object: testObject, Layer: 4, Digest: 5}}, More: true}),
 		"fetch":      appendFetch(nil, &sheepdog.FetchRequest{Fence: testFence, Policy: testPolicy, Object: testObject, Layer: 5, Start: 6, Count: 7, WithData: true, Verify: true}),
+		"fetchRaw":   appendFetch(nil, &sheepdog.FetchRequest{Fence: testFence, Policy: testPolicy, Object: testObject, Layer: 5, Start: 6, Count: 7, WithData: true, MayBeRaw: true}),
 		"fetchReply": appendFetchReply(nil, fetchReply(8, false)),
 		"forward":    appendForward(nil, sampleForward()),
 		"hello":      appendHello(nil, hello{node: 1, incarnation: 2, want: 3, wantIncarnation: 4, cluster: testCluster}),
@@ -133,7 +134,7 @@ func decodeReply(name string, b []byte) ([]byte, error) {
 	case "listReply":
 		r, err := decodeListReply(b)
 		return encodeIf(err, func() []byte { return appendListReply(nil, r) }), err
-	case "fetch":
+	case "fetch", "fetchRaw":
 		r, err := decodeFetch(b)
 		return encodeIf(err, func() []byte { return appendFetch(nil, r) }), err
 	case "fetchReply":

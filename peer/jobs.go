@@ -202,6 +202,9 @@ func (ss *session) fetchJob(h header, meta []byte) (func(context.Context), error
 			ss.fail(h, err)
 			return
 		}
+		if r.Raw {
+			f.flags = flagRaw
+		}
 		f.meta = appendFetchReply(nil, r)
 		if req.WithData {
 			f.data, _ = dataRanges(nil, recordStates(r.Records), r.Data)

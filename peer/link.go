@@ -19,6 +19,12 @@ type sink interface {
 	ranges(meta []byte, size int, dst [][]byte) ([][]byte, error)
 }
 
+// rawSink is a sink that may take raw data.
+type rawSink interface {
+	// raw says, before ranges, that the data are raw; false if they must not be.
+	raw() bool
+}
+
 // call is a request that somebody waits for.
 type call struct {
 	sink sink

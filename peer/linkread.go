@@ -63,7 +63,7 @@ func (l *link) buffered() (need int, err error) {
 // longFrame decides what to wait for where a frame is not complete. The data of
 // a long reply are read straight to where they belong.
 func (l *link) longFrame(h header) (need int, err error) {
-	if h.data < bulkSize || h.flags != 0 {
+	if h.data < bulkSize || h.flags&^flagRaw != 0 {
 		return h.size(), nil
 	}
 	if need := headerSize + int(h.meta); len(l.in.unread()) < need {
@@ -88,19 +88,21 @@ func (l *link) direct(h header) error {
 	if c.part != nil {
 		meta = append(c.part, meta...)
 	}
-	vec, err := c.ranges(meta, int(h.data), l.vec[:0])
+	vec, err := c.ranges(h, meta, int(h.data), l.vec[:0])
 	if err != nil {
 		return err
 	}
 	l.in.skip(headerSize + int(h.meta))
-	crc := uint32(0)
+	crc, raw := uint32(0), h.flags&flagRaw != 0
 	for _, dst := range vec {
 		if err := l.in.readInto(dst); err != nil {
 			return err
 		}
-		crc = updateChecksum(crc, dst)
+		if !raw {
+			crc = updateChecksum(crc, dst)
+		}
 	}
-	if crc != h.dataCRC {
+	if !raw && crc != h.dataCRC {
 		return fmt.Errorf("%w: data of %s do not match their checksum", errGarbled, h.kind)
 	}
 	clear(vec)
@@ -176,7 +178,7 @@ func (l *link) answer(h header, meta, data []byte) error {
 		l.unclaim(h.id)
 		return nil
 	}
-	vec, err := c.ranges(meta, len(data), l.vec[:0])
+	vec, err := c.ranges(h, meta, len(data), l.vec[:0])
 	if err != nil {
 		return err
 	}
@@ -190,7 +192,13 @@ func (l *link) answer(h header, meta, data []byte) error {
 }
 
 // ranges asks the sink and checks that what it wants is what there is.
-func (c *call) ranges(meta []byte, size int, dst [][]byte) ([][]byte, error) {
+func (c *call) ranges(h header, meta []byte, size int, dst [][]byte) ([][]byte, error) {
+	if h.flags&flagRaw != 0 {
+		r, ok := c.sink.(rawSink)
+		if !ok || !r.raw() {
+			return nil, fmt.Errorf("%w: raw data that nobody asked for", errGarbled)
+		}
+	}
 	vec, err := c.sink.ranges(meta, size, dst)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errGarbled, err)

@@ -23,12 +23,15 @@ type frame struct {
 	owner *chunk
 }
 
-// seal computes what the header says of the data.
+// seal computes what the header says of the data. Raw data have their checksums in
+// the meta.
 func (f *frame) seal() {
 	f.size, f.crc = 0, 0
 	for _, d := range f.data {
 		f.size += len(d)
-		f.crc = updateChecksum(f.crc, d)
+		if f.flags&flagRaw == 0 {
+			f.crc = updateChecksum(f.crc, d)
+		}
 	}
 }
 

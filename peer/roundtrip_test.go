@@ -41,6 +41,8 @@ func TestMessages(t *testing.T) {
 			"FlushAndSeal":          testFlushAndSeal,
 			"ListPages":             testListPages,
 			"Fetch":                 testFetch,
+			"RawFetch":              testRawFetch,
+			"RawUnasked":            testRawUnasked,
 			"Forward":               testForward,
 			"Control":               testControl,
 		} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"time"
 
 	"sheepdog"
@@ -166,20 +167,57 @@ func compare(start sheepdog.BlockNo, mine, theirs []sheepdog.Record, touched []b
 	return d
 }
 
-// copyRun moves a short run. The stamps are those that came with the bytes.
+// copyRun moves a short run. The stamps are those that came with the bytes. These are
+// verified here alone, from where they were written at the source to where they are
+// written here, and so only once.
 func (b *mover) copyRun(ctx context.Context, req sheepdog.FetchRequest) error {
 	req.WithData = true
 	into := req
-	into.Buf = b.buf
+	into.Buf, into.MayBeRaw = b.buf, true
 	reply, err := b.fetch(ctx, b.source, &into)
 	if err != nil {
 		return err
 	}
 	b.moved += uint64(len(reply.Data))
+	if reply.Raw {
+		if err := b.verify(ctx, req, reply); err != nil {
+			return err
+		}
+	}
 	if err := b.replaceBad(ctx, req, reply); err != nil {
 		return err
 	}
 	return b.writeAll(ctx, b.cfg.Local, repairs(&req, reply))
+}
+
+// verify checks a raw reply. Blocks that do not match are asked for again, in good
+// order or not at all: what spoiled them may have been the way, and if it was the
+// source's disk the source hears of it like this.
+func (b *backfill) verify(ctx context.Context, req sheepdog.FetchRequest, reply *sheepdog.FetchReply) error {
+	reply.Raw = false
+	for i := range reply.Records {
+		data := reply.Data[i*sheepdog.BlockSize:][:sheepdog.BlockSize]
+		if matches(reply.Records[i], data) {
+			continue
+		}
+		one := req
+		one.Start, one.Count = req.Start+sheepdog.BlockNo(i), 1
+		again, err := b.fetch(ctx, b.source, &one)
+		if err != nil {
+			return err
+		}
+		reply.Records[i] = again.Records[0]
+		reply.Bad = append(reply.Bad, again.Bad...)
+		copy(data, again.Data)
+	}
+	return nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// matches reports whether a block has the bytes of its record.
+func matches(rec sheepdog.Record, data []byte) bool {
+	return rec.State != sheepdog.Data || crc32.Checksum(data, castagnoli) == rec.CRC
 }
 
 // replaceBad fetches blocks that are rotten at the source from other acting
@@ -244,10 +282,21 @@ func repairs(req *sheepdog.FetchRequest, reply *sheepdog.FetchReply) []*sheepdog
 				Start: req.Start + sheepdog.BlockNo(i), Count: uint32(j - i), Stamp: rec.Stamp, Repair: true}
 			if rec.State == sheepdog.Data {
 				w.Data = reply.Data[i*sheepdog.BlockSize : j*sheepdog.BlockSize]
+				w.Sums = sums(reply.Records[i:j])
 			}
 			out = append(out, w)
 		}
 		i = j
+	}
+	return out
+}
+
+// sums are the checksums of blocks with data. What was spoiled since they were verified
+// does not get a checksum that says it is right.
+func sums(recs []sheepdog.Record) []uint32 {
+	out := make([]uint32, len(recs))
+	for i, rec := range recs {
+		out[i] = rec.CRC
 	}
 	return out
 }

@@ -48,9 +48,11 @@ type cluster struct {
 	layers *replicatest.Layers
 	views  *replicatest.Views
 
-	mu        sync.Mutex
-	down      map[sheepdog.NodeID]bool
-	onCall    func(to sheepdog.NodeID, op string) // before a call to a peer
+	mu     sync.Mutex
+	down   map[sheepdog.NodeID]bool
+	onCall func(to sheepdog.NodeID, op string) // before a call to a peer
+	// onFetched, if set, sees what nodes answer before who asked does.
+	onFetched func(*sheepdog.FetchRequest, *sheepdog.FetchReply)
 	proposed  []Move
 	promoted  int
 	commits   int
@@ -264,7 +266,11 @@ func (p *peer) Fetch(ctx context.Context, req *sheepdog.FetchRequest) (*sheepdog
 	if err != nil {
 		return nil, err
 	}
-	return r.Fetch(ctx, req)
+	reply, err := r.Fetch(ctx, req)
+	if err == nil && p.c.onFetched != nil {
+		p.c.onFetched(req, reply)
+	}
+	return reply, err
 }
 
 // fill is the content of a block written with a stamp.

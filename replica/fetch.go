@@ -67,6 +67,10 @@ func (s *Server) look(r *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
 		recs := make([]sheepdog.Record, r.Count)
 		return &sheepdog.FetchReply{Records: recs}, s.records(r, recs)
 	}
+	if raw, ok := s.cfg.Engine.(sheepdog.RawEngine); ok && r.WithData && r.MayBeRaw {
+		reply := &sheepdog.FetchReply{Records: make([]sheepdog.Record, r.Count), Data: r.Room(), Raw: true}
+		return reply, raw.ReadRaw(r.Object, s.cfg.Layers.Logical(r.Layer), r.Start, r.Count, reply.Data, reply.Records)
+	}
 	for range fetchLooks {
 		reply, stable, err := s.lookOnce(r)
 		if err != nil || stable {
@@ -129,6 +133,9 @@ func (s *Server) bytes(r *sheepdog.FetchRequest, reply *sheepdog.FetchReply) err
 		if errors.As(err, &bad) {
 			reply.Bad = append(reply.Bad, bad.Blocks...)
 			clearBad(r, reply, bad.Blocks)
+			if r.WithData && s.cfg.Heal != nil { // who verifies for its own sake mends it, too
+				s.cfg.Heal(r.Object, r.Layer, bad.Blocks)
+			}
 			err = nil
 		}
 		if err != nil {

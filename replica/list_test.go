@@ -393,3 +393,34 @@ func TestListOfAnAbsorbedLayerIsEmpty(t *testing.T) {
 		}
 	}
 }
+
+// TestRawFetch: whoever takes raw data gets the record and the bytes that the disk
+// has, and verifies; whoever does not has a rotten block healed.
+func TestRawFetch(t *testing.T) {
+	b := newBench(t)
+	b.mustWrite(request(1))
+	b.engine.Rot(object, top, 5)
+	var healed []sheepdog.BlockNo
+	b.server.cfg.Heal = func(_ sheepdog.ObjectID, _ sheepdog.LayerID, blocks []sheepdog.BlockNo) { healed = blocks }
+	r := b.target(3, 5)
+	r.WithData, r.MayBeRaw = true, true
+	raw, err := b.fetch(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !raw.Raw || len(raw.Bad) != 0 || healed != nil {
+		t.Errorf("raw %v, bad %v, healed %v: want a raw reply in which nothing is known to be bad", raw.Raw, raw.Bad, healed)
+	}
+	good := fill(sheepdog.Stamp{Token: 3, Seq: 1}, 1)
+	if !bytes.Equal(raw.Data[sheepdog.BlockSize:][:sheepdog.BlockSize], good) || bytes.Equal(raw.Data[2*sheepdog.BlockSize:][:sheepdog.BlockSize], good) {
+		t.Error("block 4 differs, or the rotten block 5 does not")
+	}
+	r.MayBeRaw = false
+	reply, err := b.fetch(r)
+	if err != nil || reply.Raw || !slices.Equal(reply.Bad, []sheepdog.BlockNo{5}) || !slices.Equal(healed, reply.Bad) {
+		t.Errorf("raw %v, bad %v, healed %v, %v: want block 5 bad and healed", reply.Raw, reply.Bad, healed, err)
+	}
+	if !slices.Equal(reply.Records, raw.Records) {
+		t.Error("raw records differ")
+	}
+}

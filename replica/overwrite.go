@@ -92,6 +92,9 @@ func overwriteOps(ops []sheepdog.Op, r *sheepdog.WriteRequest, seen *blockSet) [
 		if r.Data != nil {
 			op.Data = r.Data[(part.from-all.from)*sheepdog.BlockSize : (part.to-all.from)*sheepdog.BlockSize]
 		}
+		if r.Sums != nil {
+			op.Sums = r.Sums[part.from-all.from : part.to-all.from]
+		}
 		op.Force = !in
 		ops = append(ops, op)
 	})
@@ -100,5 +103,5 @@ func overwriteOps(ops []sheepdog.Op, r *sheepdog.WriteRequest, seen *blockSet) [
 }
 
 func writeOp(r *sheepdog.WriteRequest) sheepdog.Op {
-	return sheepdog.Op{Object: r.Object, Layer: r.Layer, Start: r.Start, Count: r.Count, Data: r.Data, Stamp: r.Stamp}
+	return sheepdog.Op{Object: r.Object, Layer: r.Layer, Start: r.Start, Count: r.Count, Data: r.Data, Stamp: r.Stamp, Unread: r.Repair, Sums: r.Sums}
 }

@@ -206,6 +206,8 @@ func (s *Server) checkWrite(v *sheepdog.View, r *sheepdog.WriteRequest) error {
 	switch {
 	case r.Data != nil && uint64(len(r.Data)) != uint64(r.Count)*sheepdog.BlockSize:
 		return fmt.Errorf("%w: %d bytes for %d blocks", sheepdog.ErrInvalid, len(r.Data), r.Count)
+	case r.Sums != nil && uint64(len(r.Sums)) != uint64(r.Count):
+		return fmt.Errorf("%w: %d checksums for %d blocks", sheepdog.ErrInvalid, len(r.Sums), r.Count)
 	case r.Stamp == sheepdog.Stamp{}:
 		return fmt.Errorf("%w: write without a stamp", sheepdog.ErrInvalid)
 	case r.Token == 0 && !r.Repair:

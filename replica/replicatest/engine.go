@@ -89,6 +89,7 @@ func (e *Engine) apply(op *sheepdog.Op) {
 		if op.Data != nil {
 			b.data = slices.Clone(op.Data[n*sheepdog.BlockSize : (n+1)*sheepdog.BlockSize])
 			b.rec.State, b.rec.CRC = sheepdog.Data, crc32.Checksum(b.data, castagnoli)
+			b.bad = op.Sums != nil && op.Sums[n] != b.rec.CRC
 		}
 		r[at] = b
 		e.unflushed = true
@@ -138,6 +139,25 @@ func (e *Engine) read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start she
 	}
 	if bad != nil {
 		return &sheepdog.BadBlocksError{Object: obj, Blocks: bad}
+	}
+	return nil
+}
+
+// ReadRaw implements sheepdog.RawEngine; bad blocks have other bytes than they should.
+func (e *Engine) ReadRaw(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, buf []byte, recs []sheepdog.Record) error {
+	if err := e.Records(obj, chain, start, count, recs); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	clear(buf)
+	for n := range count {
+		b := e.resolve(obj, chain, start+sheepdog.BlockNo(n))
+		dst := buf[n*sheepdog.BlockSize : (n+1)*sheepdog.BlockSize]
+		copy(dst, b.data)
+		if recs[n] = b.rec; b.bad {
+			dst[0] ^= 1
+		}
 	}
 	return nil
 }

@@ -245,6 +245,9 @@ func write(op *sheepdog.Op) change {
 			data := slices.Clone(op.Data[i*sheepdog.BlockSize:][:sheepdog.BlockSize])
 			blocks[i].data = data
 			blocks[i].rec.State, blocks[i].rec.CRC = sheepdog.Data, crc32.Checksum(data, castagnoli)
+			if op.Sums != nil {
+				blocks[i].rec.CRC = op.Sums[i]
+			}
 		}
 	}
 	key, start, force := objectKey{op.Object, op.Layer}, op.Start, op.Force

@@ -128,6 +128,28 @@ func (e *Engine) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start she
 	})
 }
 
+// ReadRaw implements sheepdog.RawEngine.
+func (e *Engine) ReadRaw(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, buf []byte, recs []sheepdog.Record) error {
+	if err := checkRange(start, count); err != nil {
+		return err
+	}
+	if len(buf) != int(count)*sheepdog.BlockSize || len(recs) != int(count) {
+		return fmt.Errorf("read of %d blocks into %d bytes and %d records: %w", count, len(buf), len(recs), sheepdog.ErrInvalid)
+	}
+	if err := e.disk.fails(); err != nil {
+		return err
+	}
+	return e.with(func(d *Disk) error {
+		clear(buf)
+		for i := range recs {
+			b := d.now.find(obj, chain, start+sheepdog.BlockNo(i))
+			recs[i] = b.rec
+			copy(buf[i*sheepdog.BlockSize:], b.data)
+		}
+		return nil
+	})
+}
+
 // TryRead implements sheepdog.PromptEngine: everything is at hand.
 func (e *Engine) TryRead(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, buf []byte, states []sheepdog.BlockState) bool {
 	return e.Read(obj, chain, start, count, buf, states) == nil
