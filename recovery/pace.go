@@ -42,7 +42,7 @@ const (
 	paceQuiet = 20
 	// paceLeast of the free speed is always taken. Half would not do for twice the time
 	// of the whole: what is not moving takes longer beside guests too.
-	paceLeast = 0.6
+	paceLeast = 0.53
 	// paceHeld bounds what is remembered of the time in which commits let nothing be
 	// moved.
 	paceHeld = time.Second
@@ -51,9 +51,11 @@ const (
 	paceWorse, paceBetter = 1.5, 1.2
 	paceStep              = 0.85
 	paceWeight            = 0.2 // of a new measurement
-	// paceGuess is what part of its speed recovery probably had, where it was only
-	// ever seen beside guests.
-	paceGuess = 0.5
+	// paceGuess is what part of its speed recovery probably has beside guests without
+	// pauses, where it was only ever seen beside them. It is guessed for each object
+	// anew: what the first of them took, when connections were being made, would have
+	// all others pause too long.
+	paceGuess = 0.7
 )
 
 func newPace(load func() Load) *Pace {
@@ -131,12 +133,12 @@ func (p *Pace) end(bytes uint64, took time.Duration) time.Duration {
 		p.perByte = blend(p.perByte, each)
 		return 0
 	}
-	if p.perByte == 0 {
-		p.perByte = each * paceGuess
-	}
 	// Alone it would not have been slower than beside guests. A byte's time measured
 	// on small objects, of which most is the way to another node, says otherwise.
 	free := min(p.perByte*float64(bytes), took.Seconds())
+	if p.perByte == 0 {
+		free = took.Seconds() * paceGuess
+	}
 	pause := max(time.Duration((free/p.share-took.Seconds())*float64(time.Second)), 0)
 	used := min(pause, p.held)
 	p.held -= used

@@ -124,6 +124,23 @@ func TestProgressTellsWhatIsLeft(t *testing.T) {
 	}
 }
 
+// Bug: beside guests that were there first all objects paused as if they were as slow
+// as the first, while connections were being made.
+func TestPaceIsNotThatOfTheFirstObject(t *testing.T) {
+	p := newPaced()
+	p.guests(5*time.Second, 1000, time.Millisecond)
+	p.move(1, 100*time.Millisecond, 600, 3*time.Millisecond)
+	longest := paceGuess/paceLeast - 1 // of what an object takes
+	for range 20 {
+		const took = 10 * time.Millisecond
+		p.Begin()
+		p.guests(took, 600, 3*time.Millisecond)
+		if pause := p.end(4<<20, took); pause.Seconds() > 1.01*longest*took.Seconds() {
+			t.Fatalf("paused for %v after %v, want at most %.2f of it", pause, took, longest)
+		}
+	}
+}
+
 // What small objects take is mostly the way to another node. Counted by the byte it
 // made large ones pause for minutes under load. (seed 105 of the simulation)
 func TestPaceIsNotThatOfSmallObjects(t *testing.T) {
