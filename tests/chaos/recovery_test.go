@@ -1,9 +1,12 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -131,7 +134,7 @@ func TestClientsDuringRecovery(t *testing.T) {
 	a := enter(t, 3)
 	a.Dog("vdi", "create", "set", fmt.Sprint(filledSize))
 	a.write("set", pieces(filledSize, 1<<20), 1<<20)
-	alone := a.refill(a.Sheep[2])
+	alone, work := a.refill(a.Sheep[2])
 	a.reg.populate(workload.Config{Depth: 16}, a.Sheep[0])
 	time.Sleep(time.Second)
 	from := a.reg.guests.Now()
@@ -140,14 +143,14 @@ func TestClientsDuringRecovery(t *testing.T) {
 	a.Kill(a.Sheep[2])
 	time.Sleep(time.Second)
 	begin := a.reg.guests.Now()
-	together := a.refill(a.Sheep[2])
+	together, _ := a.refill(a.Sheep[2])
 	end := begin + together
 	seen := a.reg.stop()
 	a.reg.judge()
 	normal := float64(seen.Answered(from, to)) / (to - from).Seconds()
 	during := float64(seen.Answered(begin, end)) / (end - begin).Seconds()
-	t.Logf("%d MiB filled in %v without guests, in %v with; guests read and write %.0f registers per second, %.0f during it (%.0f %%)",
-		filledSize>>20, alone.Round(time.Millisecond), together.Round(time.Millisecond), normal, during, 100*during/normal)
+	t.Logf("%d MiB filled in %v without guests, in %v with; it took all sheep %v of processors without; guests read and write %.0f registers per second, %.0f during it (%.0f %%)",
+		filledSize>>20, alone.Round(time.Millisecond), together.Round(time.Millisecond), work, normal, during, 100*during/normal)
 	if during < leastClients*normal {
 		t.Errorf("guests have %.0f %% of their speed, want %.0f %%", 100*during/normal, 100*leastClients)
 	}
@@ -157,16 +160,39 @@ func TestClientsDuringRecovery(t *testing.T) {
 	a.Checked()
 }
 
-// refill empties a sheep and returns how long it takes to be complete again.
-func (a *arena) refill(s *lab.Sheep) time.Duration {
+// refill empties a sheep and returns how long it takes to be complete again, and how
+// much of the processors all sheep took meanwhile, whatever for.
+func (a *arena) refill(s *lab.Sheep) (took, work time.Duration) {
 	a.t.Helper()
 	if s.Alive() {
 		a.Kill(s)
 	}
 	lab.Tool(a.t, "rm", "-rf", a.Meta(s))
 	a.Run(s)
-	start := time.Now()
-	took := a.RecoveredSeen(a.Sheep[0], 3*time.Minute).Sub(start)
+	start, before := time.Now(), a.worked()
+	took = a.RecoveredSeen(a.Sheep[0], 3*time.Minute).Sub(start)
+	work = a.worked() - before
 	a.Recovered(time.Minute)
-	return took
+	return took, work
+}
+
+// worked is what the processes of all sheep have had of the processors.
+func (a *arena) worked() (sum time.Duration) {
+	a.t.Helper()
+	for _, s := range a.Sheep {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Pid()))
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		const user, system, tick = 11, 12, 10 * time.Millisecond // of the fields behind the name, proc(5)
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		for _, i := range []int{user, system} {
+			n, err := strconv.Atoi(fields[i])
+			if err != nil {
+				a.t.Fatal(err)
+			}
+			sum += time.Duration(n) * tick
+		}
+	}
+	return sum
 }
