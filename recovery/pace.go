@@ -33,6 +33,7 @@ type Pace struct {
 	movers  int           // objects being moved
 	moved   bool          // something was, since the last look
 	perByte float64       // seconds to move a byte while no guest is there; 0: not known
+	latest  float64       // the same since the last look, if no guest turns out to have been there
 	held    time.Duration // of commits, which no pause has been shorter for
 }
 
@@ -80,9 +81,13 @@ func (p *Pace) look() {
 	p.rate = requests / span
 	p.busy = p.rate >= paceQuiet
 	if !p.busy {
-		p.share = 1
+		if p.latest > 0 {
+			p.perByte = blend(p.perByte, p.latest)
+		}
+		p.latest, p.share = 0, 1
 		return
 	}
+	p.latest = 0
 	each := spent / requests
 	if !moved {
 		p.calm = blend(p.calm, each)
@@ -130,7 +135,7 @@ func (p *Pace) end(bytes uint64, took time.Duration) time.Duration {
 	}
 	each := took.Seconds() / float64(bytes)
 	if !p.busy {
-		p.perByte = blend(p.perByte, each)
+		p.latest = blend(p.latest, each)
 		return 0
 	}
 	// Alone it would not have been slower than beside guests. A byte's time measured

@@ -141,6 +141,26 @@ func TestPaceIsNotThatOfTheFirstObject(t *testing.T) {
 	}
 }
 
+// Bug: what was moved before the first look at the guests counted as moved without
+// them, and so slowly, so that all that came later paused for too long.
+func TestPaceLearnsNothingBeforeItHasLooked(t *testing.T) {
+	p := newPaced()
+	for range 4 {
+		p.Begin()
+		p.clock = p.clock.Add(paceLook / 10)
+		p.done.Requests, p.done.Spent = p.done.Requests+100, p.done.Spent+100*time.Millisecond
+		p.end(4<<20, 100*time.Millisecond)
+	}
+	p.guests(time.Second, 1000, time.Millisecond)
+	if p.perByte != 0 {
+		t.Errorf("a byte takes %v s without guests, which were always there", p.perByte)
+	}
+	p.move(20, 100*time.Millisecond, 0, 0)
+	if p.perByte == 0 {
+		t.Error("nothing was learned without guests")
+	}
+}
+
 // What small objects take is mostly the way to another node. Counted by the byte it
 // made large ones pause for minutes under load. (seed 105 of the simulation)
 func TestPaceIsNotThatOfSmallObjects(t *testing.T) {
