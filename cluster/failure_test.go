@@ -635,3 +635,26 @@ func TestThirdDeathOfFive(t *testing.T) {
 		}
 	})
 }
+
+// TestLeaveRightAfterADeathBesideANewNode: the leader, which had a new node to give a
+// vote to, took that of the one that left, and needed that of the dead one for it.
+func TestLeaveRightAfterADeathBesideANewNode(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		leader := w.leader()
+		var others []*simNode
+		for _, n := range w.up() {
+			if n != leader {
+				others = append(others, n)
+			}
+		}
+		w.add(4)
+		w.eventually(20*time.Second, "four members", func() bool { return len(leader.members()) == 4 })
+		others[0].kill()
+		_ = others[1].Leave(w.ctx(10 * time.Second))
+		others[1].stop()
+		time.Sleep(5 * time.Second)
+		others[1].boot()
+		w.eventually(30*time.Second, "three members", func() bool { return len(leader.members()) == 3 && w.agreed() })
+	})
+}

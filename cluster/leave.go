@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"sheepdog"
-	"sheepdog/cluster/state"
 )
 
 // Leave takes this node out of the view and of Raft's configuration, moving the
@@ -95,17 +94,12 @@ func (c *Cluster) handleLeave(ctx context.Context, m message) (any, error) {
 // that died as far as the majority needs it.
 func (c *Cluster) takeVote(cons *consensus, off *office, id sheepdog.NodeID) error {
 	view := c.pub.view()
-	lives := c.confirmAll(view, work{}) // gossip hears of a death a second late
 	for {
 		servers, err := c.serversNow(cons, view, off)
 		if err != nil {
 			return err
 		}
-		for i := range servers {
-			if m, ok := view.Member(servers[i].ID); ok && m.ID != c.opts.Self.ID {
-				servers[i].Alive = lives[state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}]
-			}
-		}
+		c.askWhoLives(view, servers)
 		step := leaveStep(servers, id)
 		if step.Kind == stepNone {
 			c.opts.Logger.Warn("a node that leaves keeps its vote: too few of the others answer", "node", id)

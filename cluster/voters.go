@@ -183,6 +183,10 @@ func (c *Cluster) reconcileVoters(view *sheepdog.View) {
 			return
 		}
 		step := nextStep(servers, c.opts.Self.ID)
+		if step.Kind == stepRemove {
+			c.askWhoLives(view, servers)
+			step = nextStep(servers, c.opts.Self.ID)
+		}
 		if step.Kind == stepNone || c.ctx.Err() != nil {
 			return
 		}
@@ -191,6 +195,18 @@ func (c *Cluster) reconcileVoters(view *sheepdog.View) {
 			return
 		}
 		c.opts.Logger.Info("raft configuration changed", "step", step.Kind, "node", step.ID)
+	}
+}
+
+// askWhoLives asks the members instead of gossip, which hears of a death a second
+// late: a change that needs the vote of one that has just died is never committed,
+// and nothing can be changed any more.
+func (c *Cluster) askWhoLives(view *sheepdog.View, servers []server) {
+	lives := c.confirmAll(view, work{})
+	for i := range servers {
+		if m, ok := view.Member(servers[i].ID); ok && m.ID != c.opts.Self.ID {
+			servers[i].Alive = lives[state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}]
+		}
 	}
 }
 
