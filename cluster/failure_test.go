@@ -316,7 +316,9 @@ func TestVotersSpreadOverZones(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.settle()
-		w.eventually(5*time.Second, "voters in all zones", func() bool {
+		// A node gets no vote before gossip has told that it is of the cluster, and a rumour
+		// may miss somebody: see formatted.
+		w.eventually(15*time.Second, "voters in all zones", func() bool {
 			zones := map[sheepdog.Zone]bool{}
 			for _, v := range w.voters() {
 				zones[w.nodes[v].self.Zone] = true
