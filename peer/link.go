@@ -207,8 +207,9 @@ func (l *link) giveUp(id uint64) bool {
 	return true
 }
 
-// write sends requests in order; done is called by the reader, or at once for
-// those that cannot be sent.
+// write sends requests in order, together, and with those that others are about to
+// send if there are others; done is called by the reader, or at once for those that
+// cannot be sent.
 func (l *link) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
 	w := &writes{done: done}
 	w.left.Store(int32(len(reqs)) + 1)
@@ -217,10 +218,9 @@ func (l *link) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done fu
 	if ctx.Done() != nil {
 		ids = make([]uint64, len(reqs))
 	}
-	if len(reqs) > 1 {
-		l.out.cork()
-		defer l.out.uncork()
-	}
+	others := l.isPending()
+	l.out.cork()
+	defer l.out.uncorkGathered(others)
 	for i, r := range reqs {
 		id, err := l.add(slot{writes: w, index: i})
 		if err != nil {

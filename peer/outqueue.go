@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"net"
+	"runtime"
 	"sync"
 
 	"sheepdog"
@@ -27,23 +28,24 @@ type outQueue struct {
 	kick chan struct{}
 	stop chan struct{}
 
-	mu     sync.Mutex
-	turned sync.Cond // a batch was finished
-	fill   *outBatch // takes frames
-	spare  *outBatch // reused as the next fill
-	cur    *outBatch // being sent while busy
-	busy   bool
-	corks  int
-	bytes  int           // in fill and cur
-	moved  uint64        // counts what the socket took
-	room   chan struct{} // closed when there is room again; nil if nobody waits
-	err    error         // why nothing is sent any more
+	mu        sync.Mutex
+	turned    sync.Cond // a batch was finished
+	fill      *outBatch // takes frames
+	spare     *outBatch // reused as the next fill
+	cur       *outBatch // being sent while busy
+	busy      bool
+	corks     int
+	gathering gathering
+	bytes     int           // in fill and cur
+	moved     uint64        // counts what the socket took
+	room      chan struct{} // closed when there is room again; nil if nobody waits
+	err       error         // why nothing is sent any more
 }
 
 func newOutQueue(conn net.Conn, raw *rawio.Conn) *outQueue {
 	q := &outQueue{
 		conn: conn, raw: raw, kick: make(chan struct{}, 1), stop: make(chan struct{}),
-		fill: &outBatch{}, spare: &outBatch{},
+		fill: &outBatch{}, spare: &outBatch{}, gathering: gathering{yield: runtime.Gosched},
 	}
 	q.turned.L = &q.mu
 	return q
@@ -62,6 +64,7 @@ func (q *outQueue) put(f *frame) error {
 	}
 	before := q.fill.bytes
 	q.fill.add(f)
+	q.gathering.puts++
 	q.bytes += q.fill.bytes - before
 	q.sendAndUnlock()
 	return nil
@@ -77,6 +80,7 @@ func (q *outQueue) putWrite(id uint64, r *sheepdog.WriteRequest) error {
 	}
 	before := q.fill.bytes
 	q.fill.addWrite(id, r, crc)
+	q.gathering.puts++
 	q.bytes += q.fill.bytes - before
 	q.sendAndUnlock()
 	return nil
@@ -133,10 +137,10 @@ func (q *outQueue) startAndUnlock(corks int) {
 	q.mu.Unlock()
 }
 
-// sendAndUnlock sends what is queued, unless somebody is at it or the queue is
-// corked. It is called with mu held.
+// sendAndUnlock sends what is queued, unless somebody is at it, or the queue is
+// corked, or somebody gathers. It is called with mu held.
 func (q *outQueue) sendAndUnlock() {
-	if q.busy || q.corks > 0 || q.fill.empty() || q.err != nil {
+	if q.busy || q.corks > 0 || q.gathering.holdsBack(q.fill.bytes) || q.fill.empty() || q.err != nil {
 		q.mu.Unlock()
 		return
 	}
