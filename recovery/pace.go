@@ -43,7 +43,7 @@ const (
 	paceQuiet = 20
 	// paceLeast of the free speed is always taken. Half would not do for twice the time
 	// of the whole: what is not moving takes longer beside guests too.
-	paceLeast = 0.53
+	paceLeast = 0.56
 	// paceHeld bounds what is remembered of the time in which commits let nothing be
 	// moved.
 	paceHeld = time.Second

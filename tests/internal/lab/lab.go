@@ -20,6 +20,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sheepdog/api"
 )
 
 // Lab is a set of sheep and their directory.
@@ -252,14 +254,22 @@ func (l *Lab) Recovered(limit time.Duration) {
 	})
 }
 
-// RecoveredSeen is Recovered as one sheep sees it, which is asked seldom: where guests
-// are measured meanwhile, since each look costs as much as hundreds of their requests.
-// It returns when that was so.
+// RecoveredSeen is Recovered as one sheep sees it, which is asked seldom and without
+// dog: where guests are measured meanwhile, since each start of dog costs as much as
+// hundreds of their requests. It returns when that was so.
 func (l *Lab) RecoveredSeen(s *Sheep, limit time.Duration) (asked time.Time) {
 	l.TB.Helper()
-	poll(l.TB, limit, 250*time.Millisecond, "recovery ends", func() error {
+	poll(l.TB, limit, 50*time.Millisecond, "recovery ends", func() error {
 		asked = time.Now()
-		return l.complete(s, len(l.Sheep))
+		var members api.NodeList
+		var recovering api.RecoveryList
+		if err := errors.Join(l.Get(s, "/v1/nodes", &members), l.Get(s, "/v1/recovery", &recovering)); err != nil {
+			return err
+		}
+		if n := len(members.Nodes); n != len(l.Sheep) || len(recovering.Nodes) > 0 {
+			return fmt.Errorf("%d nodes in the view, %d of them recovering", n, len(recovering.Nodes))
+		}
+		return nil
 	})
 	return asked
 }
