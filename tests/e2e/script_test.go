@@ -149,7 +149,7 @@ var moments = []struct {
 	{regexp.MustCompile(`\b\d\d:\d\d:\d\d\b`), "CLOCK"},
 	{regexp.MustCompile(`\b1[789]\d{8}\b`), "SECONDS"},
 	{regexp.MustCompile(`\b[0-9a-f]{16}\b`), "NODE-ID"},
-	{regexp.MustCompile(`map\[[^:\]]*:`), "map[VERSION:"},
+	{regexp.MustCompile(`(sheep that run: )\S+`), "${1}VERSION"},
 }
 
 // cleaner puts words in the place of what differs from run to run.
