@@ -463,6 +463,23 @@ func TestPowerLossWhileDisksChange(t *testing.T) {
 	}
 }
 
+// beforeAll has fail asked before every file operation and commit, by one at a time. It
+// returns how many file operations there were before.
+func (g *crashRig) beforeAll(fail func() error) (ops int) {
+	g.files.mu.Lock()
+	g.files.fault = func(string, string) error { return fail() }
+	ops = g.files.ops
+	g.files.mu.Unlock()
+	g.meta.mu.Lock()
+	g.meta.fault = func() error {
+		g.files.mu.Lock()
+		defer g.files.mu.Unlock()
+		return fail()
+	}
+	g.meta.mu.Unlock()
+	return ops
+}
+
 // runUntilDead works until the n-th file operation, which tears.
 func (g *crashRig) runUntilDead(n int) {
 	g.files.mu.Lock()

@@ -60,16 +60,7 @@ func crashAt(t *testing.T, script crashScript, n int, power bool) (hit bool) {
 		}
 		return nil
 	}
-	g.files.mu.Lock()
-	g.files.fault = func(string, string) error { return fail() }
-	g.files.mu.Unlock()
-	g.meta.mu.Lock()
-	g.meta.fault = func() error {
-		g.files.mu.Lock() // count belongs to both
-		defer g.files.mu.Unlock()
-		return fail()
-	}
-	g.meta.mu.Unlock()
+	g.beforeAll(fail)
 	if err := script.run(g, power); (err != nil) != hit {
 		t.Fatalf("operation %d was reached: %v; the script ended with %v", n, hit, err)
 	}

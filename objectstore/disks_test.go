@@ -247,10 +247,7 @@ func TestFailEveryOperationOfDiskChanges(t *testing.T) {
 				}
 				return nil
 			}
-			g.files.fault = func(string, string) error { return fail() }
-			g.meta.mu.Lock()
-			g.meta.fault = fail
-			g.meta.mu.Unlock()
+			g.beforeAll(fail)
 			for i := range rigObjects {
 				op := dataOp(sheepdog.Index(i), 1, 3, storetest.Fill(uint64(i)+1, 20), uint64(i)+1)
 				before := g.records([]sheepdog.Op{op})

@@ -51,7 +51,6 @@ func TestFailEveryOperation(t *testing.T) {
 	for _, fault := range []error{unix.EIO, unix.ENOSPC} {
 		for n := 1; ; n++ {
 			g := newCrashRig(t, 7)
-			base := g.files.ops
 			hit := false
 			count := 0
 			fail := func() error {
@@ -61,10 +60,7 @@ func TestFailEveryOperation(t *testing.T) {
 				}
 				return nil
 			}
-			g.files.fault = func(string, string) error { return fail() }
-			g.meta.mu.Lock()
-			g.meta.fault = fail
-			g.meta.mu.Unlock()
+			base := g.beforeAll(fail)
 			g.script()
 			g.abandon()
 			g.open()
