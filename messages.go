@@ -1,6 +1,9 @@
 package sheepdog
 
-import "context"
+import (
+	"context"
+	"hash/crc32"
+)
 
 // BlockState says what a layer, or a chain of layers, knows of a block.
 type BlockState uint8
@@ -133,6 +136,13 @@ type Record struct {
 	CRC   uint32 // CRC-32C of the bytes when State is Data
 	Stamp Stamp
 }
+
+// Holds reports whether the record is of a block with these bytes.
+func (r Record) Holds(data []byte) bool {
+	return r.State == Data && r.CRC == crc32.Checksum(data, castagnoli)
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // FetchRequest asks for the records (and with WithData the bytes) of one object
 // in exactly one layer, for recovery, takeover and scrub.

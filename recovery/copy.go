@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"time"
 
 	"sheepdog"
@@ -197,7 +196,7 @@ func (b *backfill) verify(ctx context.Context, req sheepdog.FetchRequest, reply 
 	reply.Raw = false
 	for i := range reply.Records {
 		data := reply.Data[i*sheepdog.BlockSize:][:sheepdog.BlockSize]
-		if matches(reply.Records[i], data) {
+		if reply.Records[i].State != sheepdog.Data || reply.Records[i].Holds(data) {
 			continue
 		}
 		one := req
@@ -211,13 +210,6 @@ func (b *backfill) verify(ctx context.Context, req sheepdog.FetchRequest, reply 
 		copy(data, again.Data)
 	}
 	return nil
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// matches reports whether a block has the bytes of its record.
-func matches(rec sheepdog.Record, data []byte) bool {
-	return rec.State != sheepdog.Data || crc32.Checksum(data, castagnoli) == rec.CRC
 }
 
 // replaceBad fetches blocks that are rotten at the source from other acting

@@ -3,12 +3,9 @@ package replica
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 
 	"sheepdog"
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // meetsEqual reports whether a repair brings blocks with the very stamp that
 // the replica holds. An engine leaves such blocks alone; whether they are
@@ -84,5 +81,5 @@ func sameContent(rec sheepdog.Record, data []byte) bool {
 	if data == nil {
 		return rec.State == sheepdog.Zero
 	}
-	return rec.State == sheepdog.Data && rec.CRC == crc32.Checksum(data, castagnoli)
+	return rec.Holds(data)
 }

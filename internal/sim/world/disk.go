@@ -352,7 +352,7 @@ func (d *Disk) Sound() error {
 	defer d.mu.Unlock()
 	for key, blocks := range d.now {
 		for no, b := range blocks {
-			if b.rec.State == sheepdog.Data && crc32.Checksum(b.data, castagnoli) != b.rec.CRC {
+			if b.rec.State == sheepdog.Data && !b.rec.Holds(b.data) {
 				return fmt.Errorf("object %s layer %d block %d is rotten", key.ObjectID, key.layer, no)
 			}
 		}

@@ -2,7 +2,6 @@ package world
 
 import (
 	"fmt"
-	"hash/crc32"
 	"slices"
 	"sync/atomic"
 
@@ -115,7 +114,7 @@ func (e *Engine) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start she
 			if b.rec.State != sheepdog.Data {
 				continue
 			}
-			if crc32.Checksum(b.data, castagnoli) != b.rec.CRC && !e.faults.SkipSums {
+			if !b.rec.Holds(b.data) && !e.faults.SkipSums {
 				bad = append(bad, no)
 				continue
 			}
