@@ -15,6 +15,20 @@ func (d *Disk) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheep
 	if err := checkRead(start, count, len(buf), len(states)); err != nil {
 		return err
 	}
+	return d.resolved(obj, chain, start, count, func(slots []slot) error {
+		for i := range slots {
+			states[i] = slots[i].state
+		}
+		bad, err := d.readSlots(slots, buf)
+		if len(bad) > 0 {
+			return d.badBlocks(obj, start, bad, err)
+		}
+		return nil
+	})
+}
+
+// resolved has where blocks are read; nothing moves away from there meanwhile.
+func (d *Disk) resolved(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, read func(slots []slot) error) error {
 	if err := d.begin(); err != nil {
 		return err
 	}
@@ -28,14 +42,7 @@ func (d *Disk) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheep
 	if err != nil {
 		return fmt.Errorf("read object %s: %w", obj, err)
 	}
-	for i := range slots {
-		states[i] = slots[i].state
-	}
-	bad, err := d.readSlots(slots, buf)
-	if len(bad) > 0 {
-		return d.badBlocks(obj, start, bad, err)
-	}
-	return nil
+	return read(slots)
 }
 
 // badBlocks reports blocks that are rotten, or, with an error, cannot be read:
@@ -90,26 +97,15 @@ func (d *Disk) ReadRaw(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 	if err := checkRead(start, count, len(buf), len(recs)); err != nil {
 		return err
 	}
-	if err := d.begin(); err != nil {
-		return err
-	}
-	defer d.end()
-	scratch := slotsPool.Get().(*[]slot)
-	defer slotsPool.Put(scratch)
-	side := d.guard.enter()
-	defer side.RUnlock()
-	slots, err := d.resolve(obj, chain, start, count, (*scratch)[:0])
-	*scratch = slots
-	if err != nil {
-		return fmt.Errorf("read object %s: %w", obj, err)
-	}
-	if err := d.readRows(slots, buf, func(int, int) {}); err != nil {
-		d.log.Error("blocks cannot be read", "object", obj, "start", start, "count", count, "error", err)
-	}
-	for i := range slots {
-		recs[i] = slots[i].record()
-	}
-	return nil
+	return d.resolved(obj, chain, start, count, func(slots []slot) error {
+		if err := d.readRows(slots, buf, func(int, int) {}); err != nil {
+			d.log.Error("blocks cannot be read", "object", obj, "start", start, "count", count, "error", err)
+		}
+		for i := range slots {
+			recs[i] = slots[i].record()
+		}
+		return nil
+	})
 }
 
 // rot makes the bytes of a block that could not be read fail its checksum.
