@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,8 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sheepdog"
+	"sheepdog/internal/kvcheck"
 )
 
 // A table that shrinks under Badger's memory map is what a disk that does not
@@ -109,6 +112,37 @@ func TestStoreWhoseMetadataFailIsOutOfService(t *testing.T) {
 	d.Write([]sheepdog.Op{{Object: sheepdog.ObjectID{Family: 1}, Layer: 1, Count: 1, Stamp: sheepdog.Stamp{Token: 1, Seq: 1}}}, errs[:])
 	if !errors.Is(errs[0], sheepdog.ErrIO) {
 		t.Errorf("a write after that: %v, want an I/O error", errs[0])
+	}
+}
+
+// TestMetadataAreVerifiedWhileTheStoreRuns: what nobody reads is found rotten, too.
+func TestMetadataAreVerifiedWhileTheStoreRuns(t *testing.T) {
+	raw, told := newFakeMeta(), make(chan error, 1)
+	d, err := Open(Options{Meta: t.TempDir(), Logger: quiet(), openMeta: raw.open, OnFailed: func(err error) { told <- err }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Abandon)
+	ctx, cancel := context.WithCancel(t.Context())
+	ticks, ended := make(chan time.Time), make(chan struct{})
+	go func() {
+		defer close(ended)
+		d.verifyMeta(ctx, ticks)
+	}()
+	ticks <- time.Time{}
+	ticks <- time.Time{} // the first has found nothing by now
+	select {
+	case err := <-told:
+		t.Fatalf("sound metadata ended the store: %v", err)
+	default:
+	}
+	cancel()
+	<-ended
+	raw.rotten = kvcheck.ErrDamaged
+	go func() { ticks <- time.Time{} }()
+	d.verifyMeta(t.Context(), ticks)
+	if err := <-told; !errors.Is(err, kvcheck.ErrDamaged) || !strings.Contains(err.Error(), startAnew) {
+		t.Errorf("the owner was told %v, want %v and what to do", err, kvcheck.ErrDamaged)
 	}
 }
 

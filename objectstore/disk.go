@@ -179,7 +179,9 @@ func (d *Disk) Close() error {
 
 // metaFailed takes the store out of service because its metadata cannot be kept
 // or read. It may be called by anybody, again and again.
-func (d *Disk) metaFailed(err error) { _ = d.journal.fail(metaError("keep maps", err)) }
+func (d *Disk) metaFailed(err error) {
+	_ = d.journal.fail(metaError("keep maps", withRemedy(err)))
+}
 
 // Abandon ends a store that is out of service, and touches its disks no more:
 // they may not answer, and Badger would try for ever to write what it has in

@@ -14,6 +14,7 @@ type fakeMeta struct {
 	values     map[string][]byte
 	maxChanges int
 	fault      func() error // asked before every commit
+	rotten     error        // what Verify finds
 }
 
 func newFakeMeta() *fakeMeta { return &fakeMeta{values: make(map[string][]byte), maxChanges: 12} }
@@ -74,5 +75,5 @@ func (m *fakeMeta) Commit(changes []change) error {
 func (m *fakeMeta) Fits(changes, bytes int) bool { return changes <= m.maxChanges }
 func (m *fakeMeta) Room(int, int) error          { return nil }
 func (m *fakeMeta) Size() uint64                 { return 0 }
-func (m *fakeMeta) Verify() error                { return nil }
+func (m *fakeMeta) Verify() error                { return m.rotten }
 func (m *fakeMeta) Close() error                 { return nil }

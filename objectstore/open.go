@@ -95,14 +95,19 @@ const startAnew = "remove all of META and of its disks, and the node comes back 
 // start: pages of them are read from the disk anew.
 const verifyEvery = 24 * time.Hour
 
-// metaVerifier ends the store when its metadata are found damaged.
 func (d *Disk) metaVerifier(ctx context.Context) {
 	defer d.done.Done()
 	t := time.NewTicker(verifyEvery)
 	defer t.Stop()
+	d.verifyMeta(ctx, t.C)
+}
+
+// verifyMeta verifies the metadata at each tick, and ends the store when they are found
+// damaged.
+func (d *Disk) verifyMeta(ctx context.Context, ticks <-chan time.Time) {
 	for {
 		select {
-		case <-t.C:
+		case <-ticks:
 		case <-ctx.Done():
 			return
 		}

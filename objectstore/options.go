@@ -25,7 +25,7 @@ type Options struct {
 	// space only when it is needed.
 	LogBytes int64
 	// MapCacheBytes bounds the maps kept in memory: at least 1 MiB, default
-	// 96 MiB. Those with changes that are not destaged may take a third more besides.
+	// 96 MiB. Those with changes that are not destaged may take four thirds of it.
 	MapCacheBytes int64
 	// Existing: there must be a store; without it an empty directory gets a new one.
 	Existing bool

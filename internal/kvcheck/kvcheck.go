@@ -124,7 +124,7 @@ func checkTable(path string, id uint64, buf *bytes.Buffer) (err error) {
 	}
 	defer func() { // what Badger does where it cannot parse its file
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%s: %w: checksum mismatch", path, ErrDamaged)
+			err = fmt.Errorf("%s: %w: it cannot be parsed: %v", path, ErrDamaged, r)
 		}
 	}()
 	t, err := table.OpenInMemoryTable(buf.Bytes(), id, &table.Options{Compression: options.None, ChkMode: options.OnBlockRead})
@@ -132,7 +132,7 @@ func checkTable(path string, id uint64, buf *bytes.Buffer) (err error) {
 		err = t.VerifyChecksum()
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w: checksum mismatch", path, ErrDamaged)
+		return fmt.Errorf("%s: %w: %w", path, ErrDamaged, err)
 	}
 	return nil
 }
