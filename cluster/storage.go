@@ -93,7 +93,7 @@ func (s *storage) checkMember() error {
 		return err
 	}
 	path := filepath.Join(s.dir, memberFile)
-	if id != (sheepdog.ClusterID{}) {
+	if !id.IsZero() {
 		_ = s.noteMember() // a release that did not know the file made the log; on a full disk it stays as it is
 		return nil
 	}

@@ -138,11 +138,11 @@ func (p *Pace) end(bytes uint64, took time.Duration) time.Duration {
 		p.latest = blend(p.latest, each)
 		return 0
 	}
-	// Alone it would not have been slower than beside guests. A byte's time measured
-	// on small objects, of which most is the way to another node, says otherwise.
-	free := min(p.perByte*float64(bytes), took.Seconds())
-	if p.perByte == 0 {
-		free = took.Seconds() * paceGuess
+	free := took.Seconds() * paceGuess
+	if p.perByte > 0 {
+		// Alone it would not have been slower than beside guests. A byte's time measured
+		// on small objects, of which most is the way to another node, says otherwise.
+		free = min(p.perByte*float64(bytes), took.Seconds())
 	}
 	pause := max(time.Duration((free/p.share-took.Seconds())*float64(time.Second)), 0)
 	used := min(pause, p.held)
