@@ -568,12 +568,7 @@ func TestLeaveBesideADeadVoter(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.formatted(3)
 		leader := w.leader()
-		var others []*simNode
-		for _, n := range w.up() {
-			if n != leader {
-				others = append(others, n)
-			}
-		}
+		others := w.besides(leader)
 		dead, leaver := others[0], others[1]
 		dead.kill()
 		w.eventually(10*time.Second, "the dead one is no member", func() bool { return len(leader.members()) == 2 })
@@ -596,12 +591,7 @@ func TestLeaveRightAfterADeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.formatted(3)
 		leader := w.leader()
-		var others []*simNode
-		for _, n := range w.up() {
-			if n != leader {
-				others = append(others, n)
-			}
-		}
+		others := w.besides(leader)
 		dead, leaver := others[0], others[1]
 		dead.kill()
 		_ = leaver.Leave(w.ctx(10 * time.Second))
@@ -644,12 +634,7 @@ func TestLeaveRightAfterADeathBesideANewNode(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.formatted(3)
 		leader := w.leader()
-		var others []*simNode
-		for _, n := range w.up() {
-			if n != leader {
-				others = append(others, n)
-			}
-		}
+		others := w.besides(leader)
 		w.add(4)
 		w.eventually(20*time.Second, "four members", func() bool { return len(leader.members()) == 4 })
 		others[0].kill()

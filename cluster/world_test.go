@@ -309,6 +309,11 @@ func (w *world) leader() *simNode {
 	return nil
 }
 
+// besides lists the running nodes but for one.
+func (w *world) besides(one *simNode) []*simNode {
+	return slices.DeleteFunc(w.up(), func(n *simNode) bool { return n == one })
+}
+
 // agreed reports whether all running nodes run and list exactly themselves
 // under their present incarnations.
 func (w *world) agreed() bool {

@@ -1,12 +1,9 @@
 package chaos
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -188,19 +185,7 @@ func (a *arena) refill(s *lab.Sheep) *filling {
 func (a *arena) worked() (sum time.Duration) {
 	a.t.Helper()
 	for _, s := range a.Sheep {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Pid()))
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		const user, system, tick = 11, 12, 10 * time.Millisecond // of the fields behind the name, proc(5)
-		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		for _, i := range []int{user, system} {
-			n, err := strconv.Atoi(fields[i])
-			if err != nil {
-				a.t.Fatal(err)
-			}
-			sum += time.Duration(n) * tick
-		}
+		sum += a.Processor(s)
 	}
 	return sum
 }

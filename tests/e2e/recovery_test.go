@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -79,12 +78,12 @@ func TestIdleSheepIsIdle(t *testing.T) {
 	time.Sleep(2 * time.Second) // what a format leaves to do
 	before := make([]time.Duration, 3)
 	for i, s := range w.Sheep {
-		before[i] = processor(t, s)
+		before[i] = w.Processor(s)
 	}
 	const span = 5 * time.Second
 	time.Sleep(span)
 	for i, s := range w.Sheep {
-		share := (processor(t, s) - before[i]).Seconds() / span.Seconds()
+		share := (w.Processor(s) - before[i]).Seconds() / span.Seconds()
 		t.Logf("sheep %d: %.1f %% of a processor", i, 100*share)
 		if share > 0.05 {
 			t.Errorf("idle sheep %d takes %.1f %% of a processor, want at most 5 %%, on a loaded machine", i, 100*share)
@@ -96,26 +95,6 @@ func TestIdleSheepIsIdle(t *testing.T) {
 func (w *world) nbdFio(vdi string, args ...string) {
 	w.TB.Helper()
 	lab.Fio(w.TB, w.URI(w.Sheep[0], vdi), append([]string{"--refill_buffers", "--end_fsync=1", "--randseed=7"}, args...)...)
-}
-
-// processor is the time that a sheep has used.
-func processor(t *testing.T, s *lab.Sheep) time.Duration {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Pid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(b), ") ")
-	fields := strings.Fields(after)
-	var ticks int
-	for _, f := range fields[11:13] { // utime and stime, in hundredths of a second
-		n, err := strconv.Atoi(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
 // fetched sums the bytes that other nodes have read from replicas of these.

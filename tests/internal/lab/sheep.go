@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -117,6 +118,25 @@ func (s *Sheep) Alive() bool {
 
 // Pid is the process id of a sheep that was started.
 func (s *Sheep) Pid() int { return s.cmd.Process.Pid }
+
+// Processor is the time that a sheep has had of the processors.
+func (l *Lab) Processor(s *Sheep) (used time.Duration) {
+	l.TB.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Pid()))
+	if err != nil {
+		l.TB.Fatal(err)
+	}
+	const user, system, tick = 11, 12, 10 * time.Millisecond // of the fields behind the name, proc(5)
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	for _, i := range []int{user, system} {
+		n, err := strconv.Atoi(fields[i])
+		if err != nil {
+			l.TB.Fatal(err)
+		}
+		used += time.Duration(n) * tick
+	}
+	return used
+}
 
 // Done is closed when the process has ended.
 func (s *Sheep) Done() <-chan struct{} { return s.done }
