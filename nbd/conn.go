@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	readBufferBytes  = 256 << 10
+	readBufferBytes  = 260 << 10 // of 64 writes of 4 KiB with their heads
 	optionWriteBytes = 4 << 10
 )
 

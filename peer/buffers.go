@@ -5,10 +5,12 @@ import (
 	"sync/atomic"
 )
 
-// Buffer sizes in bytes: a power of two of data and room for headers beside it.
+// Buffer sizes in bytes: a power of two of data and room for headers beside it: those
+// of 16 writes of a block each in 64 KiB, of 64 in 256 KiB.
 const (
 	bufferSlack = 4 << 10
 	minBuffer   = 4<<10 + bufferSlack
+	moreSlack   = 12 << 10
 )
 
 // buffers keeps buffers for reuse, a pool per size class.
@@ -16,10 +18,10 @@ type buffers struct {
 	classes [6]sync.Pool
 }
 
-// classSize tells the size of a class: 8 KiB, 68 KiB, 260 KiB, 1 MiB and 4 MiB
+// classSize tells the size of a class: 8 KiB, 68 KiB, 268 KiB, 1 MiB and 4 MiB
 // with their slack, and the largest frame.
 func classSize(class int) int {
-	sizes := [6]int{minBuffer, 64<<10 + bufferSlack, 256<<10 + bufferSlack, 1<<20 + bufferSlack, 4<<20 + bufferSlack, maxFrame}
+	sizes := [6]int{minBuffer, 64<<10 + bufferSlack, 256<<10 + moreSlack, 1<<20 + bufferSlack, 4<<20 + bufferSlack, maxFrame}
 	return sizes[class]
 }
 
