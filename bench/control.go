@@ -82,11 +82,23 @@ func (r *run) fill(ctx context.Context, o *ours, name func(int) string) error {
 }
 
 // snapshots takes snapshots of a disk that is being written to, and notes the
-// longest time that a write took meanwhile.
+// longest time that a write took meanwhile, and without any snapshot before.
 func (r *run) snapshots(ctx context.Context, o *ours) error {
 	load := job{name: "load", rw: "randwrite", block: 4 * kib, depth: 4}
 	const pause = 200 * time.Millisecond
-	fio, err := r.behind(ctx, load, o.disk(), time.Duration(r.repeats()+2)*pause, o.pids())
+	length := time.Duration(r.repeats()+2) * pause
+	for _, name := range []string{"sheep", "nbdkit"} {
+		s := r.systems[name]
+		if s == nil {
+			continue
+		}
+		got, err := runFio(ctx, r.dir, load, s.disk(), r.plan.size, length, s.pids())
+		if err != nil {
+			return err
+		}
+		r.result.add("stall-alone", name, sample{Mean: got.Max, Count: 1})
+	}
+	fio, err := r.behind(ctx, load, o.disk(), length, o.pids())
 	if err != nil {
 		return err
 	}

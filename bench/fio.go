@@ -82,6 +82,9 @@ func parseFio(out []byte) (sample, error) {
 // runFio runs one job on the disk at uri and charges the CPU time of pids to it.
 func runFio(ctx context.Context, dir string, j job, uri string, size int64, runtime time.Duration, pids []int) (sample, error) {
 	runtime = max(runtime, time.Duration(j.seconds)*time.Second)
+	if j.brief > 0 {
+		runtime = min(runtime, j.brief)
+	}
 	got, err := runFioFile(ctx, dir, j.name, j.file(uri, size, runtime.Milliseconds()), runtime, pids)
 	if err != nil {
 		return got, fmt.Errorf("on %s: %w", uri, err)

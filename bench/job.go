@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // job is one thing that fio does to a disk.
@@ -24,6 +25,9 @@ type job struct {
 	clone, fresh bool
 	// seconds a job needs to show what it is for, whatever the runtime is.
 	seconds int
+	// brief is how long a job may take, whatever the runtime is; 0: no bound. Such a
+	// job runs once, before anything that fills the log.
+	brief time.Duration
 	// mark is a file that appears when the job is connected and about to send its
 	// first request; empty: none.
 	mark string
@@ -39,6 +43,7 @@ var prefill = job{name: "prefill", rw: "write", block: mib, depth: 8, once: true
 
 // list has all jobs. The names are those of a table in docs/performance.md.
 var list = []job{
+	{name: "rw4k-q16-fresh", rw: "randwrite", block: 4 * kib, depth: 16, brief: 500 * time.Millisecond},
 	{name: "rw4k-q1", rw: "randwrite", block: 4 * kib, depth: 1},
 	{name: "rw4k-q16", rw: "randwrite", block: 4 * kib, depth: 16},
 	{name: "rw4k-q64", rw: "randwrite", block: 4 * kib, depth: 64},
@@ -59,13 +64,16 @@ var list = []job{
 
 // sets are names for several jobs.
 var sets = map[string][]string{
-	"std":    {"rw4k-q1", "rw4k-q16", "rw4k-q64", "rw4k-q1-sync", "rw4k-q16-f32", "rr4k-q1", "rr4k-q16", "rr4k-q64", "seqw1m-q8", "seqr1m-q8", "cow-touch-q1", "cow-again-q1"},
+	"std":    {"rw4k-q16-fresh", "rw4k-q1", "rw4k-q16", "rw4k-q64", "rw4k-q1-sync", "rw4k-q16-f32", "rr4k-q1", "rr4k-q16", "rr4k-q64", "seqw1m-q8", "seqr1m-q8", "cow-touch-q1", "cow-again-q1"},
 	"all":    names(list),
 	"writes": {"rw4k-q1", "rw4k-q16", "rw4k-q64", "rw4k-q1-sync", "rw4k-q16-f32", "seqw1m-q8"},
 	"reads":  {"rr4k-q1", "rr4k-q16", "rr4k-q64", "seqr1m-q8"},
 	"cow":    {"cow-touch-q1", "cow-again-q1", "cow-rw4k-q1", "cow-rw4k-q16", "cow-rr4k-q16"},
 	"none":   {},
 }
+
+// runsOnce: not in every round.
+func (j job) runsOnce() bool { return j.seconds > 0 || j.brief > 0 }
 
 func setNames() []string {
 	var out []string
@@ -115,6 +123,10 @@ func (j job) file(uri string, size int64, millis int64) string {
 		line("clientname", "admin")
 		line("pool", pool)
 		line("rbdname", name)
+	} else if file, ok := strings.CutPrefix(uri, "file:"); ok {
+		line("ioengine", "libaio")
+		line("direct", 1)
+		line("filename", file)
 	} else {
 		line("ioengine", "nbd")
 		line("uri", uri)

@@ -37,7 +37,7 @@ func parse(command string, args []string) (*plan, error) {
 	p := &plan{}
 	mode := f.String("mode", "quick", "quick (about two minutes) or full (about twenty)")
 	jobs := f.String("jobs", "std", "jobs, comma separated, or one of the sets "+strings.Join(setNames(), ", "))
-	systems := f.String("systems", "sheep,nbdkit,qemu-nbd", "what is measured, in this order")
+	systems := f.String("systems", "sheep,nbdkit,qemu-nbd,disk", "what is measured, in this order")
 	size := f.Int64("size", 0, "size of the disk in MiB; 0: that of the mode")
 	f.StringVar(&p.bin, "bin", "bin", "directory of sheep and dog")
 	f.StringVar(&p.dir, "dir", "", "existing directory for the data; empty: a temporary one in TMPDIR")

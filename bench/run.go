@@ -43,13 +43,16 @@ func (r *run) play(ctx context.Context) error {
 	}
 	for round := range r.plan.rounds {
 		for i, j := range r.plan.jobs {
-			if j.seconds > 0 && round > 0 {
-				continue // long jobs run once
+			if j.runsOnce() && round > 0 {
+				continue
 			}
 			// Each round and job begins with another system, so that none has always
 			// the machine as the one before it left it.
 			for k := range r.plan.systems {
 				name := r.plan.systems[(k+round+i)%len(r.plan.systems)]
+				if s, ok := r.systems[name].(picky); ok && !s.does(j) {
+					continue
+				}
 				if err := r.one(ctx, name, j, round); err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}

@@ -25,9 +25,9 @@ type system interface {
 }
 
 // programs are what systems need beside our own binaries.
-var programs = map[string]string{"sheep": "", "nbdkit": "nbdkit", "qemu-nbd": "qemu-nbd", "ceph": "ceph-osd"}
+var programs = map[string]string{"sheep": "", "nbdkit": "nbdkit", "qemu-nbd": "qemu-nbd", "disk": "", "ceph": "ceph-osd"}
 
-func systemNames() []string { return []string{"sheep", "nbdkit", "qemu-nbd", "ceph"} }
+func systemNames() []string { return []string{"sheep", "nbdkit", "qemu-nbd", "disk", "ceph"} }
 
 // newSystem makes a system with its data in dir, which exists.
 func newSystem(name, dir string, p *plan) system {
@@ -36,11 +36,28 @@ func newSystem(name, dir string, p *plan) system {
 		return &local{dir: dir, size: p.size, serve: serveNbdkit}
 	case "qemu-nbd":
 		return &local{dir: dir, size: p.size, serve: serveQemu}
+	case "disk":
+		return &disk{file: filepath.Join(dir, "stream")}
 	case "ceph":
 		return newCeph(dir, p)
 	}
 	return newOurs(dir, p)
 }
+
+// picky is a system that does not do all jobs.
+type picky interface{ does(j job) bool }
+
+// disk is a file that is written past the host's memory, in a row: what the disk
+// takes, of which each of three copies on it has a third.
+type disk struct{ file string }
+
+func (d *disk) start(context.Context) error           { return nil }
+func (d *disk) disk() string                          { return "file:" + d.file }
+func (d *disk) freeze(context.Context) error          { return nil }
+func (d *disk) clone(context.Context) (string, error) { return d.disk(), nil }
+func (d *disk) pids() []int                           { return nil }
+func (d *disk) stop() error                           { return nil }
+func (d *disk) does(j job) bool                       { return j.name == "seqw1m-q8" }
 
 // serveNbdkit is the command that serves a file on a unix socket.
 func serveNbdkit(file, format, socket string) (string, []string) {
