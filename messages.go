@@ -52,7 +52,8 @@ type WriteRequest struct {
 	// revision only, is allowed while the partition is unclean, keeps Stamp as
 	// recorded and makes no dirty mark.
 	Repair bool
-	// Sums are those of Op, for a replica of this node: they do not travel.
+	// Sums are those of Op. They do not travel: who receives a write computes them
+	// when it verifies the data.
 	Sums []uint32
 }
 

@@ -16,6 +16,7 @@ import (
 func (g *Gateway) Start(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
 	b := &batch{g: g, ctx: ctx, reqs: reqs, done: done, attempts: make([]attempt, len(reqs))}
 	v := g.views.View()
+	sumAll(reqs)
 	for i, r := range reqs {
 		var to *route
 		if v != nil && !r.Repair {

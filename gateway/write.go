@@ -18,7 +18,7 @@ import (
 // ErrFenced means that another coordinator has taken over; the write may or may
 // not have reached replicas.
 func (g *Gateway) Write(ctx context.Context, req *sheepdog.WriteRequest) error {
-	part := req.Object.Partition()
+	part, sums := req.Object.Partition(), sumsOf(req)
 	waits := stall{g: g, family: req.Object.Family}
 	defer waits.ended()
 	err := g.retry(ctx, func(v *sheepdog.View) error {
@@ -31,7 +31,7 @@ func (g *Gateway) Write(ctx context.Context, req *sheepdog.WriteRequest) error {
 			to = &route{since: p.Since, writers: writers}
 		}
 		r := *req
-		r.Revision = v.Revision
+		r.Revision, r.Sums = v.Revision, sums
 		if err := g.fanOut(ctx, []*sheepdog.WriteRequest{&r}, to.writers); err != nil {
 			waits.met(err)
 			return err

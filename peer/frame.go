@@ -139,9 +139,13 @@ func (h header) checkData(data []byte) error {
 
 func (h header) check(part string, crc uint32, b []byte) error {
 	if checksum(b) != crc {
-		return fmt.Errorf("%w: %s of %s %d does not match its checksum", errGarbled, part, h.kind, h.id)
+		return h.mismatch(part)
 	}
 	return nil
+}
+
+func (h header) mismatch(part string) error {
+	return fmt.Errorf("%w: %s of %s %d does not match its checksum", errGarbled, part, h.kind, h.id)
 }
 
 func updateChecksum(crc uint32, b []byte) uint32 { return crc32.Update(crc, castagnoli, b) }

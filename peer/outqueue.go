@@ -72,7 +72,12 @@ func (q *outQueue) put(f *frame) error {
 
 // putWrite is put for the most frequent request.
 func (q *outQueue) putWrite(id uint64, r *sheepdog.WriteRequest) error {
-	crc := checksum(r.Data)
+	var crc uint32
+	if r.Sums != nil {
+		crc = joinSums(r.Sums)
+	} else {
+		crc = checksum(r.Data)
+	}
 	q.mu.Lock()
 	if q.err != nil {
 		q.mu.Unlock()

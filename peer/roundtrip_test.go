@@ -5,6 +5,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -37,6 +38,7 @@ func TestMessages(t *testing.T) {
 			"WriteArrives":          testWriteArrives,
 			"WriteRefusesMalformed": testWriteRefusesMalformed,
 			"ReadFillsBuffers":      testReadFillsBuffers,
+			"WriteOfOtherData":      testWriteOfOtherData,
 			"ErrorsCross":           testErrorsCross,
 			"FlushAndSeal":          testFlushAndSeal,
 			"ListPages":             testListPages,
@@ -67,7 +69,7 @@ func testWriteArrives(t *testing.T, pair pairFunc) {
 		defer mu.Unlock()
 		for i, r := range reqs {
 			c := *r
-			c.Data = bytes.Clone(r.Data)
+			c.Data, c.Sums = bytes.Clone(r.Data), slices.Clone(r.Sums)
 			got = append(got, c)
 			done(i, map[sheepdog.Index]error{1: sheepdog.ErrFenced}[r.Object.Index])
 		}
@@ -78,6 +80,9 @@ func testWriteArrives(t *testing.T, pair pairFunc) {
 		if n > 0 {
 			want[0] = writeRequest(blocks(n, 3), uint32(n))
 		}
+		if n == 16 {
+			want[0].Sums = appendSums(nil, want[0].Data)
+		}
 		want[1].Object.Index = 1
 		got = got[:0]
 		errs := writeAll(t, c, testContext(t), want...)
@@ -85,10 +90,31 @@ func testWriteArrives(t *testing.T, pair pairFunc) {
 			t.Fatalf("%d blocks: %v", n, errs[0])
 		}
 		wantError(t, errs[1], sheepdog.ErrFenced)
+		if n > 0 && n != 16 {
+			want[0].Sums = appendSums(nil, want[0].Data) // they arrive whether the caller had them or not
+		}
 		if len(got) != 2 || !reflect.DeepEqual(got[0], *want[0]) || !reflect.DeepEqual(got[1], *want[1]) {
 			t.Fatalf("%d blocks: something else arrived", n)
 		}
 	}
+}
+
+// Data that are not those of the checksums are not taken: the frame is broken, and
+// with it the connection.
+func testWriteOfOtherData(t *testing.T, pair pairFunc) {
+	h := &fakeHandler{write: func(_ context.Context, reqs []*sheepdog.WriteRequest, done func(int, error)) {
+		for i, r := range reqs {
+			if r.Count == 3 {
+				t.Error("data that do not match their checksums were taken")
+			}
+			done(i, nil)
+		}
+	}}
+	c := pair(t, h)
+	r := writeRequest(blocks(3, 3), 3)
+	r.Sums = appendSums(nil, r.Data)
+	r.Data[2*sheepdog.BlockSize+7] ^= 4
+	wantError(t, writeAll(t, c, testContext(t), r)[0], sheepdog.ErrUnreachable)
 }
 
 func testWriteRefusesMalformed(t *testing.T, pair pairFunc) {

@@ -136,8 +136,10 @@ func (ss *session) buffered() (need int, err error) {
 		if err := h.checkMeta(meta); err != nil {
 			return 0, err
 		}
-		if err := h.checkData(data); err != nil {
-			return 0, err
+		if h.kind != kindWrite { // addWrite does it
+			if err := h.checkData(data); err != nil {
+				return 0, err
+			}
 		}
 		if err := ss.frame(h, meta, data); err != nil {
 			return 0, err
@@ -187,7 +189,11 @@ func (ss *session) addWrite(h header, meta, data []byte) error {
 			return err
 		}
 	}
-	if err := ss.batch.add(h.id, meta, data); err != nil {
+	sums, err := ss.batch.verify(h, data)
+	if err != nil {
+		return err
+	}
+	if err := ss.batch.add(h.id, meta, data, sums); err != nil {
 		ss.fail(h, err)
 	}
 	return nil

@@ -19,6 +19,7 @@ type writeBatch struct {
 	ss     *session
 	chunk  *chunk
 	store  [maxBatch]sheepdog.WriteRequest
+	sums   []uint32 // of the blocks of all of them
 	reqs   []*sheepdog.WriteRequest
 	ids    []uint64
 	done   func(i int, err error)
@@ -48,13 +49,32 @@ func (s *Server) newBatch(ss *session) *writeBatch {
 
 func (b *writeBatch) full() bool { return len(b.reqs) == maxBatch }
 
-func (b *writeBatch) add(id uint64, meta, data []byte) error {
+// add takes a write in, whose data belong to sums.
+func (b *writeBatch) add(id uint64, meta, data []byte, sums []uint32) error {
 	r := &b.store[len(b.reqs)]
 	if err := decodeWrite(meta, data, r); err != nil {
 		return err
 	}
+	if r.Data != nil {
+		r.Sums = sums
+	}
 	b.reqs, b.ids = append(b.reqs, r), append(b.ids, id)
 	return nil
+}
+
+// verify checks the data of a write that came with h, and keeps the checksums of their
+// blocks until the batch is answered. Blocks are whole, or the write makes no sense.
+func (b *writeBatch) verify(h header, data []byte) ([]uint32, error) {
+	if len(data)%sheepdog.BlockSize != 0 {
+		return nil, h.check("data", h.dataCRC, data)
+	}
+	from := len(b.sums)
+	b.sums = appendSums(b.sums, data)
+	sums := b.sums[from:len(b.sums):len(b.sums)]
+	if joinSums(sums) != h.dataCRC {
+		return nil, h.mismatch("data")
+	}
+	return sums, nil
 }
 
 // answer is the done of the handler's Write.
@@ -145,7 +165,7 @@ func (b *writeBatch) reset(n int) {
 	clear(b.answered[:n])
 	clear(b.reqs)
 	b.chunk, b.weight, b.inline = nil, 0, false
-	b.reqs, b.ids = b.reqs[:0], b.ids[:0]
+	b.reqs, b.ids, b.sums = b.reqs[:0], b.ids[:0], b.sums[:0]
 }
 
 // ackAll sends answers together. It never waits: the reader of a session must
