@@ -7,8 +7,12 @@ import (
 )
 
 // Limits of the dirty map. Beyond them the runs of an object become one, and
-// Seal asks the engine for the true stamps.
+// Seal asks the engine for the true stamps. Of an object that is not large that is
+// soon done, and it becomes one run early: then the note of a write costs no more
+// where many others were written, and touches as little memory.
 const (
+	fewRuns       = 64
+	smallRange    = 4096 // blocks
 	maxObjectRuns = 4096
 	maxFamilyRuns = 1 << 20
 )
@@ -30,8 +34,7 @@ type dirtyObject struct {
 // mark adds a run; where runs overlap the higher stamp stays.
 func (d *dirtyObject) mark(x span, stamp sheepdog.Stamp) {
 	if d.coarse {
-		d.runs = append(d.runs, stampedRun{x, stamp})
-		d.coarsen()
+		d.runs[0].cover(stampedRun{x, stamp})
 		return
 	}
 	i := d.search(x.from)
@@ -51,23 +54,19 @@ func (d *dirtyObject) mark(x span, stamp sheepdog.Stamp) {
 	before, after := max(i-1, 0), min(j+1, len(d.runs))
 	repl = slices.Concat(d.runs[before:i], repl, d.runs[j:after])
 	d.runs = slices.Replace(d.runs, before, after, joined(repl)...)
-	if len(d.runs) > maxObjectRuns {
+	if d.full(len(d.runs)) {
 		d.coarsen()
 	}
 }
 
-// search finds the first run that ends after a block. It is done for every write:
-// where every block is a run of its own, as random writes leave them, it looks where
-// that must be.
+// full reports whether so many runs are too many.
+func (d *dirtyObject) full(n int) bool {
+	return n > maxObjectRuns || n > fewRuns && d.runs[len(d.runs)-1].to-d.runs[0].from <= smallRange
+}
+
+// search finds the first run that ends after a block.
 func (d *dirtyObject) search(block uint64) int {
 	i, j := 0, len(d.runs)
-	if j > 0 && block >= d.runs[0].from && block-d.runs[0].from < uint64(j) {
-		k := int(block - d.runs[0].from)
-		if d.runs[k].from == block {
-			return k
-		}
-		j = k // runs are no shorter than a block
-	}
 	for i < j {
 		if m := int(uint(i+j) / 2); d.runs[m].to <= block {
 			i = m + 1
@@ -98,7 +97,7 @@ func (d *dirtyObject) markAlone(i int, r stampedRun) bool {
 		d.runs[i] = r
 		return true
 	}
-	if len(d.runs) == maxObjectRuns {
+	if d.full(len(d.runs) + 1) {
 		return false
 	}
 	d.runs = slices.Insert(d.runs, i, r)
@@ -143,12 +142,17 @@ func joined(runs []stampedRun) []stampedRun {
 func (d *dirtyObject) coarsen() {
 	all := d.runs[0]
 	for _, r := range d.runs[1:] {
-		all.from, all.to = min(all.from, r.from), max(all.to, r.to)
-		if all.stamp.Less(r.stamp) {
-			all.stamp = r.stamp
-		}
+		all.cover(r)
 	}
 	d.runs, d.coarse = append(d.runs[:0:0], all), true
+}
+
+// cover makes the run one that covers another as well, with the higher stamp.
+func (all *stampedRun) cover(r stampedRun) {
+	all.from, all.to = min(all.from, r.from), max(all.to, r.to)
+	if all.stamp.Less(r.stamp) {
+		all.stamp = r.stamp
+	}
 }
 
 // clear drops the runs up to a stamp; true if none is left.

@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"maps"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"testing"
@@ -293,6 +295,40 @@ func TestCoarseDirtyMapAsksTheEngine(t *testing.T) {
 		d.coarsen()
 	}
 	b.wantDirty(b.seal(10, 3), run(4, 2, 3, 1), run(100, 2, 3, 2))
+}
+
+// A replica reports the same of random writes whether it kept a mark of each or one
+// that covers them.
+func TestCoarseReportEqualsTheExactOne(t *testing.T) {
+	b := newBench(t)
+	rnd := rand.New(rand.NewPCG(3, 4))
+	newest := make(map[uint64]uint64)
+	for seq := uint64(1); seq <= 4*fewRuns; seq++ {
+		r := request(seq)
+		r.Start = sheepdog.BlockNo(rnd.Uint64N(8 * fewRuns))
+		b.mustWrite(r)
+		newest[uint64(r.Start)], newest[uint64(r.Start)+1] = seq, seq
+	}
+	flushed := request(4*fewRuns + 1)
+	flushed.Start, flushed.Flushed = 0, 2*fewRuns
+	newest[0], newest[1] = flushed.Stamp.Seq, flushed.Stamp.Seq
+	b.mustWrite(flushed)
+	for _, d := range b.server.family(fam).dirty {
+		if !d.coarse {
+			t.Fatal("a mark of each write was kept")
+		}
+	}
+	var want []stampedRun
+	for _, at := range slices.Sorted(maps.Keys(newest)) {
+		if seq := newest[at]; seq > flushed.Flushed {
+			want = append(want, stampedRun{span{at, at + 1}, sheepdog.Stamp{Token: 3, Seq: seq}})
+		}
+	}
+	var runs []sheepdog.DirtyBlocks
+	for _, r := range joined(want) {
+		runs = append(runs, run(sheepdog.BlockNo(r.from), uint32(r.to-r.from), 3, r.stamp.Seq))
+	}
+	b.wantDirty(b.seal(10, 3), runs...)
 }
 
 // A failed write takes nothing away from the marks of others.

@@ -129,14 +129,23 @@ func TestSearchOfDirtyRuns(t *testing.T) {
 }
 
 func TestDirtyObjectIsBounded(t *testing.T) {
-	d := new(dirtyObject)
-	for i := range uint64(3 * maxObjectRuns) {
-		d.mark(span{2 * i, 2*i + 1}, sheepdog.Stamp{Token: 1, Seq: i + 1})
-	}
-	if !d.coarse || len(d.runs) != 1 || d.runs[0].stamp.Seq != 3*maxObjectRuns {
-		t.Errorf("%d runs, coarse %v", len(d.runs), d.coarse)
-	}
-	if d.clear(sheepdog.Stamp{Token: 1, Seq: 5}) || !d.clear(sheepdog.Stamp{Token: 1, Seq: 3 * maxObjectRuns}) {
-		t.Error("a coarse run is cleared with its highest stamp and not before")
+	for _, c := range []struct{ gap, runs uint64 }{{2, fewRuns}, {smallRange, maxObjectRuns}} {
+		d := new(dirtyObject)
+		n := c.runs
+		for i := range n {
+			d.mark(span{c.gap * i, c.gap*i + 1}, sheepdog.Stamp{Token: 1, Seq: i + 1})
+		}
+		if d.coarse || len(d.runs) != int(n) {
+			t.Errorf("%d runs, coarse %v, want %d", len(d.runs), d.coarse, n)
+		}
+		for i := n; i < 3*n; i++ {
+			d.mark(span{c.gap * i, c.gap*i + 1}, sheepdog.Stamp{Token: 1, Seq: i + 1})
+		}
+		if !d.coarse || len(d.runs) != 1 || d.runs[0].stamp.Seq != 3*n || d.runs[0].span != (span{0, c.gap*(3*n-1) + 1}) {
+			t.Errorf("%d runs, coarse %v", len(d.runs), d.coarse)
+		}
+		if d.clear(sheepdog.Stamp{Token: 1, Seq: 5}) || !d.clear(sheepdog.Stamp{Token: 1, Seq: 3 * n}) {
+			t.Error("a coarse run is cleared with its highest stamp and not before")
+		}
 	}
 }
