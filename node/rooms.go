@@ -62,6 +62,8 @@ func (l layers) Token(id sheepdog.FamilyID) sheepdog.Token {
 	return f.Token
 }
 
+func (l layers) Version() (uint64, bool) { return l.dir.Version() }
+
 func (l layers) Changed() <-chan struct{} { return l.dir.Changed() }
 
 // peers is the way to other nodes, and to this node's own rooms, as gateway, vdi

@@ -3,6 +3,7 @@ package replica
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sheepdog"
@@ -15,8 +16,10 @@ import (
 // every token appointed before that view, and the coordinator seals again.
 type family struct {
 	mu       sync.Mutex
-	used     time.Time // of the last promise
-	promised sheepdog.Token
+	used     time.Time     // of the last promise
+	promised atomic.Uint64 // a Token; changed with mu held
+	// forgotten: families has another, or none. It is for who keeps a pointer.
+	forgotten atomic.Bool
 	// cleared is the highest stamp known to be durable everywhere. A coordinator
 	// flushes only after it has made equal what older ones left, so stamps of
 	// older tokens are durable with its first flush.
@@ -75,25 +78,30 @@ func (s *Server) promise(f *family, id sheepdog.FamilyID, token sheepdog.Token) 
 	committed := s.cfg.Layers.Token(id)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.promised = max(f.promised, committed)
-	if token < f.promised {
+	promised := f.raiseLocked(committed)
+	if token < promised {
 		return fmt.Errorf("node %s: %w: family %d was promised to token %d, request has %d",
-			s.cfg.Self, sheepdog.ErrFenced, id, f.promised, token)
+			s.cfg.Self, sheepdog.ErrFenced, id, promised, token)
 	}
-	if f.promised < token {
-		f.promised, f.used = token, time.Now()
+	if promised < token {
+		f.raiseLocked(token)
+		f.used = time.Now()
 	}
 	return nil
 }
 
-// note records an applied write. A failed one is dirty as well, but its origin
+// raiseLocked makes the promise at least that, and returns it.
+func (f *family) raiseLocked(token sheepdog.Token) sheepdog.Token {
+	f.promised.Store(max(f.promised.Load(), uint64(token)))
+	return sheepdog.Token(f.promised.Load())
+}
+
+// noteLocked records an applied write. A failed one is dirty as well, but its origin
 // does not count as applied, and what is in place the engine is asked.
-func (f *family) note(s *Server, r *sheepdog.WriteRequest, since sheepdog.Revision, applied bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (f *family) noteLocked(s *Server, r *sheepdog.WriteRequest, p sheepdog.Partition, since sheepdog.Revision, applied bool) {
 	f.clearLocked(sheepdog.Stamp{Token: r.Token, Seq: r.Flushed})
 	key := replicaKey{r.Object, r.Layer}
-	f.markLocked(s, mark{place{r.Policy, r.Object.Partition()}, key, blocks(r.Start, r.Count), r.Stamp, since})
+	f.markLocked(s, mark{place{r.Policy, p}, key, blocks(r.Start, r.Count), r.Stamp, since})
 	if d := f.dirty[key]; d != nil && !applied {
 		f.runs -= len(d.runs) - 1
 		d.coarsen()
@@ -103,7 +111,7 @@ func (f *family) note(s *Server, r *sheepdog.WriteRequest, since sheepdog.Revisi
 	}
 	f.forgetLocked(r.Origin.Gateway, r.OriginDone)
 	if applied {
-		f.originLocked(r.Origin, site{at: place{r.Policy, r.Object.Partition()}, since: since})
+		f.originLocked(r.Origin, site{at: place{r.Policy, p}, since: since})
 	}
 }
 
@@ -248,6 +256,7 @@ func (s *Server) Drain() {
 		f.mu.Lock()
 		if time.Since(f.used) > forgetAfter {
 			delete(s.families.all, id)
+			f.forgotten.Store(true)
 		}
 		f.mu.Unlock()
 	}

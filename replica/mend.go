@@ -31,7 +31,7 @@ func (s *Server) mend(r *sheepdog.WriteRequest) error {
 	sh := &s.shards[shardOf(r.Object.Partition())]
 	sh.gate.Lock()
 	defer sh.gate.Unlock()
-	if _, err := s.admitWrite(sh.view.Load(), r); err != nil {
+	if _, err := s.admitWrite(sh.view.Load(), r, r.Object.Partition()); err != nil {
 		return err
 	}
 	ops, err := s.mendOps(r)

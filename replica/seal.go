@@ -56,9 +56,9 @@ func (s *Server) activeFamilies() *sheepdog.SealReply {
 	reply := new(sheepdog.SealReply)
 	for id, f := range s.families.all {
 		f.mu.Lock()
-		if len(f.dirty) > 0 || len(f.origins) > 0 || f.promised > 0 {
+		if len(f.dirty) > 0 || len(f.origins) > 0 || f.promised.Load() > 0 {
 			reply.Dirty = append(reply.Dirty, sheepdog.DirtyBlocks{
-				Object: sheepdog.ObjectID{Family: id}, Stamp: sheepdog.Stamp{Token: f.promised}})
+				Object: sheepdog.ObjectID{Family: id}, Stamp: sheepdog.Stamp{Token: sheepdog.Token(f.promised.Load())}})
 		}
 		f.mu.Unlock()
 	}
@@ -172,7 +172,7 @@ func (s *Server) Carry(revision sheepdog.Revision, id sheepdog.FamilyID, promise
 	f := s.family(id)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.promised = max(f.promised, promised)
+	f.raiseLocked(promised)
 	for _, d := range held {
 		at := place{policy, d.Object.Partition()}
 		f.markLocked(s, mark{at, replicaKey{d.Object, d.Layer}, blocks(d.Start, d.Count), d.Stamp, revision})

@@ -48,6 +48,10 @@ type Layers interface {
 	ObjectShift(family sheepdog.FamilyID) (uint8, bool)
 	// Token is the committed token of the family's coordinator.
 	Token(family sheepdog.FamilyID) sheepdog.Token
+	// Version moves with every change of the directory. What was looked up between two
+	// calls that returned the same version, steady both times, holds for as long as
+	// calls return that version, steady.
+	Version() (version uint64, steady bool)
 	// Changed is closed at the next change of the directory.
 	Changed() <-chan struct{}
 }
@@ -80,6 +84,7 @@ type Server struct {
 	cfg      Config
 	shards   [shardCount]shard
 	families families
+	rulings  atomic.Pointer[rulings] // of the newest view that was met; see admitQuickly
 	// born is the revision of the first view seen that lists this incarnation;
 	// 0 until then. What was asked before was asked of an earlier life.
 	born atomic.Uint64

@@ -27,12 +27,14 @@ type batch struct {
 
 // admitted is a request that passed all checks, and the ops it became.
 type admitted struct {
-	i      int
-	place  *sheepdog.Placement
-	family *family
-	set    *touched // nil where the replica acts
-	first  int      // ops[first:last]
-	last   int
+	i         int
+	place     *sheepdog.Placement
+	partition sheepdog.Partition
+	acts      bool     // known to act
+	family    *family  // nil of a repair
+	set       *touched // nil where the replica acts
+	first     int      // ops[first:last]
+	last      int
 }
 
 type result struct {
@@ -153,10 +155,16 @@ func (s *Server) admitAll(b *batch, gated bool) {
 			continue
 		}
 		var v *sheepdog.View
+		p := r.Object.Partition()
 		if gated {
-			v = s.shards[shardOf(r.Object.Partition())].view.Load()
+			v = s.shards[shardOf(p)].view.Load()
 		}
-		a, err := s.admitWrite(v, r)
+		if a, ok := s.admitQuickly(v, r, p); ok {
+			a.i = i
+			b.ready = append(b.ready, a)
+			continue
+		}
+		a, err := s.admitWrite(v, r, p)
 		switch {
 		case err == nil:
 			a.i = i
@@ -172,8 +180,8 @@ func (s *Server) admitAll(b *batch, gated bool) {
 
 // admitWrite checks one request against the view its shard adopted. The token
 // comes last: a request refused for another reason promises nothing.
-func (s *Server) admitWrite(v *sheepdog.View, r *sheepdog.WriteRequest) (admitted, error) {
-	p := r.Object.Partition()
+func (s *Server) admitWrite(v *sheepdog.View, r *sheepdog.WriteRequest, p sheepdog.Partition) (admitted, error) {
+	version, steady := s.cfg.Layers.Version()
 	pl, err := s.fenceWriter(v, r.Revision, r.Policy, p)
 	if err != nil {
 		return admitted{}, err
@@ -190,12 +198,16 @@ func (s *Server) admitWrite(v *sheepdog.View, r *sheepdog.WriteRequest) (admitte
 		}
 		return admitted{}, s.fencedRather(r.Object.Family, r.Token, err)
 	}
-	a := admitted{place: pl}
+	a := admitted{place: pl, partition: p, acts: pl.IsActing(s.cfg.Self)}
 	if r.Repair {
 		return a, nil
 	}
 	a.family = s.family(r.Object.Family)
-	return a, s.promise(a.family, r.Object.Family, r.Token)
+	err = s.promise(a.family, r.Object.Family, r.Token)
+	if err == nil && steady && a.acts {
+		s.learn(v, version, r, a.family)
+	}
+	return a, err
 }
 
 // checkWrite refuses what no correct sender sends.
@@ -262,28 +274,24 @@ func (s *Server) apply(b *batch) (repairs []int) {
 
 // prepare turns the admitted requests into ops; those kept back are taken out.
 func (s *Server) prepare(b *batch) (repairs []int) {
-	keep := b.ready[:0]
-	for _, a := range b.ready {
+	keep := 0
+	for k := range b.ready {
+		a := &b.ready[k]
 		r := b.reqs[a.i]
-		if in := s.untrusted(r, a.place); in != nil {
-			a.set = in.object(replicaKey{r.Object, r.Layer})
+		if !a.acts {
+			a.set = s.untrusted(r, a).object(replicaKey{r.Object, r.Layer})
 			b.locked = append(b.locked, a.set)
 		} else if r.Repair && s.meetsEqual(r) {
 			repairs = append(repairs, a.i)
 			continue
 		}
-		keep = append(keep, a)
+		if keep < k {
+			b.ready[keep] = *a
+		}
+		keep++
 	}
-	b.ready = keep
-	b.locked = lockTouched(b.locked)
-	var seen map[*touched]*blockSet
-	if len(b.locked) > 0 {
-		seen = make(map[*touched]*blockSet, len(b.locked))
-	}
-	for _, t := range b.locked {
-		set := append(blockSet(nil), t.blocks...)
-		seen[t] = &set
-	}
+	b.ready = b.ready[:keep]
+	seen := b.lock()
 	for k := range b.ready {
 		a := &b.ready[k]
 		a.first = len(b.ops)
@@ -297,9 +305,23 @@ func (s *Server) prepare(b *batch) (repairs []int) {
 	return repairs
 }
 
-func (s *Server) untrusted(r *sheepdog.WriteRequest, pl *sheepdog.Placement) *interval {
-	p := r.Object.Partition()
-	return s.shards[shardOf(p)].untrustedInterval(place{r.Policy, p}, pl, s.cfg.Self)
+// lock locks the touched sets of the batch, and returns a copy of each.
+func (b *batch) lock() map[*touched]*blockSet {
+	if len(b.locked) == 0 {
+		return nil
+	}
+	b.locked = lockTouched(b.locked)
+	seen := make(map[*touched]*blockSet, len(b.locked))
+	for _, t := range b.locked {
+		set := append(blockSet(nil), t.blocks...)
+		seen[t] = &set
+	}
+	return seen
+}
+
+// untrusted is the interval of a request that a target is to take which does not act.
+func (s *Server) untrusted(r *sheepdog.WriteRequest, a *admitted) *interval {
+	return s.shards[shardOf(a.partition)].untrustedInterval(place{r.Policy, a.partition}, a.place, s.cfg.Self)
 }
 
 // record notes the outcome of each admitted request: what is dirty, which
@@ -309,7 +331,9 @@ func (s *Server) untrusted(r *sheepdog.WriteRequest, pl *sheepdog.Placement) *in
 // with it: they were prepared as if its blocks had been replaced.
 func (s *Server) record(b *batch) {
 	var failed map[*touched]error
-	for _, a := range b.ready {
+	var locked *family
+	for k := range b.ready {
+		a := &b.ready[k]
 		r := b.reqs[a.i]
 		err := firstError(b.errs[a.first:a.last])
 		if a.set != nil {
@@ -325,11 +349,26 @@ func (s *Server) record(b *batch) {
 		if err != nil {
 			err = fmt.Errorf("node %s: write object %s layer %d: %w", s.cfg.Self, r.Object, r.Layer, err)
 		}
-		if a.family != nil {
-			a.family.note(s, r, a.place.Since, err == nil)
+		if a.family != locked {
+			locked = relock(locked, a.family)
+		}
+		if locked != nil {
+			locked.noteLocked(s, r, a.partition, a.place.Since, err == nil)
 		}
 		b.results = append(b.results, result{a.i, err})
 	}
+	relock(locked, nil)
+}
+
+// relock unlocks one family and locks the next; each may be nil.
+func relock(from, to *family) *family {
+	if from != nil {
+		from.mu.Unlock()
+	}
+	if to != nil {
+		to.mu.Lock()
+	}
+	return to
 }
 
 func noteFailure(failed map[*touched]error, set *touched, err error) map[*touched]error {

@@ -22,6 +22,7 @@ type Layers struct {
 	families map[sheepdog.FamilyID]sheepdog.Policy
 	shifts   map[sheepdog.FamilyID]uint8 // of objects that are not of the default size
 	next     sheepdog.LayerID
+	version  uint64
 	changed  chan struct{}
 }
 
@@ -36,6 +37,7 @@ func (d *Layers) update(change func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	change()
+	d.version++
 	close(d.changed)
 	d.changed = make(chan struct{})
 }
@@ -166,6 +168,13 @@ func (d *Layers) Token(family sheepdog.FamilyID) sheepdog.Token {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.tokens[family]
+}
+
+// Version implements replica.Layers.
+func (d *Layers) Version() (uint64, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.version, true
 }
 
 // Changed implements replica.Layers.

@@ -38,6 +38,7 @@ type Directory struct {
 	mu      sync.RWMutex
 	state   atomic.Pointer[state]
 	applied atomic.Uint64
+	version atomic.Uint64 // odd while something changes
 	watch   watch
 }
 
@@ -53,8 +54,8 @@ func New() *Directory {
 // wraps a sentinel of package sheepdog; then nothing has changed.
 func (d *Directory) Apply(index uint64, kind string, body []byte) ([]byte, error) {
 	defer d.watch.wake()
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.lock()
+	defer d.unlock()
 	if last := d.applied.Load(); index <= last {
 		return nil, conflict("command %s at index %d comes after index %d", kind, index, last)
 	}
@@ -70,6 +71,25 @@ func (d *Directory) Apply(index uint64, kind string, body []byte) ([]byte, error
 		return nil, fmt.Errorf("%s: %w", kind, err)
 	}
 	return encodeResult(result)
+}
+
+// lock and unlock enclose every change.
+func (d *Directory) lock() {
+	d.mu.Lock()
+	d.version.Add(1)
+}
+
+func (d *Directory) unlock() {
+	d.version.Add(1)
+	d.mu.Unlock()
+}
+
+// Version moves with every change. What was looked up between two calls that returned
+// the same version, steady both times, is of one state; it holds for as long as calls
+// return that version.
+func (d *Directory) Version() (version uint64, steady bool) {
+	version = d.version.Load()
+	return version, version%2 == 0
 }
 
 // Applied is the index of the newest command that Apply has seen.

@@ -21,8 +21,8 @@ func (c *Reset) apply(s *state) (any, error) {
 // nodes: one that comes from another cluster must be emptied by Reset first.
 func (d *Directory) Clear() {
 	defer d.watch.wake()
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.lock()
+	defer d.unlock()
 	d.state.Load().clear()
 }
 
@@ -34,8 +34,8 @@ const skippedTokens = 1 << 32
 // are lost with their voters: a replica that survived may hold blocks with their
 // stamps, and the next coordinator's must be newer.
 func (d *Directory) Skip() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.lock()
+	defer d.unlock()
 	d.state.Load().lastToken += skippedTokens
 }
 
@@ -43,8 +43,8 @@ func (d *Directory) Skip() {
 // a node that leaves its cluster.
 func (d *Directory) Reset() {
 	defer d.watch.wake()
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.lock()
+	defer d.unlock()
 	d.state.Store(newState())
 	d.applied.Store(0)
 }

@@ -28,8 +28,8 @@ func (d *Directory) Restore(encoded []byte) error {
 		return invalid("image of the VDI directory: %v", err)
 	}
 	defer d.watch.wake()
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.lock()
+	defer d.unlock()
 	d.state.Store(s)
 	d.applied.Store(img.Applied)
 	return nil
