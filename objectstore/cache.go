@@ -63,6 +63,17 @@ func (c *cache) pin(id sheepdog.ObjectID) *pile {
 	return p
 }
 
+// pinned is a pile that somebody has pinned; nil if nobody has.
+func (c *cache) pinned(id sheepdog.ObjectID) *pile {
+	s := c.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.piles[id]; p != nil && p.pins > 0 {
+		return p
+	}
+	return nil
+}
+
 // pinAgain pins a pile that is pinned already.
 func (c *cache) pinAgain(p *pile) {
 	s := c.shard(p.id)
@@ -144,6 +155,13 @@ func (d *dirtySet) add(p *pile) (added bool) {
 	}
 	d.piles[p] = struct{}{}
 	return true
+}
+
+func (d *dirtySet) has(p *pile) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.piles[p]
+	return ok
 }
 
 func (d *dirtySet) remove(p *pile) {

@@ -22,6 +22,10 @@ const (
 	copyBlocks = 256
 )
 
+// retireTombstones bounds the tombstones that go at once. Of a large disk there are
+// some hundred thousand.
+const retireTombstones = 8 << 10
+
 // tombstone keeps the entries of a dropped object from being replayed, until
 // the log has none of them any more.
 type tombstone struct {
@@ -353,7 +357,8 @@ func (p *pile) relocate(o *object, no uint32, m move) bool {
 // retire frees log segments that nothing points to any more, once the metadata
 // store says where the log begins.
 func (d *Disk) retire(last generation, upto lsn) error {
-	if err := d.meta.Room(1+len(d.tombstones), checkpointSize+len(d.tombstones)*(objectKeyLen+32)); err != nil {
+	n := min(len(d.tombstones), retireTombstones)
+	if err := d.meta.Room(1+n, checkpointSize+n*(objectKeyLen+32)); err != nil {
 		return metaError("retire the log", err)
 	}
 	d.checkpoint.firstGen = d.journal.beginning(last)
@@ -362,6 +367,9 @@ func (d *Disk) retire(last generation, upto lsn) error {
 	d.checkpoint.reserved = d.journal.wanted()
 	changes := []change{d.checkpoint.change()}
 	for key, at := range d.tombstones {
+		if len(changes) > retireTombstones {
+			break // the rest can wait: they say nothing about newer entries
+		}
 		if at <= upto {
 			changes = append(changes, change{key: key.encode(keyTombstone)})
 			delete(d.tombstones, key)

@@ -2,12 +2,14 @@ package objectstore
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
 	"sheepdog"
 )
 
 // structuralBatch bounds the objects that one call to the committer changes,
-// and with it what is pinned in memory.
+// and with it what is pinned in memory, and how long it holds up whoever writes.
 const structuralBatch = 256
 
 // structuralPart is how far behind the destager may be for them: who deletes a large
@@ -56,7 +58,7 @@ func (d *Disk) Wipe() error {
 }
 
 // eachOf makes an entry for every object of a layer, applies them in batches,
-// and makes them durable.
+// and makes them durable. It takes its time: see paced.
 func (d *Disk) eachOf(layer sheepdog.LayerID, make func(sheepdog.ObjectID) entry) error {
 	if err := d.begin(); err != nil {
 		return err
@@ -66,17 +68,77 @@ func (d *Disk) eachOf(layer sheepdog.LayerID, make func(sheepdog.ObjectID) entry
 	if err != nil {
 		return err
 	}
+	slices.SortFunc(ids, func(a, b sheepdog.ObjectID) int { // a batch is near each other in the metadata store
+		return objectKey{Object: a}.compare(objectKey{Object: b})
+	})
 	var batch []entry
-	for i, id := range ids {
-		batch = append(batch, make(id))
-		if len(batch) == structuralBatch || i == len(ids)-1 {
-			if err := d.structural(batch); err != nil {
-				return err
-			}
-			batch = batch[:0]
+	for part := range slices.Chunk(ids, structuralBatch) {
+		last := len(part) < structuralBatch
+		batch = batch[:0]
+		for _, id := range part {
+			batch = append(batch, make(id))
+		}
+		began := time.Now()
+		if err := d.structural(batch); err != nil {
+			return err
+		}
+		if last {
+			break
+		}
+		d.commitPart(part)
+		if err := d.paced(len(part), time.Since(began)); err != nil {
+			return err
 		}
 	}
 	return d.structuralFlush(nil)
+}
+
+// commitPart commits what was just dropped or merged, a little at a time: a destage
+// of many thousand objects at once takes the processor from guests. What it cannot
+// commit stays for the next destage.
+func (d *Disk) commitPart(ids []sheepdog.ObjectID) {
+	d.destageMu.Lock()
+	defer d.destageMu.Unlock()
+	defer d.journal.look()
+	for piles := d.dirtyOf(ids); len(piles) > 0; {
+		n, err := d.destageRound(piles, roundChunks)
+		if err != nil {
+			return
+		}
+		piles = piles[n:]
+	}
+}
+
+// dirtyOf is what of some objects the metadata store lacks, in their order; the
+// caller holds destageMu, so that they stay dirty.
+func (d *Disk) dirtyOf(ids []sheepdog.ObjectID) []*pile {
+	var out []*pile
+	for _, id := range ids {
+		if p := d.cache.pinned(id); p != nil && d.dirty.has(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Who changes a whole layer changes so many objects a second at most, and works a
+// quarter of the time: nobody waits for it, and beside it guests are to be served as
+// ever. A batch takes a few milliseconds, which is what a guest may have to wait.
+const (
+	structuralRate  = 8192
+	structuralShare = 4
+	structuralPause = 200 * time.Millisecond // at most, between batches
+)
+
+// paced rests after a batch of so many objects that took so long, until the store is
+// being closed.
+func (d *Disk) paced(objects int, took time.Duration) error {
+	rest := max(time.Duration(objects)*time.Second/structuralRate-took, (structuralShare-1)*took)
+	time.Sleep(min(rest, structuralPause))
+	if d.closing.Load() {
+		return fmt.Errorf("store %s: %w", d.opts.Meta, sheepdog.ErrClosed)
+	}
+	return nil
 }
 
 // structuralFlush makes drops and merges durable, and their space come back

@@ -13,7 +13,8 @@ import (
 // countedMeta counts what is asked of a metadata store.
 type countedMeta struct {
 	metadata
-	asked atomic.Int64
+	asked   atomic.Int64
+	largest atomic.Int64 // commit, in changes
 }
 
 func (m *countedMeta) Get(key []byte) ([]byte, error) {
@@ -24,6 +25,11 @@ func (m *countedMeta) Get(key []byte) ([]byte, error) {
 func (m *countedMeta) Scan(s scan, visit func(key, value []byte) (bool, error)) error {
 	m.asked.Add(1)
 	return m.metadata.Scan(s, visit)
+}
+
+func (m *countedMeta) Commit(changes []change) error {
+	m.largest.Store(max(m.largest.Load(), int64(len(changes))))
+	return m.metadata.Commit(changes)
 }
 
 // countedDisk opens a store whose questions to the metadata are counted.
