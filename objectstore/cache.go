@@ -86,9 +86,10 @@ func (c *cache) unpin(p *pile) {
 	s := c.shard(p.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := p.bytes.Load()
-	c.used.Add(now - p.charged)
-	p.charged = now
+	if now := p.bytes.Load(); now != p.charged {
+		c.used.Add(now - p.charged)
+		p.charged = now
+	}
 	if p.pins--; p.pins > 0 {
 		return
 	}

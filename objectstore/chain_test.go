@@ -29,7 +29,7 @@ func TestChainShowsTheNewestOfEachBlock(t *testing.T) {
 				}
 			}
 			if !o.complete && draw.IntN(2) == 0 {
-				delete(o.chunks, 0) // not loaded
+				o.chunks.forget(0) // not loaded
 			}
 		}
 		want, loaded := plainLook(p, chain, 8)

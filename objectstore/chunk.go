@@ -53,18 +53,22 @@ func (c *chunk) at(i int) slot {
 	return slot{}
 }
 
-// set replaces a slot, and returns by how many bytes the chunk grew.
-func (c *chunk) set(i int, s slot) (grown int64) {
+// slot finds a slot, or makes room for it; then the chunk has grown by partBytes.
+func (c *chunk) slot(i int) (s *slot, grown bool) {
 	p := c.parts[i/partBlocks]
 	if p == nil {
-		if s == (slot{}) {
-			return 0
-		}
-		p, grown = new(part), partBytes
+		p, grown = new(part), true
 		c.parts[i/partBlocks] = p
 	}
-	p[i%partBlocks] = s
-	return grown
+	return &p[i%partBlocks], grown
+}
+
+// set replaces a slot.
+func (c *chunk) set(i int, s slot) {
+	if s != (slot{}) || c.parts[i/partBlocks] != nil {
+		at, _ := c.slot(i)
+		*at = s
+	}
 }
 
 // place changes where the bytes of a block are that is there.
@@ -91,6 +95,68 @@ func (c *chunk) bytes() int64 {
 		}
 	}
 	return n
+}
+
+// chunkMap is the chunks of an object that memory has, by number, and those of which
+// it knows that the metadata store does not have them.
+type chunkMap struct {
+	list []*chunk // nil: not known
+	n    int      // that are known
+}
+
+// notStored stands for a chunk that the metadata store does not have.
+var notStored = new(chunk)
+
+// at is a chunk; nil if there is none.
+func (m *chunkMap) at(no uint32) *chunk {
+	if int(no) < len(m.list) && m.list[no] != notStored {
+		return m.list[no]
+	}
+	return nil
+}
+
+func (m *chunkMap) known(no uint32) bool { return int(no) < len(m.list) && m.list[no] != nil }
+
+// put makes a chunk known; nil says that the metadata store does not have it.
+func (m *chunkMap) put(no uint32, c *chunk) {
+	if c == nil {
+		c = notStored
+	}
+	if more := int(no) + 1 - len(m.list); more > 0 {
+		m.list = append(m.list, make([]*chunk, more)...)
+	}
+	if m.list[no] == nil {
+		m.n++
+	}
+	m.list[no] = c
+}
+
+// forget makes a chunk unknown.
+func (m *chunkMap) forget(no uint32) {
+	if m.known(no) {
+		m.list[no] = nil
+		m.n--
+	}
+}
+
+// each visits the chunks that there are, ascending. They may be forgotten meanwhile.
+func (m *chunkMap) each(visit func(no uint32, c *chunk) bool) {
+	for no := range m.list {
+		if c := m.at(uint32(no)); c != nil && !visit(uint32(no), c) {
+			return
+		}
+	}
+}
+
+// numbers lists those that are known, ascending.
+func (m *chunkMap) numbers() []uint32 {
+	out := make([]uint32, 0, m.n)
+	for no, c := range m.list {
+		if c != nil {
+			out = append(out, uint32(no))
+		}
+	}
+	return out
 }
 
 const chunkVersion = 1

@@ -14,6 +14,9 @@ type task struct {
 	p    *pile
 	data []byte // of an inline entry
 	err  *error // where the outcome goes
+	// What crcs and runs of an entry with one block point to.
+	sum [1]uint32
+	run [1]run
 }
 
 // call is what one caller wants committed, in order.
@@ -35,6 +38,7 @@ type committer struct {
 
 	// Owned by the holder of the role.
 	group    []*task
+	extents  bool // some of group have their data in extents
 	finished []*call
 	entries  []*entry
 	data     [][]byte
@@ -45,7 +49,23 @@ const maxGroupBlocks = 256
 
 var callPool = sync.Pool{New: func() any { return &call{wake: make(chan bool, 1)} }}
 
-func newCall() *call { return callPool.Get().(*call) }
+// newCall is a call with room for so many tasks.
+func newCall(tasks int) *call {
+	c := callPool.Get().(*call)
+	c.tasks = slices.Grow(c.tasks, tasks)
+	return c
+}
+
+// add adds a task, without moving those that are there; takeBack removes the latest.
+func (c *call) add() *task {
+	c.tasks = c.tasks[:len(c.tasks)+1]
+	return &c.tasks[len(c.tasks)-1]
+}
+
+func (c *call) takeBack() {
+	c.tasks[len(c.tasks)-1] = task{}
+	c.tasks = c.tasks[:len(c.tasks)-1]
+}
 
 func (c *call) release() {
 	clear(c.tasks)
@@ -58,16 +78,17 @@ func (d *Disk) commit(c *call) {
 	q := &d.committer
 	q.mu.Lock()
 	q.queue = append(q.queue, c)
-	lead := !q.busy
-	q.busy = true
-	q.mu.Unlock()
-	if !lead && !<-c.wake {
-		return
+	if q.busy {
+		q.mu.Unlock()
+		if !<-c.wake {
+			return
+		}
+		q.mu.Lock()
 	}
+	q.busy = true
 	for !c.done {
 		d.commitGroup()
 	}
-	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.queue) > 0 {
 		q.queue[0].wake <- true
@@ -77,12 +98,17 @@ func (d *Disk) commit(c *call) {
 }
 
 // commitGroup takes what the queue begins with as one record. The caller's call
-// is the first of the queue, or was.
+// is the first of the queue, or was. The caller holds mu, which is given up
+// meanwhile.
 func (d *Disk) commitGroup() {
 	q := &d.committer
 	first, finished := q.take(d.journal.segLen - 1)
-	q.group = slices.DeleteFunc(q.group, d.lostOnTheWay)
+	q.mu.Unlock()
+	if q.extents {
+		q.group = slices.DeleteFunc(q.group, d.lostOnTheWay)
+	}
 	d.commitTasks(first.structural)
+	q.mu.Lock()
 	for _, c := range finished {
 		c.done = true
 		if c != first {
@@ -92,11 +118,10 @@ func (d *Disk) commitGroup() {
 }
 
 // take moves tasks from the queue into the group, and returns the call that
-// they begin with and those that are finished with it; these leave the queue.
+// they begin with and those that are finished with it; these leave the queue. The
+// caller holds mu.
 func (q *committer) take(segment uint32) (first *call, finished []*call) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.group, q.finished = q.group[:0], q.finished[:0]
+	q.group, q.finished, q.extents = q.group[:0], q.finished[:0], false
 	first = q.queue[0]
 	room := groupRoom{limit: min(segment, maxGroupBlocks)}
 	for i, c := range q.queue {
@@ -125,6 +150,7 @@ func (q *committer) takeCall(c *call, room *groupRoom) bool {
 		}
 		room.bytes, room.blocks = bytes, blocks
 		q.group = append(q.group, t)
+		q.extents = q.extents || t.e.kind == entryExtent
 	}
 	return true
 }
@@ -156,32 +182,37 @@ func (d *Disk) commitTasks(structural bool) {
 		q.data = append(q.data, t.data)
 	}
 	first, err := d.journal.append(q.entries, q.data, structural)
+	var out outcome
 	for i, t := range q.group {
 		if *t.err = err; err == nil {
-			d.applyTask(t, first+lsn(i))
+			d.applyTask(t, first+lsn(i), &out)
 		} else if t.e.kind == entryExtent && d.journal.failed() == nil {
 			d.volumes.free(t.e.runs) // nothing of it reached the log
 		}
 	}
 	if err == nil {
 		d.journal.applied.Store(uint64(first) + uint64(len(q.group)) - 1)
+		d.account(&out)
 	}
 	clear(q.group)
 	clear(q.entries)
 	clear(q.data)
 }
 
-// applyTask makes an entry visible that is in the log.
-func (d *Disk) applyTask(t *task, at lsn) {
-	var out outcome
+// applyTask makes an entry visible that is in the log. What else that does is added to
+// out.
+func (d *Disk) applyTask(t *task, at lsn, out *outcome) {
+	out.dirtied = false
 	t.p.mu.Lock()
-	t.p.apply(&t.e, at, &out)
+	t.p.apply(&t.e, at, out)
 	if out.dirtied && d.dirty.add(t.p) {
 		d.cache.pinAgain(t.p)
 	}
 	t.p.mu.Unlock()
-	d.volumes.free(out.refused)
-	d.account(&out)
+	if len(out.refused) > 0 {
+		d.volumes.free(out.refused)
+		out.refused = out.refused[:0]
+	}
 }
 
 // account adds up what asks for a destage.

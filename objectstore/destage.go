@@ -1,7 +1,6 @@
 package objectstore
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -194,8 +193,8 @@ func (p *pile) save() (s *savedPile, logged int) {
 			continue
 		}
 		so := savedObject{o: o, header: o.header(), stored: o.stored, dropped: o.dropped}
-		for no, c := range o.chunks {
-			if c == nil || !c.dirty {
+		for no, c := range o.chunks.each {
+			if !c.dirty {
 				continue
 			}
 			c.dirty = false
@@ -204,7 +203,6 @@ func (p *pile) save() (s *savedPile, logged int) {
 			s.chunks++
 			logged += so.chunks[len(so.chunks)-1].findMoves()
 		}
-		slices.SortFunc(so.chunks, func(a, b savedChunk) int { return cmp.Compare(a.no, b.no) })
 		o.dirty = false
 		s.merged = s.merged || o.dropped != 0
 		s.last = max(s.last, o.dropped)
@@ -297,9 +295,8 @@ func (d *Disk) publish(s *savedPile) {
 		if so.o.dropped == so.dropped {
 			so.o.dropped = 0
 		}
-		if o := so.o; !o.stored && !o.dirty && o.present == 0 && len(o.chunks) == 0 {
-			delete(p.objects, o.key.Layer)
-			p.bytes.Add(-objectBytes)
+		if o := so.o; !o.stored && !o.dirty && o.present == 0 && o.chunks.n == 0 {
+			p.remove(o)
 		}
 	}
 	clean := p.since == 0
@@ -330,9 +327,9 @@ func (d *Disk) publishChunk(p *pile, o *object, s *savedChunk) {
 	}
 	p.bytes.Add(-s.c.bytes())
 	if o.complete {
-		delete(o.chunks, s.no)
+		o.chunks.forget(s.no)
 	} else {
-		o.chunks[s.no] = nil
+		o.chunks.put(s.no, nil)
 	}
 }
 
@@ -341,12 +338,12 @@ func (d *Disk) publishChunk(p *pile, o *object, s *savedChunk) {
 // block was replaced: the new place is then in the metadata store alone, until
 // the pile is committed again.
 func (p *pile) relocate(o *object, no uint32, m move) bool {
-	if c := o.chunks[no]; c != nil && c.at(m.slot).at == m.from {
+	if c := o.chunks.at(no); c != nil && c.at(m.slot).at == m.from {
 		c.place(m.slot, m.to)
 		return true
 	}
 	for _, other := range p.objects {
-		if c := other.chunks[no]; c != nil && c.at(m.slot).at == m.from {
+		if c := other.chunks.at(no); c != nil && c.at(m.slot).at == m.from {
 			c.place(m.slot, m.to)
 			return true
 		}

@@ -61,7 +61,8 @@ type journal struct {
 	// Destages that ended, and the error of the last one.
 	rounds  uint64
 	lastErr error
-	failure error // set once: nothing can be appended any more
+	failure error       // set once: nothing can be appended any more
+	stopped atomic.Bool // there is a failure
 }
 
 func (j *journal) init() {
@@ -101,13 +102,7 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 	if err := writeQuickly(j.active.f, &j.quick, b, int64(j.at)*blockSize); err != nil {
 		return 0, j.fail(diskError("write the log", err))
 	}
-	for i, e := range entries {
-		n := uint64(len(data[i]) / blockSize)
-		if i == 0 {
-			n += uint64(head)
-		}
-		j.shares.charge(j.active, e.key.Object.Family, n)
-	}
+	j.charge(entries, data, head)
 	from := j.at
 	j.at = at
 	j.next += lsn(len(entries))
@@ -120,6 +115,18 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 		}
 	}
 	return h.first, nil
+}
+
+// charge notes whose a record is that was written to the active segment.
+func (j *journal) charge(entries []*entry, data [][]byte, head uint32) {
+	n := uint64(head)
+	for i, e := range entries {
+		n += uint64(len(data[i]) / blockSize)
+		if f := e.key.Object.Family; i+1 == len(entries) || entries[i+1].key.Object.Family != f {
+			j.shares.charge(j.active, f, n)
+			n = 0
+		}
+	}
 }
 
 // quickFile is a file with a short way for small writes to space that it has.
@@ -149,6 +156,7 @@ func (j *journal) fail(err error) error {
 	defer j.mu.Unlock()
 	if j.failure == nil {
 		j.failure = fmt.Errorf("store is out of service until it is opened again: %w", err)
+		j.stopped.Store(true)
 		if j.broken != nil {
 			j.broken(j.failure)
 		}
@@ -158,6 +166,9 @@ func (j *journal) fail(err error) error {
 }
 
 func (j *journal) failed() error {
+	if !j.stopped.Load() {
+		return nil
+	}
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	return j.failure

@@ -158,7 +158,7 @@ func (d *Disk) structural(entries []entry) error {
 	if err := d.pressure(structuralPart); err != nil {
 		return err
 	}
-	c := newCall()
+	c := newCall(len(entries))
 	defer c.release()
 	c.structural = true
 	errs := make([]error, len(entries))
@@ -172,7 +172,7 @@ func (d *Disk) structural(entries []entry) error {
 		if err != nil {
 			return err
 		}
-		c.tasks = append(c.tasks, task{e: e, p: p, err: &errs[i]})
+		*c.add() = task{e: e, p: p, err: &errs[i]}
 	}
 	d.commit(c)
 	for i, err := range errs {

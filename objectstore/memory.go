@@ -56,8 +56,8 @@ func (m *Memory) apply(op *sheepdog.Op) {
 		m.objects[key] = obj
 	}
 	var sums []uint32
-	if op.Data != nil {
-		sums = sumsOf(op)
+	if sums = op.Sums; op.Data != nil && sums == nil {
+		sums = appendSums(nil, op.Data)
 	}
 	for i := range op.Count {
 		no := op.Start + sheepdog.BlockNo(i)

@@ -3,7 +3,6 @@ package objectstore
 import (
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"slices"
 
 	"sheepdog"
@@ -65,10 +64,10 @@ func bit(is bool, b byte) byte {
 // packChunks packs the chunks that are known, and says whether these are all.
 func (o *object) packChunks() (out []byte, all bool) {
 	p := packer{all: o.complete || o.rest.all}
-	own := slices.Sorted(maps.Keys(o.chunks))
+	own := o.chunks.numbers()
 	for no, value := range o.rest.each {
 		for len(own) > 0 && own[0] < no {
-			p.add(own[0], o.chunks[own[0]].value())
+			p.add(own[0], o.chunks.at(own[0]).value())
 			own = own[1:]
 		}
 		if len(own) == 0 || own[0] != no { // else memory knows it better
@@ -76,7 +75,7 @@ func (o *object) packChunks() (out []byte, all bool) {
 		}
 	}
 	for _, no := range own {
-		p.add(no, o.chunks[no].value())
+		p.add(no, o.chunks.at(no).value())
 	}
 	return p.out, p.all
 }
@@ -187,7 +186,7 @@ func (p *pile) unpackRange(o *object, start sheepdog.BlockNo, count uint32) erro
 		return nil
 	}
 	for no := uint32(start) / chunkBlocks; no <= (uint32(start)+count-1)/chunkBlocks; no++ {
-		if _, ok := o.chunks[no]; ok {
+		if o.chunks.known(no) {
 			continue
 		}
 		if value, known := o.rest.find(no); known {

@@ -205,7 +205,7 @@ func TestOnlyWhatIsReadIsUnpacked(t *testing.T) {
 	if !d.recall(again) || !again.unpackChain([]sheepdog.LayerID{1}, 700, slots) || slots[0].state != sheepdog.Data {
 		t.Error("a block of a packed object is not at hand")
 	}
-	if n := len(again.objects[1].chunks); n != 1 {
+	if n := again.objects[1].chunks.n; n != 1 {
 		t.Errorf("%d chunks were unpacked for one block", n)
 	}
 	if n := 16 * chunkBytes / len(packed); n < 5 {

@@ -15,6 +15,7 @@ type pile struct {
 
 	mu      sync.RWMutex
 	objects map[sheepdog.LayerID]*object
+	last    *object // the latest that object found; nil or one of objects
 	// freed are extents that the metadata store may still point to: free once
 	// the pile has been committed.
 	freed []run
@@ -37,8 +38,8 @@ type pile struct {
 // object is one layer's part of a pile, guarded by the pile's lock.
 type object struct {
 	key    objectKey
-	chunks map[uint32]*chunk // a nil chunk is known not to be stored
-	rest   rest              // known as well
+	chunks chunkMap
+	rest   rest // known as well
 	// complete: every chunk that the metadata store has is in chunks.
 	complete bool
 	present  uint32
@@ -57,22 +58,39 @@ const (
 
 // object finds or makes an object. A new one has no chunks stored.
 func (p *pile) object(layer sheepdog.LayerID) *object {
-	o := p.objects[layer]
+	o := p.find(layer)
 	if o == nil {
-		o = &object{key: objectKey{p.id, layer}, chunks: make(map[uint32]*chunk), complete: true}
+		o = &object{key: objectKey{p.id, layer}, complete: true}
 		p.objects[layer] = o
 		p.bytes.Add(objectBytes)
 	}
+	p.last = o
 	return o
+}
+
+// find is the object of a layer; nil if there is none. The lock held for reading
+// suffices.
+func (p *pile) find(layer sheepdog.LayerID) *object {
+	if o := p.last; o != nil && o.key.Layer == layer {
+		return o
+	}
+	return p.objects[layer]
+}
+
+// remove lets go of an object.
+func (p *pile) remove(o *object) {
+	delete(p.objects, o.key.Layer)
+	p.last = nil
+	p.bytes.Add(-objectBytes)
 }
 
 // chunk finds or makes a chunk. The caller made sure that a stored one is
 // loaded.
 func (p *pile) chunk(o *object, no uint32) *chunk {
-	c := o.chunks[no]
+	c := o.chunks.at(no)
 	if c == nil {
 		c = new(chunk)
-		o.chunks[no] = c
+		o.chunks.put(no, c)
 		p.bytes.Add(bareChunkBytes)
 	}
 	return c
@@ -84,7 +102,7 @@ func (o *object) has(start sheepdog.BlockNo, count uint32) bool {
 		return true
 	}
 	for no := uint32(start) / chunkBlocks; no <= (uint32(start)+count-1)/chunkBlocks; no++ {
-		if _, ok := o.chunks[no]; !ok {
+		if !o.chunks.known(no) {
 			return false
 		}
 	}
@@ -99,7 +117,7 @@ func (o *object) header() header {
 
 // slot is the record of a block; nil if the object lacks it.
 func (o *object) slot(no sheepdog.BlockNo) *slot {
-	c := o.chunks[uint32(no)/chunkBlocks]
+	c := o.chunks.at(uint32(no) / chunkBlocks)
 	if c == nil {
 		return nil
 	}
@@ -153,21 +171,32 @@ func (p *pile) write(e *entry, at lsn, out *outcome) {
 		if e.hasData() {
 			s = slot{state: sheepdog.Data, stamp: e.stamp, crc: e.crcs[i], at: cur.next()}
 		}
-		old := c.at(int(no % chunkBlocks))
+		var old *slot
+		if !skip {
+			old = p.slot(c, no)
+		}
 		if skip || !e.force && !old.stamp.Less(e.stamp) {
 			if s.at.isExtent() {
 				out.refused = appendPlace(out.refused, s.at)
 			}
 			continue
 		}
-		p.replace(o, c, no, s, out)
+		p.replace(o, c, no, old, &s, out)
 		p.touch(o, c, at, out)
 	}
 }
 
-// replace puts a slot into a chunk and keeps the object's sums.
-func (p *pile) replace(o *object, c *chunk, no sheepdog.BlockNo, s slot, out *outcome) {
-	old := c.at(int(no % chunkBlocks))
+// slot is that of a block in its chunk.
+func (p *pile) slot(c *chunk, no sheepdog.BlockNo) *slot {
+	s, grown := c.slot(int(no % chunkBlocks))
+	if grown {
+		p.bytes.Add(partBytes)
+	}
+	return s
+}
+
+// replace puts s in the place of a slot of a chunk, and keeps the object's sums.
+func (p *pile) replace(o *object, c *chunk, no sheepdog.BlockNo, old, s *slot, out *outcome) {
 	if old.state != sheepdog.Absent {
 		o.digest ^= mixRecord(no, old.record())
 		o.present--
@@ -188,7 +217,7 @@ func (p *pile) replace(o *object, c *chunk, no sheepdog.BlockNo, s slot, out *ou
 	if s.state == sheepdog.Data {
 		o.data++
 	}
-	p.bytes.Add(c.set(int(no%chunkBlocks), s))
+	*old = *s
 }
 
 func (p *pile) touch(o *object, c *chunk, at lsn, out *outcome) {
@@ -210,12 +239,12 @@ func (p *pile) touchPile(at lsn, out *outcome) {
 }
 
 func (p *pile) drop(layer sheepdog.LayerID, at lsn, out *outcome) {
-	o := p.objects[layer]
+	o := p.find(layer)
 	if o == nil {
 		return
 	}
-	for no, c := range o.chunks {
-		if c != nil && c.applied < at {
+	for no, c := range o.chunks.each {
+		if c.applied < at {
 			p.empty(o, c, no, at, out)
 		}
 	}
@@ -225,7 +254,7 @@ func (p *pile) drop(layer sheepdog.LayerID, at lsn, out *outcome) {
 // forget notes that an object was dropped, so that replay does not bring
 // entries before the drop back.
 func (p *pile) forget(o *object, at lsn, out *outcome) {
-	if !o.stored && len(o.chunks) == 0 {
+	if !o.stored && o.chunks.n == 0 {
 		return
 	}
 	o.dropped, o.dirty = at, true
@@ -236,20 +265,21 @@ func (p *pile) forget(o *object, at lsn, out *outcome) {
 func (p *pile) empty(o *object, c *chunk, no uint32, at lsn, out *outcome) {
 	for i := range chunkBlocks {
 		if c.at(i).state != sheepdog.Absent {
-			p.replace(o, c, sheepdog.BlockNo(no*chunkBlocks+uint32(i)), slot{}, out)
+			old, _ := c.slot(i)
+			p.replace(o, c, sheepdog.BlockNo(no*chunkBlocks+uint32(i)), old, &slot{}, out)
 		}
 	}
 	p.touch(o, c, at, out)
 }
 
 func (p *pile) merge(from, to sheepdog.LayerID, at lsn, out *outcome) {
-	src := p.objects[from]
+	src := p.find(from)
 	if src == nil || from == to {
 		return
 	}
 	dst := p.object(to)
-	for no, c := range src.chunks {
-		if c == nil || c.applied >= at {
+	for no, c := range src.chunks.each {
+		if c.applied >= at {
 			continue
 		}
 		if c.present > 0 {
@@ -262,14 +292,15 @@ func (p *pile) merge(from, to sheepdog.LayerID, at lsn, out *outcome) {
 
 // mergeChunk moves what dst lacks.
 func (p *pile) mergeChunk(src, dst *object, no uint32, at lsn, out *outcome) {
-	s, d := src.chunks[no], p.chunk(dst, no)
+	s, d := src.chunks.at(no), p.chunk(dst, no)
 	for i := range chunkBlocks {
 		from := s.at(i)
 		if from.state == sheepdog.Absent || d.at(i).state != sheepdog.Absent {
 			continue
 		}
 		s.place(i, 0) // moved, not freed
-		p.replace(dst, d, sheepdog.BlockNo(no*chunkBlocks+uint32(i)), from, out)
+		at := sheepdog.BlockNo(no*chunkBlocks + uint32(i))
+		p.replace(dst, d, at, p.slot(d, at), &from, out)
 	}
 	p.touch(dst, d, at, out)
 }
@@ -277,14 +308,14 @@ func (p *pile) mergeChunk(src, dst *object, no uint32, at lsn, out *outcome) {
 // pending calls visit for each block of a write that apply would put into the
 // map.
 func (p *pile) pending(e *entry, at lsn, visit func(i uint32, place place)) {
-	o := p.objects[e.key.Layer]
+	o := p.find(e.key.Layer)
 	cur := runCursor{runs: e.runs}
 	for i := range e.count {
 		where := cur.next()
 		no := e.start + sheepdog.BlockNo(i)
 		var old slot
 		if o != nil {
-			if c := o.chunks[uint32(no)/chunkBlocks]; c != nil {
+			if c := o.chunks.at(uint32(no) / chunkBlocks); c != nil {
 				if c.applied >= at {
 					continue
 				}

@@ -72,7 +72,7 @@ func (d *Disk) tryResolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start
 // unpackChain is look, after what is packed of the range was unpacked; p is locked.
 func (p *pile) unpackChain(chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
 	for _, layer := range chain {
-		if o := p.objects[layer]; o != nil && !o.has(start, uint32(len(out))) && p.unpackRange(o, start, uint32(len(out))) != nil {
+		if o := p.find(layer); o != nil && !o.has(start, uint32(len(out))) && p.unpackRange(o, start, uint32(len(out))) != nil {
 			return false
 		}
 	}

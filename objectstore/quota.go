@@ -45,6 +45,17 @@ func (q *quota) admit(n, held, spare uint64) error {
 	return nil
 }
 
+// take is admit for n bytes that need no look at the file system; false says nothing.
+func (q *quota) take(n uint64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.budget < n {
+		return false
+	}
+	q.budget -= n
+	return true
+}
+
 // spent makes admit ask the file system again.
 func (q *quota) spent() {
 	q.mu.Lock()

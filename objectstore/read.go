@@ -191,7 +191,7 @@ func (d *Disk) resolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, layer := range chain {
-		if o := p.objects[layer]; o != nil && !o.has(start, count) {
+		if o := p.find(layer); o != nil && !o.has(start, count) {
 			if err := d.loadChunks(p, o, start, count); err != nil {
 				return slots, err
 			}
@@ -209,7 +209,7 @@ func (p *pile) look(chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot
 	var room [fewObjects]sheepdog.LayerID
 	left := len(out)
 	for _, layer := range p.shown(chain, room[:0]) {
-		o := p.objects[layer]
+		o := p.find(layer)
 		if o == nil {
 			continue
 		}

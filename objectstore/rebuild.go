@@ -113,7 +113,7 @@ func (r *replayer) markStored() error {
 		if err != nil {
 			return false, err
 		}
-		if p := dirty[k.Object]; p != nil && p.objects[k.Layer] != nil && p.objects[k.Layer].chunks[no] != nil {
+		if p := dirty[k.Object]; p != nil && p.objects[k.Layer] != nil && p.objects[k.Layer].chunks.at(no) != nil {
 			return true, nil
 		}
 		if err := c.decode(value); err != nil {
@@ -141,10 +141,7 @@ func (r *replayer) markChunk(c *chunk) error {
 
 func (r *replayer) markPile(p *pile) error {
 	for _, o := range p.objects {
-		for _, c := range o.chunks {
-			if c == nil {
-				continue
-			}
+		for _, c := range o.chunks.each {
 			if err := r.markChunk(c); err != nil {
 				return fmt.Errorf("object %s: %w", p.id, err)
 			}

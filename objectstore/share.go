@@ -23,12 +23,32 @@ type shares struct {
 	mu    sync.Mutex
 	used  map[sheepdog.FamilyID]uint64 // blocks in live segments
 	total uint64
+	// open is what was charged and is not in used yet: the next is mostly alike.
+	open struct {
+		seg *segment
+		f   sheepdog.FamilyID
+		n   uint64
+	}
 }
 
 // charge notes n blocks of a family in a segment.
 func (s *shares) charge(seg *segment, f sheepdog.FamilyID, n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.open.seg != seg || s.open.f != f {
+		s.settle()
+		s.open.seg, s.open.f = seg, f
+	}
+	s.open.n += n
+}
+
+// settle adds up what is open. The caller holds mu.
+func (s *shares) settle() {
+	seg, f, n := s.open.seg, s.open.f, s.open.n
+	s.open.seg, s.open.n = nil, 0
+	if n == 0 {
+		return
+	}
 	if s.used == nil {
 		s.used = make(map[sheepdog.FamilyID]uint64)
 	}
@@ -44,6 +64,7 @@ func (s *shares) charge(seg *segment, f sheepdog.FamilyID, n uint64) {
 func (s *shares) release(seg *segment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.settle()
 	for f, n := range seg.used {
 		if s.used[f] -= n; s.used[f] == 0 {
 			delete(s.used, f)
@@ -57,6 +78,7 @@ func (s *shares) release(seg *segment) {
 func (s *shares) even(f sheepdog.FamilyID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.settle()
 	n := s.used[f]
 	return n > 0 && n*uint64(len(s.used)) >= s.total
 }

@@ -133,8 +133,8 @@ func (d *Disk) sweepLocked(p *pile, id diskID, change slotChange, out *outcome) 
 		if err := d.loadAll(p, o); err != nil {
 			return n, err
 		}
-		for no, c := range o.chunks {
-			if c == nil || !c.on(id) {
+		for no, c := range o.chunks.each {
+			if !c.on(id) {
 				continue
 			}
 			k, err := p.sweepChunk(o, c, no, id, change, out)
@@ -292,10 +292,7 @@ func (d *Disk) copyOff(p *pile, id diskID) (map[place]place, error) {
 			if err := d.loadAll(p, o); err != nil {
 				return err
 			}
-			for _, c := range o.chunks {
-				if c == nil {
-					continue
-				}
+			for _, c := range o.chunks.each {
 				for i := range chunkBlocks {
 					s := c.at(i)
 					if !s.at.isExtent() || s.at.disk() != id {

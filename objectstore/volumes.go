@@ -255,6 +255,12 @@ func (s *volumes) close() error {
 	return errors.Join(errs...)
 }
 
+// take is admit for data that need no look at a file system; false says nothing.
+func (s *volumes) take(n uint64) bool {
+	order := s.all()
+	return len(order) == 1 && order[0].takes() && order[0].quota.take(n)
+}
+
 // admit asks for room for data that wait in the log.
 func (s *volumes) admit(id sheepdog.ObjectID, n, held uint64) error {
 	rank := func(order []*volume) []*volume { return ranked(order, id) }

@@ -23,10 +23,11 @@ func (d *Disk) Write(ops []sheepdog.Op, errs []error) {
 		}
 		return
 	}
-	c := newCall()
+	c := newCall(len(ops))
 	defer c.release()
+	admitted := d.admitSmall(ops)
 	for i := range ops {
-		errs[i] = d.prepare(c, &ops[i], &errs[i])
+		errs[i] = d.prepare(c, &ops[i], &errs[i], admitted)
 	}
 	if len(c.tasks) == 0 {
 		return
@@ -40,17 +41,32 @@ func (d *Disk) Write(ops []sheepdog.Op, errs []error) {
 // pressure holds writers back while the destager is so far behind, as a part of what
 // it may be.
 func (d *Disk) pressure(part float64) error {
-	ok := func() bool { return float64(d.dirtyBytes.Load()) <= part*float64(d.maxDirtyBytes) && !d.crowded(part) }
-	if ok() {
+	if d.keepsUp(part) {
 		return d.journal.failed()
 	}
 	d.wholly.Store(true)
-	return d.journal.await(ok)
+	return d.journal.await(func() bool { return d.keepsUp(part) })
+}
+
+func (d *Disk) keepsUp(part float64) bool {
+	return float64(d.dirtyBytes.Load()) <= part*float64(d.maxDirtyBytes) && !d.crowded(part)
+}
+
+// admitSmall admits all data of ops that go to the log, if that is easily told.
+func (d *Disk) admitSmall(ops []sheepdog.Op) bool {
+	n := uint64(0)
+	for i := range ops {
+		if size := len(ops[i].Data); size < LargeWrite {
+			n += uint64(size)
+		}
+	}
+	return d.metaQuota.take(n) && d.volumes.take(n)
 }
 
 // prepare does for an op what needs no order: it loads the map, computes
-// checksums, and writes large data. It adds a task to the call.
-func (d *Disk) prepare(c *call, op *sheepdog.Op, result *error) error {
+// checksums, and writes large data. It adds a task to the call. Small data may be
+// admitted already.
+func (d *Disk) prepare(c *call, op *sheepdog.Op, result *error, admitted bool) error {
 	if err := checkOp(op); err != nil {
 		return err
 	}
@@ -58,27 +74,30 @@ func (d *Disk) prepare(c *call, op *sheepdog.Op, result *error) error {
 	if err != nil {
 		return err
 	}
-	t := task{p: p, err: result, e: entry{
-		kind:  entryZero,
-		force: op.Force,
-		key:   objectKey{op.Object, op.Layer},
-		start: op.Start,
-		count: op.Count,
-		stamp: op.Stamp,
-	}}
+	t := c.add()
+	t.p, t.err = p, result
+	e := &t.e
+	e.kind, e.force, e.key = entryZero, op.Force, objectKey{op.Object, op.Layer}
+	e.start, e.count, e.stamp = op.Start, op.Count, op.Stamp
 	if err = d.loadRange(p, op.Layer, op.Start, op.Count); err == nil && op.Data != nil {
-		err = d.prepareData(&t, op)
+		err = d.prepareData(t, op, admitted)
 	}
 	if err != nil {
+		c.takeBack()
 		d.cache.unpin(p)
 		return fmt.Errorf("write object %s: %w", op.Object, err)
 	}
-	c.tasks = append(c.tasks, t)
 	return nil
 }
 
-func (d *Disk) prepareData(t *task, op *sheepdog.Op) error {
-	t.e.crcs = sumsOf(op)
+func (d *Disk) prepareData(t *task, op *sheepdog.Op, admitted bool) error {
+	if t.e.crcs = op.Sums; t.e.crcs == nil {
+		t.e.crcs = appendSums(t.sum[:0], op.Data)
+	}
+	if admitted && len(op.Data) < LargeWrite {
+		t.e.kind, t.data, t.e.runs = entryInline, op.Data, t.run[:0]
+		return nil
+	}
 	held := uint64(d.journal.segments()) * uint64(d.journal.segLen) * blockSize
 	if err := d.metaQuota.admit(uint64(len(op.Data)), 0, 0); err != nil {
 		return err
@@ -88,18 +107,14 @@ func (d *Disk) prepareData(t *task, op *sheepdog.Op) error {
 		t.e.kind, t.e.runs = entryExtent, runs
 		return err
 	}
-	t.e.kind, t.data = entryInline, op.Data
+	t.e.kind, t.data, t.e.runs = entryInline, op.Data, t.run[:0]
 	return d.volumes.admit(op.Object, uint64(len(op.Data)), held)
 }
 
-// sumsOf are the checksums of an op's blocks.
-func sumsOf(op *sheepdog.Op) []uint32 {
-	if op.Sums != nil {
-		return op.Sums
-	}
-	sums := make([]uint32, op.Count)
-	for i := range sums {
-		sums[i] = crc32.Checksum(op.Data[i*blockSize:][:blockSize], castagnoli)
+// appendSums appends the checksum of each block.
+func appendSums(sums []uint32, data []byte) []uint32 {
+	for ; len(data) > 0; data = data[blockSize:] {
+		sums = append(sums, crc32.Checksum(data[:blockSize], castagnoli))
 	}
 	return sums
 }
@@ -134,7 +149,7 @@ func (d *Disk) recall(p *pile) bool {
 }
 
 func (d *Disk) loadObjects(p *pile) error {
-	p.objects = make(map[sheepdog.LayerID]*object)
+	p.objects, p.last = make(map[sheepdog.LayerID]*object), nil
 	err := d.meta.Scan(scan{prefix: pileKey(keyObject, p.id)}, func(key, value []byte) (bool, error) {
 		k, err := decodeObjectKey(key)
 		if err != nil {
@@ -158,7 +173,7 @@ func (d *Disk) loadObjects(p *pile) error {
 // loadRange makes sure that the chunks of a range are loaded.
 func (d *Disk) loadRange(p *pile, layer sheepdog.LayerID, start sheepdog.BlockNo, count uint32) error {
 	p.mu.RLock()
-	o := p.objects[layer]
+	o := p.find(layer)
 	ok := o == nil || o.has(start, count)
 	p.mu.RUnlock()
 	if ok {
@@ -179,7 +194,7 @@ func (d *Disk) loadChunks(p *pile, o *object, start sheepdog.BlockNo, count uint
 		return err
 	}
 	for no := first; no <= last && !o.complete; no++ {
-		if _, ok := o.chunks[no]; ok {
+		if o.chunks.known(no) {
 			continue
 		}
 		p.packed = nil // it lacks this
@@ -219,18 +234,18 @@ func (d *Disk) loadAll(p *pile, o *object) error {
 
 // addChunk adds a chunk from the metadata store, unless memory has a newer one.
 func (p *pile) addChunk(o *object, no uint32, value []byte) error {
-	if _, ok := o.chunks[no]; ok {
+	if o.chunks.known(no) {
 		return nil
 	}
 	if value == nil {
-		o.chunks[no] = nil
+		o.chunks.put(no, nil)
 		return nil
 	}
 	c := new(chunk)
 	if err := c.decode(value); err != nil {
 		return fmt.Errorf("object %s layer %x chunk %d: %w", p.id, uint64(o.key.Layer), no, err)
 	}
-	o.chunks[no] = c
+	o.chunks.put(no, c)
 	p.bytes.Add(c.bytes())
 	return nil
 }
