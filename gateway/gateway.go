@@ -46,6 +46,7 @@ type Gateway struct {
 	timing  Timing
 	log     *slog.Logger
 	fans    sync.Pool // of *fan
+	batches sync.Pool // of *batch
 	rolled  atomic.Pointer[roll]
 	stalls  stalls
 	routes  atomic.Pointer[routes]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,4 +198,69 @@ func BenchmarkStart(b *testing.B) {
 			}
 		})
 	}
+}
+
+// later answers from other goroutines, in another order, and fails some.
+type later struct {
+	sheepdog.Replica
+	id   sheepdog.NodeID
+	wg   *sync.WaitGroup
+	seen *sync.Map // of stamps to how many replicas had the write
+}
+
+func (l later) Write(_ context.Context, reqs []*sheepdog.WriteRequest, done func(int, error)) {
+	for i := len(reqs) - 1; i >= 0; i-- {
+		l.wg.Go(func() {
+			n, _ := l.seen.LoadOrStore(reqs[i].Stamp, new(atomic.Int32))
+			n.(*atomic.Int32).Add(1)
+			if reqs[i].Stamp.Seq%5 == 0 && l.id == 2 {
+				done(i, sheepdog.ErrFenced)
+				return
+			}
+			done(i, nil)
+		})
+	}
+}
+
+type laterPeers struct{ later }
+
+func (p laterPeers) Replica(m sheepdog.Member) sheepdog.Replica {
+	l := p.later
+	l.id = m.ID
+	return l
+}
+
+// Batches are used again: no write may get the answer to another.
+func TestStartedBatchesDoNotMixTheirAnswers(t *testing.T) {
+	c := newCluster(1, 2, 3)
+	c.publish(1, sheepdog.Clean, ids(1, 2, 3), ids(1, 2, 3))
+	var wg sync.WaitGroup
+	p := laterPeers{later{wg: &wg, seen: new(sync.Map)}}
+	g := New(1, c, p, func(sheepdog.Member) {}, DefaultTiming(), nil)
+	var seq atomic.Uint64
+	var clients sync.WaitGroup
+	for k := range 4 {
+		clients.Go(func() {
+			for round := range 300 {
+				reqs := make([]*sheepdog.WriteRequest, 1+(round+k)%7)
+				for i := range reqs {
+					reqs[i] = writeRequest(seq.Add(1), 1)
+				}
+				var ended sync.WaitGroup
+				ended.Add(len(reqs))
+				g.Start(t.Context(), reqs, func(i int, err error) {
+					defer ended.Done()
+					if n, _ := p.seen.Load(reqs[i].Stamp); n.(*atomic.Int32).Load() != 3 {
+						t.Error("a write ended before all replicas had it")
+					}
+					if want := reqs[i].Stamp.Seq%5 == 0; errors.Is(err, sheepdog.ErrFenced) != want {
+						t.Errorf("write %v: %v", reqs[i].Stamp, err)
+					}
+				})
+				ended.Wait()
+			}
+		})
+	}
+	clients.Wait()
+	wg.Wait()
 }

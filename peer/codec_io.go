@@ -74,12 +74,23 @@ func checkWrite(r *sheepdog.WriteRequest) error {
 	return nil
 }
 
-// appendWrite encodes a write; its data follow as the data of the frame.
+// writeSize is how many bytes putWrite makes.
+const writeSize = 95
+
+// putWrite encodes a write at the start of b; its data follow as the data of the frame.
 //
 //	0      46      47            55          63               71              79          87        95
 //	| span | flags | stamp token | stamp seq | origin gateway | origin request | originDone | flushed |
-func appendWrite(b []byte, r *sheepdog.WriteRequest) []byte {
-	b = appendSpan(b, writeSpan(r))
+func putWrite(b []byte, r *sheepdog.WriteRequest) {
+	b = b[:writeSize]
+	be.PutUint64(b, uint64(r.Revision))
+	be.PutUint64(b[8:], uint64(r.Token))
+	be.PutUint64(b[16:], uint64(r.Object.Family))
+	be.PutUint32(b[24:], uint32(r.Object.Index))
+	be.PutUint64(b[28:], uint64(r.Layer))
+	be.PutUint32(b[36:], uint32(r.Start))
+	be.PutUint32(b[40:], r.Count)
+	b[44], b[45] = r.Policy.Copies, r.Policy.Parity
 	var flags byte
 	if r.Data != nil {
 		flags |= writeHasData
@@ -87,10 +98,13 @@ func appendWrite(b []byte, r *sheepdog.WriteRequest) []byte {
 	if r.Repair {
 		flags |= writeRepair
 	}
-	b = append(b, flags)
-	b = appendOrigin(appendStamp(b, r.Stamp), r.Origin)
-	b = be.AppendUint64(b, r.OriginDone)
-	return be.AppendUint64(b, r.Flushed)
+	b[46] = flags
+	be.PutUint64(b[47:], uint64(r.Stamp.Token))
+	be.PutUint64(b[55:], r.Stamp.Seq)
+	be.PutUint64(b[63:], uint64(r.Origin.Gateway))
+	be.PutUint64(b[71:], r.Origin.Request)
+	be.PutUint64(b[79:], r.OriginDone)
+	be.PutUint64(b[87:], r.Flushed)
 }
 
 // decodeWrite fills r; r.Data is a part of data.

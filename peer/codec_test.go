@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -241,4 +242,38 @@ func FuzzPreamble(f *testing.F) {
 			t.Errorf("%x is an error that is nil", b)
 		}
 	})
+}
+
+func appendWrite(b []byte, r *sheepdog.WriteRequest) []byte {
+	var room [writeSize]byte
+	putWrite(room[:], r)
+	return append(b, room[:]...)
+}
+
+// A write whose checksum is known beforehand is sent as one of which it is computed.
+func TestKnownSumsTravelAsComputedOnes(t *testing.T) {
+	for _, n := range []int{1, 2, 16} {
+		plain := writeRequest(blocks(n, 3), uint32(n))
+		known := *plain
+		for i := range n {
+			known.Sums = append(known.Sums, checksum(known.Data[i*sheepdog.BlockSize:][:sheepdog.BlockSize]))
+		}
+		sent := func(r *sheepdog.WriteRequest) []byte {
+			q := queueToNobody(t)
+			q.putWrites([]uint64{7}, []*sheepdog.WriteRequest{r}, false)
+			return slices.Concat(q.cur.vec...)
+		}
+		if !bytes.Equal(sent(plain), sent(&known)) {
+			t.Errorf("%d blocks: the bytes differ", n)
+		}
+	}
+}
+
+// What a repair's sums say of a block may differ from its bytes.
+func TestSumsOfARepairDoNotTravel(t *testing.T) {
+	r := writeRequest(blocks(1, 3), 1)
+	r.Repair, r.Sums = true, []uint32{1}
+	if _, known := sumOf(r); known {
+		t.Error("a block that should have another checksum would be sent with that")
+	}
 }

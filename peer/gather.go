@@ -23,11 +23,9 @@ type gathering struct {
 	skip int    // so many times it is left out
 }
 
-// uncorkGathered is uncork; with others, who wait for answers from the far end and so
-// may be about to send more, it gathers first.
-func (q *outQueue) uncorkGathered(others bool) {
-	q.mu.Lock()
-	q.corks--
+// sendGatheredAndUnlock is sendAndUnlock; with others, who wait for answers from the far
+// end and so may be about to send more, it gathers first.
+func (q *outQueue) sendGatheredAndUnlock(others bool) {
 	if others && q.worthGathering() {
 		q.gather()
 	}
@@ -37,7 +35,7 @@ func (q *outQueue) uncorkGathered(others bool) {
 // worthGathering also counts the times that it is left out; mu is held.
 func (q *outQueue) worthGathering() bool {
 	g := &q.gathering
-	if g.on || q.busy || q.corks > 0 || q.fill.empty() || q.err != nil {
+	if g.on || q.busy || q.corks.Load() > 0 || q.fill.empty() || q.err != nil {
 		return false // somebody else sends what is queued, or nothing is
 	}
 	if q.fill.bytes >= gatherBytes {

@@ -13,7 +13,7 @@ func queueToNobody(t *testing.T) *outQueue {
 	return newOutQueue(near, nil)
 }
 
-// putCorked queues a frame as link.write does.
+// putCorked queues a frame as putWrites does.
 func putCorked(t *testing.T, q *outQueue, size int, others bool) {
 	t.Helper()
 	q.cork()
@@ -22,7 +22,9 @@ func putCorked(t *testing.T, q *outQueue, size int, others bool) {
 	if err := q.put(f); err != nil {
 		t.Fatal(err)
 	}
-	q.uncorkGathered(others)
+	q.mu.Lock()
+	q.corks.Add(-1)
+	q.sendGatheredAndUnlock(others)
 }
 
 // sending is how many bytes the batch has that is being sent, headers included.

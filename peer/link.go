@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -33,10 +34,9 @@ type call struct {
 	part []byte // meta of a reply in parts
 }
 
-// writes is one Write on a link: the ctx of the caller may end it early.
+// writes is one Write on a link that the ctx of the caller may end early.
 type writes struct {
-	done func(i int, err error)
-	stop func() bool // nil if the context never ends; written before the sender's release
+	stop func() bool // written before the sender's release
 	left atomic.Int32
 }
 
@@ -54,9 +54,10 @@ const (
 type slot struct {
 	gen    uint32
 	state  slotState
-	call   *call   // either
-	writes *writes // or
-	index  int     // in writes
+	call   *call                  // either
+	done   func(i int, err error) // or
+	index  int                    // for done
+	writes *writes                // nil if no context ends it
 }
 
 // link is one established connection of a client. The goroutine in read owns
@@ -90,12 +91,37 @@ func (l *link) broken(cause error) *BrokenError {
 func (l *link) add(s slot) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.dead != nil {
-		return 0, l.dead
+	if err := l.refuses(); err != nil {
+		return 0, err
 	}
-	if l.retired {
-		return 0, errRetired
+	return l.addLocked(s), nil
+}
+
+// addAll is add for each of so many requests, of which s is the first, and tells
+// whether others were pending. Either all have slots or none has.
+func (l *link) addAll(s slot, ids []uint64) (others bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.refuses(); err != nil {
+		return false, err
 	}
+	others = l.pending > 0
+	for i := range ids {
+		s.index = i
+		ids[i] = l.addLocked(s)
+	}
+	return others, nil
+}
+
+// refuses is why nothing can be added.
+func (l *link) refuses() error {
+	if l.dead == nil && l.retired {
+		return errRetired
+	}
+	return l.dead
+}
+
+func (l *link) addLocked(s slot) uint64 {
 	var i uint32
 	if n := len(l.free); n > 0 {
 		i, l.free = l.free[n-1], l.free[:n-1]
@@ -106,7 +132,7 @@ func (l *link) add(s slot) (uint64, error) {
 	s.gen, s.state = l.slots[i].gen+1, slotWaiting
 	l.slots[i] = s
 	l.pending++
-	return uint64(s.gen)<<32 | uint64(i), nil
+	return uint64(s.gen)<<32 | uint64(i)
 }
 
 // errRetired tells that a newer link has taken over.
@@ -211,47 +237,49 @@ func (l *link) giveUp(id uint64) bool {
 // send if there are others; done is called by the reader, or at once for those that
 // cannot be sent.
 func (l *link) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
-	w := &writes{done: done}
-	w.left.Store(int32(len(reqs)) + 1)
-	defer w.release()
-	var ids []uint64
+	var few [4]uint64
+	ids := slices.Grow(few[:0], len(reqs))[:len(reqs)]
+	s := slot{done: done}
 	if ctx.Done() != nil {
-		ids = make([]uint64, len(reqs))
+		s.writes = &writes{}
+		s.writes.left.Store(int32(len(reqs)) + 1)
 	}
-	others := l.isPending()
-	l.out.cork()
-	defer l.out.uncorkGathered(others)
-	for i, r := range reqs {
-		id, err := l.add(slot{writes: w, index: i})
-		if err != nil {
-			w.finish(i, err)
-			continue
+	others, err := l.addAll(s, ids)
+	if err != nil {
+		for i := range reqs {
+			done(i, err)
 		}
-		if ids != nil {
-			ids[i] = id
-		}
-		_ = l.out.putWrite(id, r) // if the queue is closed the reader ends the request
+		return
 	}
-	if ids != nil {
-		w.stop = context.AfterFunc(ctx, func() { l.cancelWrites(ctx, ids) })
+	l.out.putWrites(ids, reqs, others) // if the queue is closed the reader ends the requests
+	if s.writes != nil {
+		l.endWith(ctx, s.writes, append([]uint64(nil), ids...))
 	}
+}
+
+// endWith has the end of ctx end requests.
+func (l *link) endWith(ctx context.Context, w *writes, ids []uint64) {
+	w.stop = context.AfterFunc(ctx, func() { l.cancelWrites(ctx, ids) })
+	w.release()
 }
 
 // start sends a request whose reply says nothing but that it was done, and returns;
 // done is called as by write. It is false if the link takes nothing any more.
 func (l *link) start(ctx context.Context, f *frame, done func(error)) bool {
-	w := &writes{done: func(_ int, err error) { done(err) }}
-	w.left.Store(2)
-	id, err := l.add(slot{writes: w})
+	s := slot{done: func(_ int, err error) { done(err) }}
+	if ctx.Done() != nil {
+		s.writes = &writes{}
+		s.writes.left.Store(2)
+	}
+	id, err := l.add(s)
 	if err != nil {
 		return false
 	}
-	defer w.release()
 	f.id = id
 	f.seal()
 	_ = l.out.put(f) // if the queue is closed the reader ends the request
-	if ctx.Done() != nil {
-		w.stop = context.AfterFunc(ctx, func() { l.cancelWrites(ctx, []uint64{id}) })
+	if s.writes != nil {
+		l.endWith(ctx, s.writes, []uint64{id})
 	}
 	return true
 }
@@ -261,7 +289,7 @@ func (l *link) isStarted(id uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.find(id)
-	return s != nil && s.writes != nil
+	return s != nil && s.done != nil
 }
 
 // cancelWrites ends the requests that have no answer yet: first those whose
@@ -276,25 +304,19 @@ func (l *link) cancelWrites(ctx context.Context, ids []uint64) {
 		case l.out.copyUnsent(id):
 			sending[id] = s
 		default:
-			s.writes.finish(s.index, err)
+			s.end(err)
 		}
 	}
 	for id, s := range sending {
 		l.out.forget(id)
-		s.writes.finish(s.index, err)
+		s.end(err)
 	}
-}
-
-// finish reports one request.
-func (w *writes) finish(i int, err error) {
-	w.done(i, err)
-	w.release()
 }
 
 // release counts down the requests and their sender; the last lets go of the
 // context.
 func (w *writes) release() {
-	if w.left.Add(-1) == 0 && w.stop != nil {
+	if w.left.Add(-1) == 0 {
 		w.stop()
 	}
 }

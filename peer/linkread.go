@@ -235,7 +235,10 @@ func (s *slot) end(err error) {
 		s.call.done <- struct{}{}
 		return
 	}
-	s.writes.finish(s.index, err)
+	s.done(s.index, err)
+	if s.writes != nil {
+		s.writes.release()
+	}
 }
 
 // end completes everything that is pending. No memory of a caller is used

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"net"
+	"slices"
 
 	"sheepdog"
 )
@@ -84,12 +85,16 @@ func (b *outBatch) add(f *frame) {
 
 // addWrite is add for the most frequent request; crc is of its data.
 func (b *outBatch) addWrite(id uint64, r *sheepdog.WriteRequest, crc uint32) {
-	var room [headerSize]byte
-	start := len(b.arena)
-	b.arena = appendWrite(append(b.arena, room[:]...), r)
+	h := header{kind: kindWrite, id: id, meta: writeSize, data: uint32(len(r.Data)), dataCRC: crc}
+	start, copied := len(b.arena), len(r.Data)
+	if copied >= bulkSize {
+		copied = 0
+	}
+	b.arena = slices.Grow(b.arena, headerSize+writeSize+copied)[:start+headerSize+writeSize]
 	meta := b.arena[start+headerSize:]
-	h := header{kind: kindWrite, id: id, meta: uint32(len(meta)), data: uint32(len(r.Data)), metaCRC: checksum(meta), dataCRC: crc}
-	appendHeader(b.arena[:start], h)
+	putWrite(meta, r)
+	h.metaCRC = checksum(meta)
+	putHeader(b.arena[start:], h)
 	b.bytes += h.size()
 	if len(r.Data) >= bulkSize {
 		b.refs = append(b.refs, outRef{at: len(b.arena), id: id, data: r.Data})

@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"sheepdog"
 	"sheepdog/internal/rawio"
@@ -28,13 +29,15 @@ type outQueue struct {
 	kick chan struct{}
 	stop chan struct{}
 
+	corks atomic.Int32
+	held  atomic.Bool // something is held back by corks
+
 	mu        sync.Mutex
 	turned    sync.Cond // a batch was finished
 	fill      *outBatch // takes frames
 	spare     *outBatch // reused as the next fill
 	cur       *outBatch // being sent while busy
 	busy      bool
-	corks     int
 	gathering gathering
 	bytes     int           // in fill and cur
 	moved     uint64        // counts what the socket took
@@ -70,38 +73,51 @@ func (q *outQueue) put(f *frame) error {
 	return nil
 }
 
-// putWrite is put for the most frequent request.
-func (q *outQueue) putWrite(id uint64, r *sheepdog.WriteRequest) error {
-	var crc uint32
-	if r.Sums != nil {
-		crc = joinSums(r.Sums)
-	} else {
-		crc = checksum(r.Data)
-	}
+// putWrites is put for the most frequent requests, which leave together, and with those
+// of others if there are any who may be about to send.
+func (q *outQueue) putWrites(ids []uint64, reqs []*sheepdog.WriteRequest, others bool) {
 	q.mu.Lock()
-	if q.err != nil {
-		q.mu.Unlock()
-		return q.err
+	q.corks.Add(1) // the lock is let go for checksums
+	for i, r := range reqs {
+		crc, known := sumOf(r)
+		if !known {
+			q.mu.Unlock()
+			crc = checksum(r.Data)
+			q.mu.Lock()
+		}
+		if q.err != nil {
+			break
+		}
+		before := q.fill.bytes
+		q.fill.addWrite(ids[i], r, crc)
+		q.gathering.puts++
+		q.bytes += q.fill.bytes - before
 	}
-	before := q.fill.bytes
-	q.fill.addWrite(id, r, crc)
-	q.gathering.puts++
-	q.bytes += q.fill.bytes - before
-	q.sendAndUnlock()
-	return nil
+	q.corks.Add(-1)
+	q.sendGatheredAndUnlock(others)
+}
+
+// sumOf is the checksum of a write's data if it is known already. That of a repair is
+// what its block should have.
+func sumOf(r *sheepdog.WriteRequest) (crc uint32, known bool) {
+	switch {
+	case len(r.Data) == 0:
+		return 0, true
+	case len(r.Sums)*sheepdog.BlockSize == len(r.Data) && !r.Repair:
+		return joinSums(r.Sums), true
+	}
+	return 0, false
 }
 
 // cork holds back sending until uncork, so that several frames leave together.
-func (q *outQueue) cork() {
-	q.mu.Lock()
-	q.corks++
-	q.mu.Unlock()
-}
+func (q *outQueue) cork() { q.corks.Add(1) }
 
 func (q *outQueue) uncork() {
-	q.mu.Lock()
-	q.corks--
-	q.sendAndUnlock()
+	q.corks.Add(-1)
+	if q.held.Load() {
+		q.mu.Lock()
+		q.sendAndUnlock()
+	}
 }
 
 // hasRoom reports whether the queue is below its bound.
@@ -123,9 +139,9 @@ func (q *outQueue) waitRoom(ctx context.Context) error {
 		if q.room == nil {
 			q.room = make(chan struct{})
 		}
-		room, corks := q.room, q.corks
-		q.corks = 0 // what waits for room must not be held back
-		q.startAndUnlock(corks)
+		room, corks := q.room, q.corks.Swap(0) // what waits for room must not be held back
+		q.sendAndUnlock()
+		q.corks.Add(corks)
 		select {
 		case <-room:
 		case <-ctx.Done():
@@ -134,18 +150,10 @@ func (q *outQueue) waitRoom(ctx context.Context) error {
 	}
 }
 
-// startAndUnlock sends and puts the corks back.
-func (q *outQueue) startAndUnlock(corks int) {
-	q.sendAndUnlock()
-	q.mu.Lock()
-	q.corks += corks
-	q.mu.Unlock()
-}
-
 // sendAndUnlock sends what is queued, unless somebody is at it, or the queue is
 // corked, or somebody gathers. It is called with mu held.
 func (q *outQueue) sendAndUnlock() {
-	if q.busy || q.corks > 0 || q.gathering.holdsBack(q.fill.bytes) || q.fill.empty() || q.err != nil {
+	if q.busy || q.corked() || q.gathering.holdsBack(q.fill.bytes) || q.fill.empty() || q.err != nil {
 		q.mu.Unlock()
 		return
 	}
@@ -159,6 +167,17 @@ func (q *outQueue) sendAndUnlock() {
 		q.mu.Lock()
 	}
 	q.mu.Unlock()
+}
+
+// corked reports whether corks hold back what is queued: then uncork sends it. Either
+// that sees held, or this sees that it was there. mu is held.
+func (q *outQueue) corked() bool {
+	q.held.Store(false)
+	if q.corks.Load() <= 0 {
+		return false
+	}
+	q.held.Store(true)
+	return q.corks.Load() > 0
 }
 
 // nextBatch makes fill the batch to be sent; false, and nobody is busy any

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sheepdog"
@@ -20,7 +21,12 @@ type Pool struct {
 	mu      sync.Mutex
 	clients map[clientKey]*Client
 	closed  bool
+
+	latest [latestClients]atomic.Pointer[Client] // of clients; for those without the lock
 }
+
+// latestClients is how many clients, by the incarnation, are found without the lock.
+const latestClients = 64
 
 // clientKey names one life of a node at an address: requests for an older life
 // must not reach a newer one.
@@ -57,6 +63,10 @@ func (p *Pool) Call(ctx context.Context, addr, method string, body []byte) ([]by
 }
 
 func (p *Pool) client(key clientKey) *Client {
+	latest := &p.latest[key.incarnation%latestClients]
+	if c := latest.Load(); c != nil && c.incarnation == key.incarnation && c.node == key.node && c.addr == key.addr {
+		return c
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.clients[key]
@@ -68,6 +78,7 @@ func (p *Pool) client(key clientKey) *Client {
 		}
 		p.clients[key] = c
 	}
+	latest.Store(c)
 	return c
 }
 
@@ -88,6 +99,7 @@ func (p *Pool) drop(gone func(clientKey, *Client) bool) {
 	for key, c := range p.clients {
 		if gone(key, c) {
 			delete(p.clients, key)
+			p.latest[key.incarnation%latestClients].CompareAndSwap(c, nil)
 			out = append(out, c)
 		}
 	}
