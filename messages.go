@@ -140,8 +140,11 @@ type Record struct {
 
 // Holds reports whether the record is of a block with these bytes.
 func (r Record) Holds(data []byte) bool {
-	return r.State == Data && r.CRC == crc32.Checksum(data, castagnoli)
+	return r.State == Data && r.CRC == Checksum(data)
 }
+
+// Checksum is the CRC-32C of a block, or of anything else.
+func Checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

@@ -21,6 +21,7 @@ import (
 type session struct {
 	agreement
 	cfg     *Config
+	known   terms // the size as it was last asked for
 	nc      net.Conn
 	r       *bufio.Reader
 	memory  *memory
@@ -54,6 +55,7 @@ type memory struct {
 func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *bufio.Reader, a agreement) *session {
 	s := &session{agreement: a, cfg: cfg, nc: nc, r: r, memory: m, window: newWindow(cfg, m.shared, m.fair.join(a.name))}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	s.known = s.terms()
 	s.prompt, _ = a.dev.(Prompt)
 	s.starter, _ = a.dev.(Starter)
 	s.out = writer{
@@ -148,8 +150,11 @@ func (s *session) next() (header, error) {
 // accept takes one request in: it waits for the limits, reads the payload, and
 // starts it.
 func (s *session) accept(h header) error {
-	if err := h.check(s.terms()); err != nil {
-		return s.reject(h, err)
+	if h.check(s.known) != nil { // the device may have grown
+		s.known = s.terms()
+		if err := h.check(s.known); err != nil {
+			return s.reject(h, err)
+		}
 	}
 	q, err := s.admit(h, h.memory())
 	if err != nil {
@@ -287,10 +292,12 @@ func (s *session) cuts(err error) bool {
 
 // readPayload fills p from the client.
 func (s *session) readPayload(p []byte) error {
-	if s.r.Buffered() < len(p) {
-		s.startAll()
-		s.out.flush()
+	if s.r.Buffered() >= len(p) {
+		_, err := io.ReadFull(s.r, p)
+		return err
 	}
+	s.startAll()
+	s.out.flush()
 	return s.move(int64(len(p)), func(done int64, n int) (int, error) {
 		return io.ReadFull(s.r, p[done:done+int64(n)])
 	})

@@ -27,6 +27,7 @@ type window struct {
 	requests int
 	bytes    int64
 	reserve  int64 // what is left of the connection's own bytes
+	waits    bool  // admit is to be told when something leaves
 }
 
 func newWindow(c *Config, shared *budget, share *share) *window {
@@ -38,7 +39,7 @@ func newWindow(c *Config, shared *budget, share *share) *window {
 
 // tryAdmit takes a request with so many bytes in, if that needs no waiting.
 func (w *window) tryAdmit(bytes int64) (charge, bool) {
-	ch, ok := w.book(bytes)
+	ch, ok := w.book(bytes, false)
 	if !ok || !ch.shared {
 		return ch, ok
 	}
@@ -53,7 +54,7 @@ func (w *window) tryAdmit(bytes int64) (charge, bool) {
 // admit waits until a request with so many bytes may be in flight.
 func (w *window) admit(ctx context.Context, bytes int64) (charge, error) {
 	for {
-		ch, ok := w.book(bytes)
+		ch, ok := w.book(bytes, true)
 		if !ok {
 			select {
 			case <-w.freed:
@@ -84,14 +85,14 @@ func (w *window) leave(ch charge) {
 }
 
 // book counts a request in the connection's own limits. A request larger than
-// the limit of bytes may go alone.
-func (w *window) book(bytes int64) (charge, bool) {
+// the limit of bytes may go alone. Where it fails, one that waits is told by freed when
+// to try again.
+func (w *window) book(bytes int64, wait bool) (charge, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.requests >= w.maxRequests || (w.bytes > 0 && w.bytes+bytes > w.maxBytes) {
-		return charge{}, false
-	}
-	if w.share != nil && w.share.full(w.requests, w.bytes) {
+	if w.requests >= w.maxRequests || (w.bytes > 0 && w.bytes+bytes > w.maxBytes) ||
+		w.share != nil && w.share.full(w.requests, w.bytes) {
+		w.waits = wait
 		return charge{}, false
 	}
 	w.requests++
@@ -110,7 +111,12 @@ func (w *window) unbook(ch charge) {
 	if !ch.shared {
 		w.reserve += ch.bytes
 	}
+	wake := w.waits
+	w.waits = false
 	w.mu.Unlock()
+	if !wake {
+		return
+	}
 	select {
 	case w.freed <- struct{}{}:
 	default:

@@ -33,7 +33,9 @@ func (e exports) Open(ctx context.Context, name string, _ nbd.Info) (nbd.Device,
 			return nil, fmt.Errorf("%w: %w", nbd.ErrPolicy, err)
 		}
 	}
-	return &device{v: v, detach: e.n.timing.Detach, stats: &e.n.stats.client}, nil
+	d := &device{v: v, detach: e.n.timing.Detach, stats: &e.n.stats.client}
+	d.ended = d.judge
+	return d, nil
 }
 
 // List names the VDIs, then the snapshots by number.
@@ -57,6 +59,7 @@ type device struct {
 	v      *vdi.Volume
 	detach time.Duration // bound of the hand-over when the last client leaves
 	stats  *counters
+	ended  vdi.Judge // judge
 }
 
 const sector = 512
@@ -95,19 +98,20 @@ func (d *device) TryReadAt(p []byte, off uint64) bool {
 
 // StartWrites implements nbd.Starter.
 func (d *device) StartWrites(ctx context.Context, ws []nbd.Write, begun []bool) {
-	b, began := d.v.Batch(ctx), time.Now()
+	b := d.v.Batch(ctx, d.ended)
 	for i := range ws {
-		n, done := uint64(len(ws[i].Data)), ws[i].Done
-		begun[i] = b.Add(ws[i].Data, ws[i].Off, func(err error) {
-			d.stats.serve(began)
-			d.stats.end(err, &d.stats.writtenBytes, n)
-			done(errno(err))
-		})
-		if begun[i] {
+		if begun[i] = b.Add(ws[i].Data, ws[i].Off, ws[i].Done); begun[i] {
 			d.stats.begin(&d.stats.write)
 		}
 	}
 	b.Send()
+}
+
+// judge counts a write that StartWrites began.
+func (d *device) judge(began time.Time, n int, err error) error {
+	d.stats.serve(began)
+	d.stats.end(err, &d.stats.writtenBytes, uint64(n))
+	return errno(err)
 }
 
 func (d *device) Flush(ctx context.Context) error {
@@ -176,6 +180,9 @@ func (d *device) Close() error {
 
 // errno wraps an error so that NBD tells the client the right one.
 func errno(err error) error {
+	if err == nil {
+		return nil
+	}
 	for _, m := range []struct{ ours, theirs error }{
 		{sheepdog.ErrClosed, nbd.ErrShutdown},
 		{sheepdog.ErrFrozen, nbd.ErrReadOnly},

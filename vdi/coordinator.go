@@ -198,17 +198,18 @@ func (c *coordinator) writeLocked(ctx context.Context, seq uint64, p piece, data
 		data = whole
 	}
 	t := c.top.Load()
-	req := c.change(t, stretch{t.layer, p.index, start, count}, data, seq)
+	var req sheepdog.WriteRequest
+	c.change(&req, t, stretch{t.layer, p.index, start, count}, data, seq)
 	req.Origin, req.OriginDone = o, originDone
 	return c.m.opt.Objects.Write(c.ctx, &req)
 }
 
 // change makes the request to write data, or zeros if that is nil, to blocks of the
 // working layer, and notes that the layer holds them from now on.
-func (c *coordinator) change(t *top, at stretch, data []byte, seq uint64) sheepdog.WriteRequest {
+func (c *coordinator) change(req *sheepdog.WriteRequest, t *top, at stretch, data []byte, seq uint64) {
 	t.own.add(at.index)
 	c.grew(uint64(at.count) * sheepdog.BlockSize)
-	return sheepdog.WriteRequest{Fence: sheepdog.Fence{Token: c.scope.Token}, Policy: c.scope.Policy,
+	*req = sheepdog.WriteRequest{Fence: sheepdog.Fence{Token: c.scope.Token}, Policy: c.scope.Policy,
 		Object: sheepdog.ObjectID{Family: c.scope.Family, Index: at.index}, Layer: at.layer,
 		Start: at.start, Count: at.count, Data: data, Stamp: sheepdog.Stamp{Token: c.scope.Token, Seq: seq},
 		Flushed: c.flushes.upTo.Load()}

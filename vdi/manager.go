@@ -14,12 +14,13 @@ import (
 
 // Manager is the VDI side of one node's gateway. Close ends it.
 type Manager struct {
-	opt    Options
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	frozen *frozenReader
-	wg     sync.WaitGroup
-	start  time.Time
+	opt     Options
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	frozen  *frozenReader
+	wg      sync.WaitGroup
+	start   time.Time
+	batches sync.Pool // of *Batch
 	// numbers counts the write requests of this process (rule 10).
 	numbers atomic.Uint64
 	lives   sheepdog.Lives // of the gateways that forward
@@ -41,9 +42,10 @@ type family struct {
 	requests  *window // this gateway's requests in flight
 	unflushed *unflushed
 	limit     atomic.Pointer[limiter] // nil: none
+	// coord is nil if it is another node's, or nobody's; it changes under Manager.mu.
+	coord atomic.Pointer[coordinator]
 
 	// guarded by Manager.mu
-	coord    *coordinator   // nil: another node's, or nobody's
 	attached int            // volumes open here
 	claims   int            // those of them that have claimed it
 	claim    sheepdog.Token // what the directory noted of the newest of these claims
@@ -154,8 +156,8 @@ func (m *Manager) coordinators() []*coordinator {
 	defer m.mu.Unlock()
 	var out []*coordinator
 	for _, f := range m.families {
-		if f.coord != nil {
-			out = append(out, f.coord)
+		if c := f.coord.Load(); c != nil {
+			out = append(out, c)
 		}
 	}
 	return out
@@ -173,7 +175,7 @@ func (m *Manager) family(id sheepdog.FamilyID) *family {
 
 // forget drops an entry that nobody uses; m.mu is held.
 func (m *Manager) forget(f *family) {
-	if f.attached == 0 && f.coord == nil {
+	if f.attached == 0 && f.coord.Load() == nil {
 		delete(m.families, f.id)
 	}
 }
@@ -183,14 +185,23 @@ func (m *Manager) local(id sheepdog.FamilyID) *coordinator {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.families[id]
-	if f == nil || f.coord == nil {
+	if f == nil {
 		return nil
 	}
-	if f.coord.ctx.Err() != nil {
-		f.coord = nil
+	c := f.coord.Load()
+	if c != nil && c.ctx.Err() != nil {
+		f.coord.Store(nil)
 		return nil
 	}
-	return f.coord
+	return c
+}
+
+// local is Manager.local of a family that is open here.
+func (f *family) local() *coordinator {
+	if c := f.coord.Load(); c != nil && c.ctx.Err() == nil {
+		return c
+	}
+	return nil
 }
 
 // route finds who coordinates the family: c here, or the other member with
@@ -259,7 +270,7 @@ func (m *Manager) appoint(ctx context.Context, id sheepdog.FamilyID) error {
 		return err
 	}
 	m.mu.Lock()
-	m.family(id).coord = c
+	m.family(id).coord.Store(c)
 	m.mu.Unlock()
 	return nil
 }
@@ -399,8 +410,7 @@ func (m *Manager) release(ctx context.Context, c *coordinator) error {
 	c.lose(errMoved)
 	c.gate.open()
 	m.mu.Lock()
-	if f := m.families[c.scope.Family]; f != nil && f.coord == c {
-		f.coord = nil
+	if f := m.families[c.scope.Family]; f != nil && f.coord.CompareAndSwap(c, nil) {
 		m.forget(f)
 	}
 	m.mu.Unlock()

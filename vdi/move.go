@@ -87,9 +87,7 @@ func (m *Manager) left(c *coordinator) bool {
 	if f == nil {
 		return false
 	}
-	if f.coord == c {
-		f.coord = nil
-	}
+	f.coord.CompareAndSwap(c, nil)
 	m.forget(f)
 	return f.attached > 0
 }
@@ -159,7 +157,8 @@ func (c *coordinator) copyLocked(ctx context.Context, seq uint64, p piece) error
 			return err
 		}
 		at := stretch{t.layer, p.index, start + sheepdog.BlockNo(i), n}
-		req := c.change(t, at, buf[i*sheepdog.BlockSize:(i+n)*sheepdog.BlockSize], seq)
+		var req sheepdog.WriteRequest
+		c.change(&req, t, at, buf[i*sheepdog.BlockSize:(i+n)*sheepdog.BlockSize], seq)
 		if err := c.m.opt.Objects.Write(c.ctx, &req); err != nil {
 			return err
 		}

@@ -223,7 +223,7 @@ func (m *Manager) idle(ctx context.Context, id sheepdog.FamilyID) {
 	f := m.families[id]
 	var c *coordinator
 	if f != nil && f.attached == 0 {
-		c = f.coord
+		c = f.coord.Load()
 	}
 	m.mu.Unlock()
 	if c == nil || c.ctx.Err() != nil {

@@ -15,7 +15,7 @@ func (v *Volume) TryReadAt(p []byte, off uint64) bool {
 	if v.layer != 0 || v.claimIs(claimLost) || n == 0 || n > maxPrompt || (off|n)%sheepdog.BlockSize != 0 {
 		return false
 	}
-	c := v.m.local(v.family.Load().id)
+	c := v.family.Load().local()
 	if c == nil || v.claimPassed(c) {
 		return false
 	}

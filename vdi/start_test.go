@@ -18,7 +18,7 @@ import (
 // does not take it, and reports which.
 func begin(t *testing.T, v *Volume, off uint64, p []byte, end func(error)) (short bool) {
 	t.Helper()
-	b := v.Batch(t.Context())
+	b := v.Batch(t.Context(), nil)
 	if !b.Add(p, off, end) {
 		end(v.WriteAt(t.Context(), p, off))
 		return false
@@ -41,7 +41,7 @@ func TestBatchEqualsWriteAt(t *testing.T) {
 	taken := 0
 	for range 200 {
 		var wg sync.WaitGroup
-		b := v.Batch(t.Context())
+		b := v.Batch(t.Context(), nil)
 		for range 8 {
 			off := rnd.Uint64N(size-128<<10) &^ 511
 			if rnd.IntN(4) > 0 {
@@ -68,7 +68,7 @@ func TestBatchEqualsWriteAt(t *testing.T) {
 			wg.Wait()
 			write(t, v, off, p)
 			copy(want[off:], p)
-			b = v.Batch(t.Context())
+			b = v.Batch(t.Context(), nil)
 		}
 		b.Send()
 		wg.Wait()
@@ -88,7 +88,7 @@ func TestBatchTakesOnlyWhatWaitsForNothing(t *testing.T) {
 		end := func(error) { t.Error("a refused write ended") }
 		refused := func(what string, v *Volume, off uint64, n int) {
 			t.Helper()
-			if v.Batch(t.Context()).Add(make([]byte, n), off, end) {
+			if v.Batch(t.Context(), nil).Add(make([]byte, n), off, end) {
 				t.Errorf("a batch took %s", what)
 			}
 		}
@@ -105,7 +105,7 @@ func TestBatchTakesOnlyWhatWaitsForNothing(t *testing.T) {
 		w.mu.Unlock()
 		var ended sync.WaitGroup
 		ended.Add(1)
-		b := v.Batch(t.Context())
+		b := v.Batch(t.Context(), nil)
 		if !b.Add(fill(4096, 2), 8192, func(error) { ended.Done() }) {
 			t.Fatal("a batch refused a plain write")
 		}
@@ -158,7 +158,7 @@ func TestSnapshotWaitsForABatch(t *testing.T) {
 			t.Fatal("the snapshot did not wait")
 		default:
 		}
-		if v.Batch(t.Context()).Add(fill(4096, 3), 8192, func(error) {}) {
+		if v.Batch(t.Context(), nil).Add(fill(4096, 3), 8192, func(error) {}) {
 			t.Error("a batch took a write while the gate was shut")
 		}
 		w.mu.Lock()
@@ -195,7 +195,7 @@ func TestBatchOfADeposedCoordinatorIsRoutedAgain(t *testing.T) {
 				w.mu.Unlock()
 			},
 		} {
-			b := v.Batch(t.Context())
+			b := v.Batch(t.Context(), nil)
 			ended := make(chan error, 1)
 			if !b.Add(fill(4096, byte(len(name))), 4096, func(err error) { ended <- err }) {
 				t.Fatal("refused")
@@ -245,7 +245,7 @@ func TestBatchAllocations(t *testing.T) {
 	p, end := fill(4096, 2), func(error) {}
 	cost := func(n uint64) float64 {
 		return testing.AllocsPerRun(100, func() {
-			b := v.Batch(context.Background())
+			b := v.Batch(context.Background(), nil)
 			for i := range n {
 				if !b.Add(p, i*4096, end) {
 					t.Fatal("refused")

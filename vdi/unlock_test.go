@@ -80,7 +80,7 @@ func TestClaimThatWasLostIsOver(t *testing.T) {
 		if err := va.ReadAt(t.Context(), make([]byte, 4096), 0); !errors.Is(err, errClaimLost) {
 			t.Errorf("%s, its read: %v", when, err)
 		}
-		if va.TryReadAt(make([]byte, 4096), 0) || va.Batch(t.Context()).Add(fill(4096, 3), 0, func(error) {}) {
+		if va.TryReadAt(make([]byte, 4096), 0) || va.Batch(t.Context(), nil).Add(fill(4096, 3), 0, func(error) {}) {
 			t.Errorf("%s, it goes on by a short way", when)
 		}
 	}
@@ -114,7 +114,7 @@ func TestClaimOfAGuestThatCameAndWentIsNotMissed(t *testing.T) {
 		t.Error("the first guest reads by the short way")
 	}
 	expect(t, idle, 0, fill(4096, 2)) // its node coordinates the VDI again
-	if va.TryReadAt(make([]byte, 4096), 0) || va.Batch(t.Context()).Add(fill(4096, 3), 0, func(error) {}) {
+	if va.TryReadAt(make([]byte, 4096), 0) || va.Batch(t.Context(), nil).Add(fill(4096, 3), 0, func(error) {}) {
 		t.Error("the first guest goes on by a short way")
 	}
 	if err := va.WriteAt(t.Context(), fill(4096, 3), 0); !errors.Is(err, errClaimLost) {

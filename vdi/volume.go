@@ -277,7 +277,7 @@ func (v *Volume) rebind(from sheepdog.FamilyID) bool {
 		return true // another request was faster
 	}
 	f := m.family(now.Family)
-	if f.attached == 0 && f.coord == nil {
+	if f.attached == 0 && f.coord.Load() == nil {
 		f.requests = old.requests // numbers in flight stay known (rule 10)
 	}
 	v.judgeMoved(old)
@@ -334,7 +334,7 @@ func (v *Volume) detach(ctx context.Context) error {
 	}
 	var c *coordinator
 	if f.attached == 0 {
-		c = f.coord
+		c = f.coord.Load()
 	}
 	m.forget(f)
 	m.mu.Unlock()

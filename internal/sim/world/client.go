@@ -276,7 +276,7 @@ func (c *client) read(ctx context.Context, a asked) error {
 // write goes the short way where a batch takes it, as writes by NBD do.
 func (c *client) write(ctx context.Context, p []byte, off uint64) error {
 	ended := make(chan error, 1)
-	b := c.vol.Batch(ctx)
+	b := c.vol.Batch(ctx, nil)
 	if !b.Add(p, off, func(err error) { ended <- err }) {
 		return c.vol.WriteAt(ctx, p, off)
 	}
@@ -291,7 +291,7 @@ func (c *client) burst(ctx context.Context) {
 	errs := make([]error, len(calls))
 	var wg sync.WaitGroup
 	var beside []func()
-	b := c.vol.Batch(ctx)
+	b := c.vol.Batch(ctx, nil)
 	for i := range calls {
 		calls[i] = c.draw()
 		if calls[i].what != "write" {
