@@ -140,11 +140,16 @@ type Record struct {
 
 // Holds reports whether the record is of a block with these bytes.
 func (r Record) Holds(data []byte) bool {
-	return r.State == Data && r.CRC == Checksum(data)
+	return r.State == Data && r.CRC == crc32.Checksum(data, castagnoli)
 }
 
-// Checksum is the CRC-32C of a block, or of anything else.
-func Checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+// AppendSums appends the CRC-32C of each block of data, which are whole blocks.
+func AppendSums(sums []uint32, data []byte) []uint32 {
+	for ; len(data) >= BlockSize; data = data[BlockSize:] {
+		sums = append(sums, crc32.Checksum(data[:BlockSize], castagnoli))
+	}
+	return sums
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

@@ -1,12 +1,6 @@
 package gateway
 
-import (
-	"hash/crc32"
-
-	"sheepdog"
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+import "sheepdog"
 
 // sumsOf are the checksums of a write's blocks, nil of one without data. They are
 // computed here for all replicas, this node's and the others'.
@@ -14,28 +8,26 @@ func sumsOf(r *sheepdog.WriteRequest) []uint32 {
 	if r.Sums != nil || r.Data == nil {
 		return r.Sums
 	}
-	return appendSums(make([]uint32, 0, r.Count), r.Data)
+	return sheepdog.AppendSums(make([]uint32, 0, r.Count), r.Data)
 }
 
-// sumAll gives each of the writes its checksums.
+// sumAll gives those of the writes their checksums that have none.
 func sumAll(reqs []*sheepdog.WriteRequest) {
 	n := 0
 	for _, r := range reqs {
-		n += len(r.Data) / sheepdog.BlockSize
+		if r.Sums == nil {
+			n += len(r.Data) / sheepdog.BlockSize
+		}
+	}
+	if n == 0 {
+		return
 	}
 	all := make([]uint32, 0, n)
 	for _, r := range reqs {
 		if r.Sums == nil && r.Data != nil {
 			from := len(all)
-			all = appendSums(all, r.Data)
+			all = sheepdog.AppendSums(all, r.Data)
 			r.Sums = all[from:len(all):len(all)]
 		}
 	}
-}
-
-func appendSums(sums []uint32, data []byte) []uint32 {
-	for ; len(data) >= sheepdog.BlockSize; data = data[sheepdog.BlockSize:] {
-		sums = append(sums, crc32.Checksum(data[:sheepdog.BlockSize], castagnoli))
-	}
-	return sums
 }

@@ -268,12 +268,3 @@ func TestKnownSumsTravelAsComputedOnes(t *testing.T) {
 		}
 	}
 }
-
-// What a repair's sums say of a block may differ from its bytes.
-func TestSumsOfARepairDoNotTravel(t *testing.T) {
-	r := writeRequest(blocks(1, 3), 1)
-	r.Repair, r.Sums = true, []uint32{1}
-	if _, known := sumOf(r); known {
-		t.Error("a block that should have another checksum would be sent with that")
-	}
-}

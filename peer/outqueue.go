@@ -97,13 +97,12 @@ func (q *outQueue) putWrites(ids []uint64, reqs []*sheepdog.WriteRequest, others
 	q.sendGatheredAndUnlock(others)
 }
 
-// sumOf is the checksum of a write's data if it is known already. That of a repair is
-// what its block should have.
+// sumOf is the checksum of a write's data if that needs no look at them.
 func sumOf(r *sheepdog.WriteRequest) (crc uint32, known bool) {
 	switch {
 	case len(r.Data) == 0:
 		return 0, true
-	case len(r.Sums)*sheepdog.BlockSize == len(r.Data) && !r.Repair:
+	case len(r.Sums)*sheepdog.BlockSize == len(r.Data):
 		return joinSums(r.Sums), true
 	}
 	return 0, false

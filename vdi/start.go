@@ -42,7 +42,7 @@ type started struct {
 	req  sheepdog.WriteRequest
 	pc   piece
 	part sheepdog.Partition
-	sum  [1]uint32 // of a single block
+	sums [maxStarted / sheepdog.BlockSize]uint32 // behind the request's
 	end  func(error)
 }
 
@@ -107,10 +107,7 @@ func (b *Batch) fill(s *started, p []byte) {
 	number, done := b.v.family.Load().requests.begin(&b.v.m.numbers)
 	c.change(&s.req, t, stretch{t.layer, s.pc.index, start, count}, p, s.hold.seq)
 	s.req.Origin, s.req.OriginDone = sheepdog.Origin{Gateway: b.v.m.opt.Incarnation, Request: number}, done
-	if count == 1 { // for all replicas
-		s.sum[0] = sheepdog.Checksum(p)
-		s.req.Sums = s.sum[:]
-	}
+	s.req.Sums = sheepdog.AppendSums(s.sums[:0], p)
 	s.part = s.req.Object.Partition()
 }
 
