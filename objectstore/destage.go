@@ -291,7 +291,9 @@ func (d *Disk) publish(s *savedPile) {
 		for j := range so.chunks {
 			d.publishChunk(p, so.o, &so.chunks[j])
 		}
-		so.o.stored = so.header.present > 0
+		if so.o.stored = so.header.present > 0; !so.o.stored {
+			d.inventory.drop(so.o.key)
+		}
 		if so.o.dropped == so.dropped {
 			so.o.dropped = 0
 		}

@@ -1,9 +1,11 @@
 package objectstore
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 
 	"sheepdog"
@@ -31,11 +33,15 @@ func TestInventoryIsASet(t *testing.T) {
 	for step := range 60_000 {
 		id := sheepdog.ObjectID{Family: sheepdog.FamilyID(1 + r.IntN(2)), Index: sheepdog.Index(1<<inventoryBits - 1000 + r.IntN(2000))}
 		if grows := step%30_000 < 20_000; grows == (r.IntN(10) > 0) {
-			v.add(id)
+			v.add(objectKey{id, sheepdog.LayerID(id.Family)})
 			model[id] = true
 		} else {
 			v.remove(id)
+			v.drop(objectKey{id, sheepdog.LayerID(id.Family)})
 			delete(model, id)
+		}
+		if step%5000 == 0 {
+			checkLayers(t, v, model, id.Index)
 		}
 		if id.Index = sheepdog.Index(1<<inventoryBits - 1000 + r.IntN(2000)); v.may(id) != model[id] {
 			t.Fatalf("step %d: object %s: %v", step, id, !model[id])
@@ -43,9 +49,93 @@ func TestInventoryIsASet(t *testing.T) {
 	}
 	for id := range model {
 		v.remove(id)
+		v.drop(objectKey{id, sheepdog.LayerID(id.Family)})
 	}
-	if len(v.pages) > 0 {
-		t.Errorf("%d pages are left of an empty set", len(v.pages))
+	if len(v.pages) > 0 || len(v.layers) > 0 {
+		t.Errorf("%d pages and %d layers are left of an empty set", len(v.pages), len(v.layers))
+	}
+}
+
+// checkLayers compares the lists of layers, of which each family has one, with a model.
+func checkLayers(t *testing.T, v *inventory, model map[sheepdog.ObjectID]bool, from sheepdog.Index) {
+	t.Helper()
+	var want, got []sheepdog.ObjectID
+	for id := range model {
+		if !v.has(objectKey{id, sheepdog.LayerID(id.Family)}) || v.has(objectKey{id, 3}) {
+			t.Fatalf("whether object %s is in a layer is not known", id)
+		}
+		if id.Family == 1 && id.Index >= from {
+			want = append(want, id)
+		}
+	}
+	slices.SortFunc(want, func(a, b sheepdog.ObjectID) int { return cmp.Compare(a.Index, b.Index) })
+	v.each(1, from, func(id sheepdog.ObjectID) bool {
+		got = append(got, id)
+		return true
+	})
+	if !slices.Equal(got, want) {
+		t.Fatalf("from %d on there are %d objects, want %d", from, len(got), len(want))
+	}
+}
+
+// While the inventory is taken, what is dropped does not come back with an older list,
+// and what is made anew then stays.
+func TestInventoryTakenBesideChanges(t *testing.T) {
+	keys := make([]objectKey, 3)
+	meta := newFakeMeta()
+	for i := range keys {
+		keys[i] = objectKey{sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i)}, 1}
+		checkBoth(t, meta.Commit([]change{{key: layerKey(keys[i]), value: []byte{}}}), nil)
+	}
+	v := newInventory()
+	v.drop(keys[0]) // after the list was read, before it is noted
+	v.drop(keys[1])
+	v.add(keys[1])
+	checkBoth(t, v.fill(t.Context(), meta), nil)
+	for i, want := range []bool{false, true, true} {
+		if v.has(keys[i]) != want {
+			t.Errorf("object %d is in the layer: %v", i, !want)
+		}
+	}
+}
+
+// The inventory of layers is what the metadata store has, through writes, merges, drops
+// and destages, also while it is being taken.
+func TestLayersAreListedFromMemory(t *testing.T) {
+	meta := newFakeMeta()
+	u := openDisk(t, Options{MapCacheBytes: 1 << 20, openMeta: meta.open})
+	r := rand.New(rand.NewPCG(3, 3))
+	for step := range 400 {
+		obj := sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(r.IntN(12))}
+		layer := sheepdog.LayerID(10 + r.IntN(3))
+		switch n := r.IntN(12); {
+		case n == 0:
+			checkBoth(t, u.d.Merge(10, 12), nil)
+		case n == 1:
+			checkBoth(t, u.d.DropLayer(layer), nil)
+		case n < 5:
+			checkBoth(t, u.d.DropObject(obj, layer), nil)
+		case n == 5:
+			checkBoth(t, u.d.destage(true), nil)
+		case n == 6 && step%3 == 0:
+			u.Reopen(t)
+		default:
+			mustWrite(t, u.d, sheepdog.Op{Object: obj, Layer: layer, Count: 1, Stamp: sheepdog.Stamp{Token: 1, Seq: uint64(step + 1)}})
+		}
+		if step%2 == 0 {
+			counted(t, u.d)
+		}
+		for layer := sheepdog.LayerID(10); layer <= 12; layer++ {
+			got, err := u.d.layerObjects(layer, sheepdog.Index(step%7), 0)
+			checkBoth(t, err, nil)
+			counted(t, u.d)
+			known, err := u.d.layerObjects(layer, sheepdog.Index(step%7), 0)
+			checkBoth(t, err, nil)
+			want := heldBy(t, u.d, layer, sheepdog.Index(step%7), 12)
+			if !slices.Equal(got, want) || !slices.Equal(known, want) {
+				t.Fatalf("step %d: layer %d has %v and, from memory, %v; want %v", step, layer, got, known, want)
+			}
+		}
 	}
 }
 
@@ -106,6 +196,20 @@ func storedIn(t *testing.T, meta metadata) map[sheepdog.ObjectID]bool {
 	return out
 }
 
+// heldBy asks for each object whether a layer has it.
+func heldBy(t *testing.T, d *Disk, layer sheepdog.LayerID, from, end sheepdog.Index) (out []sheepdog.ObjectID) {
+	t.Helper()
+	recs := make([]sheepdog.Record, 1)
+	for i := from; i < end; i++ {
+		id := sheepdog.ObjectID{Family: 1, Index: i}
+		checkBoth(t, d.Records(id, []sheepdog.LayerID{layer}, 0, 1, recs), nil)
+		if recs[0].State != sheepdog.Absent {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
 // Bug: the first write into an object asked the metadata store for it, by a scan that
 // found nothing and took longer than the write.
 func TestFirstWriteAsksNoMetadata(t *testing.T) {
@@ -137,7 +241,7 @@ func BenchmarkInventory(b *testing.B) {
 				runtime.ReadMemStats(&before)
 				v := newInventory()
 				for i := range objects {
-					v.add(sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i * step)})
+					v.add(objectKey{sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i * step)}, 1})
 				}
 				runtime.GC()
 				runtime.ReadMemStats(&after)

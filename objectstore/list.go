@@ -151,27 +151,35 @@ func (d *Disk) LayerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit i
 // layerObjects lists the objects of a layer, ascending by index, from one on and at
 // most limit of them; all if limit is 0.
 func (d *Disk) layerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) ([]sheepdog.ObjectID, error) {
-	fresh := make(map[sheepdog.ObjectID]bool)
+	known := d.inventory.whole.Load()
+	fresh := make(map[sheepdog.ObjectID]bool) // what is not to be believed of the metadata store
 	var out []sheepdog.ObjectID
 	stored := 0
 	for _, p := range d.dirty.all() {
-		p.mu.RLock()
-		if o := p.objects[layer]; o != nil && p.id.Index >= from {
-			fresh[p.id] = true
-			if o.present > 0 {
-				out = append(out, p.id)
-			}
+		if p.id.Index < from {
+			continue
 		}
+		p.mu.RLock()
+		o := p.objects[layer]
+		present := o != nil && o.present > 0
 		p.mu.RUnlock()
+		if o == nil || present && known && d.inventory.has(o.key) {
+			continue // of most that are there it is known
+		}
+		if fresh[p.id] = true; present {
+			out = append(out, p.id)
+		}
 	}
-	err := d.storedObjects(layer, from, func(id sheepdog.ObjectID) bool {
+	add := func(id sheepdog.ObjectID) bool {
 		if !fresh[id] {
 			out = append(out, id)
 			stored++
 		}
 		return stored != limit || limit == 0
-	})
-	if err != nil {
+	}
+	if known {
+		d.inventory.each(layer, from, add)
+	} else if err := d.storedObjects(layer, from, add); err != nil {
 		return nil, metaError(fmt.Sprintf("list layer %x", uint64(layer)), err)
 	}
 	slices.SortFunc(out, func(a, b sheepdog.ObjectID) int { return cmp.Compare(a.Index, b.Index) })

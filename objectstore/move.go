@@ -141,7 +141,11 @@ func (d *Disk) commitSaved(saved []*savedPile, all [][]change) error {
 		return err
 	}
 	for i, s := range saved {
-		d.inventory.add(s.p.id) // before the metadata store has it
+		for i := range s.objects { // before the metadata store has them
+			if so := &s.objects[i]; so.header.present > 0 && !so.stored {
+				d.inventory.add(so.o.key)
+			}
+		}
 		changes := all[i]
 		n := sizeOf(changes)
 		if !d.meta.Fits(len(batch)+len(changes)+1, size+n+checkpointSize) {
