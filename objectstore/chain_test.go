@@ -77,3 +77,16 @@ func BenchmarkTryReadOfAChain(b *testing.B) {
 		}
 	}
 }
+
+// slot is the record of a block; nil if the object lacks it.
+func (o *object) slot(no sheepdog.BlockNo) *slot {
+	c := o.chunks.at(uint32(no) / chunkBlocks)
+	if c == nil {
+		return nil
+	}
+	q := c.parts[no%chunkBlocks/partBlocks]
+	if q == nil || q[no%partBlocks].state == sheepdog.Absent {
+		return nil
+	}
+	return &q[no%partBlocks]
+}

@@ -3,6 +3,7 @@ package objectstore
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"sheepdog"
@@ -209,4 +210,120 @@ func (p *pile) unpackAll(o *object) (bool, error) {
 	o.complete = o.complete || o.rest.all
 	o.rest = rest{}
 	return o.complete, nil
+}
+
+// smallPacked is up to how many bytes packed a pile is looked at as it is: it has few
+// blocks, and to unpack it takes longer.
+const smallPacked = 512
+
+// peek is look in a pile that is packed and small, and leaves it so; false, with out clear
+// as before, if it is not.
+func (c *cache) peek(id sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
+	s := c.shard(id)
+	s.mu.Lock()
+	b := s.packed[id] // never changed, and not there while the pile is
+	s.mu.Unlock()
+	if b == nil || len(b) > smallPacked {
+		return false
+	}
+	if !lookPacked(b, chain, start, out) {
+		clear(out)
+		return false
+	}
+	return true
+}
+
+// packedObject is a layer's part of a packed pile.
+type packedObject struct {
+	at   int // where the layer is in the chain
+	rest rest
+}
+
+// lookPacked is look in a pile as it is packed.
+func lookPacked(b []byte, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
+	var room [fewObjects]packedObject
+	shown := room[:0] // from the top down
+	d := varints{b: b}
+	for len(d.b) > 0 {
+		layer := sheepdog.LayerID(d.next())
+		d.next()
+		d.next()
+		d.take(8)
+		flags := d.byte()
+		o := packedObject{slices.Index(chain, layer), rest{packed: d.take(d.next()), all: flags&packedAll != 0}}
+		if d.bad || len(shown) == fewObjects {
+			return false
+		}
+		if o.at < 0 {
+			continue
+		}
+		shown = append(shown, o)
+		for i := len(shown) - 1; i > 0 && shown[i-1].at > o.at; i-- {
+			shown[i], shown[i-1] = shown[i-1], o
+		}
+	}
+	for i := range shown {
+		if i > 0 && !slices.ContainsFunc(out, func(s slot) bool { return s.state == sheepdog.Absent }) {
+			break
+		}
+		if !shown[i].rest.show(start, out) {
+			return false
+		}
+	}
+	return true
+}
+
+// show fills what is absent of a range with what an object has; false if that is not
+// known.
+func (r *rest) show(start sheepdog.BlockNo, out []slot) bool {
+	for i := 0; i < len(out); {
+		no := uint32(start) + uint32(i)
+		n := min(len(out)-i, int(chunkBlocks-no%chunkBlocks))
+		value, known := r.find(no / chunkBlocks)
+		if !known || value != nil && !showChunk(value, int(no%chunkBlocks), out[i:i+n]) {
+			return false
+		}
+		i += n
+	}
+	return true
+}
+
+// showChunk fills what is absent of a chunk from one slot on with what its encoded form
+// has; false if it is malformed.
+func showChunk(b []byte, from int, out []slot) bool {
+	if b[0] != chunkVersion {
+		return false
+	}
+	d := varints{b: b[1:]}
+	d.next()        // applied
+	var data uint64 // slots that were filled with data, whose crc is yet the number of a checksum
+	i, sums := 0, uint32(0)
+	for runs := d.next(); runs > 0 && !d.bad; runs-- {
+		n := int(min(d.next(), chunkBlocks))
+		s := slot{state: sheepdog.BlockState(d.byte())}
+		s.stamp.Token = sheepdog.Token(d.next())
+		s.stamp.Seq = d.next()
+		s.at = place(d.next())
+		for k := max(from-i, 0); s.state != sheepdog.Absent && k < n && i+k-from < len(out); k++ {
+			to := &out[i+k-from]
+			if to.state != sheepdog.Absent {
+				continue
+			}
+			if *to = s; s.state == sheepdog.Data {
+				to.at, to.crc = s.at+place(k), sums+uint32(k)
+				data |= 1 << (i + k - from)
+			}
+		}
+		if i += n; s.state == sheepdog.Data {
+			sums += uint32(n)
+		}
+	}
+	if d.bad || i != chunkBlocks || len(d.b) != 4*int(sums) {
+		return false
+	}
+	for ; data != 0; data &= data - 1 {
+		s := &out[bits.TrailingZeros64(data)]
+		s.crc = binary.LittleEndian.Uint32(d.b[4*s.crc:])
+	}
+	return true
 }

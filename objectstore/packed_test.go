@@ -187,6 +187,65 @@ func TestMapsOfSparseObjectsAreSmall(t *testing.T) {
 	}
 }
 
+// A packed pile shows what it shows unpacked, whatever the chain and the range, and
+// tells where it does not know.
+func TestPackedPilesShowTheSame(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 5))
+	known := 0
+	for seed := range uint64(2000) {
+		p := &pile{objects: make(map[sheepdog.LayerID]*object)}
+		p.loaded.Store(true)
+		for i := range 1 + r.IntN(12) {
+			n := uint32(1 + r.IntN(90))
+			e := &entry{kind: entryZero, key: objectKey{p.id, sheepdog.LayerID(1 + r.IntN(4))}, start: sheepdog.BlockNo(r.IntN(150)), count: n,
+				stamp: sheepdog.Stamp{Token: 1, Seq: seed + uint64(i)}}
+			if r.IntN(3) > 0 {
+				e.kind, e.runs = entryExtent, []run{{extentPlace(1, r.Uint64N(1<<20)+1), n}}
+				for range n {
+					e.crcs = append(e.crcs, r.Uint32())
+				}
+			}
+			p.apply(e, lsn(i+1), new(outcome))
+		}
+		for _, o := range p.objects {
+			o.dirty = false
+			if r.IntN(4) == 0 {
+				o.complete = false
+				o.chunks.forget(uint32(r.IntN(4)))
+			}
+		}
+		p.since, p.freed = 0, nil
+		b := p.pack()
+		for range 20 {
+			chain := make([]sheepdog.LayerID, 1+r.IntN(6))
+			for i := range chain {
+				chain[i] = sheepdog.LayerID(1 + i)
+			}
+			r.Shuffle(len(chain), func(i, j int) { chain[i], chain[j] = chain[j], chain[i] })
+			start := sheepdog.BlockNo(r.IntN(240))
+			want, got := make([]slot, 1+r.IntN(100)), make([]slot, 100)
+			got = got[:len(want)]
+			if !lookPacked(b, chain, start, got) {
+				again := &pile{objects: make(map[sheepdog.LayerID]*object), packed: b}
+				if again.unpack() && again.unpackChain(chain, start, want) {
+					t.Fatalf("seed %d: a packed pile does not know blocks from %d on of chain %v", seed, start, chain)
+				}
+				continue
+			}
+			if known++; !p.look(chain, start, want) {
+				// What is above a layer that is not known may hide it: then the pile does not ask.
+				continue
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("seed %d: %d blocks from %d on of chain %v are %v packed, want %v", seed, len(want), start, chain, got, want)
+			}
+		}
+	}
+	if known < 10_000 {
+		t.Errorf("only %d questions could be answered", known)
+	}
+}
+
 // A large object, of which a chunk is read here and there, is unpacked only as far as
 // it is read.
 func TestOnlyWhatIsReadIsUnpacked(t *testing.T) {

@@ -115,19 +115,6 @@ func (o *object) header() header {
 	return header{present: o.present, data: min(o.data, o.present), digest: o.digest}
 }
 
-// slot is the record of a block; nil if the object lacks it.
-func (o *object) slot(no sheepdog.BlockNo) *slot {
-	c := o.chunks.at(uint32(no) / chunkBlocks)
-	if c == nil {
-		return nil
-	}
-	q := c.parts[no%chunkBlocks/partBlocks]
-	if q == nil || q[no%partBlocks].state == sheepdog.Absent {
-		return nil
-	}
-	return &q[no%partBlocks]
-}
-
 // outcome is what applying an entry did besides changing the maps.
 type outcome struct {
 	refused     []run // extents of the entry that no map points to

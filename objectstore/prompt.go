@@ -52,8 +52,11 @@ func (d *Disk) TryRead(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 	return true
 }
 
-// tryResolve is resolve where the maps are in memory.
+// tryResolve is resolve where the maps are in memory; out is clear.
 func (d *Disk) tryResolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
+	if d.cache.peek(obj, chain, start, out) {
+		return true
+	}
 	p := d.cache.pin(obj)
 	defer d.cache.unpin(p)
 	if p.loaded.Load() {

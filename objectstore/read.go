@@ -177,6 +177,9 @@ func (d *Disk) resolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 	slots = slices.Grow(slots, int(count))[:base+int(count)]
 	out := slots[base:]
 	clear(out)
+	if d.cache.peek(obj, chain, start, out) {
+		return slots, nil
+	}
 	p, err := d.load(obj)
 	if err != nil {
 		return slots, err
@@ -216,20 +219,35 @@ func (p *pile) look(chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot
 		if !o.has(start, uint32(len(out))) {
 			return false
 		}
-		for i := range out {
-			if out[i].state != sheepdog.Absent {
-				continue
-			}
-			if s := o.slot(start + sheepdog.BlockNo(i)); s != nil {
-				out[i] = *s
-				left--
-			}
-		}
-		if left == 0 {
+		if left -= o.show(start, out); left == 0 {
 			return true
 		}
 	}
 	return true
+}
+
+// show fills what is absent of a range with what an object has, and counts that.
+func (o *object) show(start sheepdog.BlockNo, out []slot) (shown int) {
+	for i := 0; i < len(out); {
+		no := uint32(start) + uint32(i)
+		c := o.chunks.at(no / chunkBlocks)
+		if c == nil {
+			i += int(chunkBlocks - no%chunkBlocks)
+			continue
+		}
+		q, at := c.parts[no%chunkBlocks/partBlocks], no%partBlocks
+		if q == nil {
+			i += int(partBlocks - at)
+			continue
+		}
+		for ; at < partBlocks && i < len(out); at, i = at+1, i+1 {
+			if out[i].state == sheepdog.Absent && q[at].state != sheepdog.Absent {
+				out[i] = q[at]
+				shown++
+			}
+		}
+	}
+	return shown
 }
 
 // fewObjects is how many objects of a pile are looked for in a chain, instead of the

@@ -287,6 +287,10 @@ func (k *checker) blocks(ctx context.Context, req sheepdog.FetchRequest) error {
 // examine updates the suspects by one look and lists those that are sure.
 func (k *checker) examine(req sheepdog.FetchRequest, replies []*sheepdog.FetchReply, suspects map[int]suspect) (sure []int) {
 	for i := range int(req.Count) {
+		if agree(replies, i) {
+			delete(suspects, i)
+			continue
+		}
 		now := versionsOf(replies, req.Start, i)
 		if len(judge(now).wrong) == 0 {
 			delete(suspects, i)
@@ -304,6 +308,17 @@ func (k *checker) examine(req sheepdog.FetchRequest, replies []*sheepdog.FetchRe
 		}
 	}
 	return sure
+}
+
+// agree reports whether the replicas say the same of block number i of a range, and none
+// has anything bad in it: then nothing is wrong with the block, and most are so.
+func agree(replies []*sheepdog.FetchReply, i int) bool {
+	for _, r := range replies {
+		if len(r.Bad) > 0 || r.Records[i] != replies[0].Records[i] {
+			return false
+		}
+	}
+	return true
 }
 
 func (k *checker) countBlocks(replies []*sheepdog.FetchReply) {
