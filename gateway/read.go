@@ -36,15 +36,21 @@ func (g *Gateway) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
 // object, from one acting replica, without reading data: the first layer in
 // which a block is not Absent decides. Each of layers is a whole logical layer.
 func (g *Gateway) Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
-	out := make([]sheepdog.Record, count)
+	var out []sheepdog.Record
 	for _, layer := range layers {
 		recs, err := g.layerRecords(ctx, s, obj, layer, start, count)
 		if err != nil {
 			return nil, err
 		}
+		if out == nil {
+			out = recs // they are ours
+		}
 		if merge(out, recs) == 0 {
 			break
 		}
+	}
+	if out == nil {
+		out = make([]sheepdog.Record, count)
 	}
 	return out, nil
 }

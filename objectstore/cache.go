@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -22,8 +23,7 @@ type cache struct {
 type cacheShard struct {
 	mu    sync.Mutex
 	piles map[sheepdog.ObjectID]*pile
-	// packed are those that left.
-	packed map[sheepdog.ObjectID][]byte
+	packs packs // those that left
 	// idle is the ring of piles without pins; next is the latest used.
 	idle pile
 }
@@ -34,7 +34,7 @@ func newCache(bytes int64) *cache {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.piles = make(map[sheepdog.ObjectID]*pile)
-		s.packed = make(map[sheepdog.ObjectID][]byte)
+		s.packs.at = make(map[sheepdog.ObjectID]int)
 		s.idle.prev, s.idle.next = &s.idle, &s.idle
 	}
 	return c
@@ -112,22 +112,21 @@ func (c *cache) shelve(s *cacheShard, p *pile) {
 	if b == nil {
 		return
 	}
-	s.packed[p.id] = b
+	s.packs.put(p.id, b)
 	c.packedUsed.Add(int64(len(b)) + packedBytes)
-	for id := range s.packed {
+	for id := range s.packs.at {
 		if c.packedUsed.Load() <= c.packedLimit {
 			break
 		}
-		c.unshelve(s, id)
+		c.packedUsed.Add(-int64(s.packs.drop(id)) - packedBytes)
 	}
 }
 
 // unshelve takes what is packed of an object away; nil: nothing.
 func (c *cache) unshelve(s *cacheShard, id sheepdog.ObjectID) []byte {
-	b, ok := s.packed[id]
-	if ok {
-		delete(s.packed, id)
-		c.packedUsed.Add(-int64(len(b)) - packedBytes)
+	b := slices.Clone(s.packs.get(id)) // the pile may outlive all that is beside it
+	if b != nil {
+		c.packedUsed.Add(-int64(s.packs.drop(id)) - packedBytes)
 	}
 	return b
 }

@@ -221,7 +221,7 @@ const smallPacked = 512
 func (c *cache) peek(id sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
 	s := c.shard(id)
 	s.mu.Lock()
-	b := s.packed[id] // never changed, and not there while the pile is
+	b := s.packs.get(id)
 	s.mu.Unlock()
 	if b == nil || len(b) > smallPacked {
 		return false

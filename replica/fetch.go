@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"sheepdog"
 )
@@ -95,12 +96,18 @@ func (s *Server) lookOnce(r *sheepdog.FetchRequest) (*sheepdog.FetchReply, bool,
 	if err := s.bytes(r, reply); err != nil {
 		return nil, false, err
 	}
-	again := make([]sheepdog.Record, r.Count)
+	scratch := recordsPool.Get().(*[]sheepdog.Record)
+	defer recordsPool.Put(scratch)
+	again := slices.Grow((*scratch)[:0], int(r.Count))[:r.Count]
+	*scratch = again
 	if err := s.records(r, again); err != nil {
 		return nil, false, err
 	}
 	return reply, slices.Equal(reply.Records, again), nil
 }
+
+// recordsPool has room for the records of a second look.
+var recordsPool = sync.Pool{New: func() any { return new([]sheepdog.Record) }}
 
 func (s *Server) records(r *sheepdog.FetchRequest, recs []sheepdog.Record) error {
 	return s.cfg.Engine.Records(r.Object, s.cfg.Layers.Logical(r.Layer), r.Start, r.Count, recs)
