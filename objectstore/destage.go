@@ -83,17 +83,23 @@ func (d *Disk) destageAll(all bool) error {
 	piles := d.dirtyUpTo(all, upto)
 	var failures []error
 	limit := roundChunks
-	for len(piles) > 0 {
-		n, err := d.destageRound(piles, limit)
+	c := new(carried)
+	defer func() { d.drop(c, always) }()
+	for n, ahead := 0, 0; len(piles) > 0; piles, ahead = piles[n:], ahead-n {
+		if ahead <= 0 {
+			d.drop(c, always)
+			c, ahead = d.carry(piles)
+		}
+		var err error
+		n, err = d.destageRound(piles[:ahead], limit, c)
 		if d.journal.failed() != nil {
 			return err
 		}
 		if errors.Is(err, errMetaFull) && limit > tightChunks {
-			limit = tightChunks
+			limit, n = tightChunks, 0
 			continue
 		}
 		failures = append(failures, err)
-		piles = piles[n:]
 		d.journal.look()
 		if errors.Is(err, errMetaFull) {
 			break
@@ -131,7 +137,8 @@ var errMetaFull = errors.New("no room to commit maps")
 
 // destageRound takes some piles from the first on through all the steps, and
 // returns how many. Piles whose data found no room stay as they were.
-func (d *Disk) destageRound(piles []*pile, limit int) (int, error) {
+func (d *Disk) destageRound(piles []*pile, limit int, c *carried) (int, error) {
+	d.dropFailed(c)
 	var saved []*savedPile
 	n, chunks, blocks := 0, 0, 0
 	for n < len(piles) && chunks < limit && blocks < roundBlocks {
@@ -139,10 +146,10 @@ func (d *Disk) destageRound(piles []*pile, limit int) (int, error) {
 		d.dirtyBytes.Add(-int64(s.chunks) * chunkBytes)
 		saved = append(saved, s)
 		chunks += s.chunks
-		blocks += logged
+		blocks += logged // carried or not: their maps are committed at once
 		n++
 	}
-	saved, moveErr := d.moveAll(saved)
+	saved, moveErr := d.moveAll(saved, c)
 	if err := d.syncFor(saved); err != nil {
 		d.unsaveAll(saved)
 		return n, err
@@ -409,7 +416,7 @@ func (d *Disk) trimScarce() error {
 		if !v.scarce() {
 			return nil
 		}
-		return v.trim(v.space.excess(), func() bool { return false })
+		return v.trim(v.space.excess(), never)
 	})
 }
 
@@ -420,7 +427,10 @@ func (d *Disk) trimIdle(stop func() bool) error {
 	if d.journal.failed() != nil {
 		return nil // told already
 	}
-	return d.trim(func(v *volume) error { return v.trim(v.space.takeIdle(), stop) })
+	return d.trim(func(v *volume) error {
+		v.scarce() // what may be borrowed changes also while nothing is written
+		return v.trim(v.space.takeIdle(), stop)
+	})
 }
 
 // trim runs one for each disk that works.
@@ -435,3 +445,7 @@ func (d *Disk) trim(one func(*volume) error) error {
 	}
 	return nil
 }
+
+func always(*volume) bool { return true }
+
+func never() bool { return false }

@@ -422,7 +422,7 @@ func (j *journal) read(at place, buf []byte) error {
 	if s == nil {
 		return fmt.Errorf("read %s: not in the log: %w", at, sheepdog.ErrIO)
 	}
-	off := int64(at.segmentBlock()) * blockSize
+	off := at.segmentOffset()
 	if f, ok := s.f.(promptFile); ok && f.TryReadAt(buf, off) { // mostly: it was written lately
 		return nil
 	}

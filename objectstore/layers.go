@@ -101,7 +101,7 @@ func (d *Disk) commitPart(ids []sheepdog.ObjectID) {
 	defer d.destageMu.Unlock()
 	defer d.journal.look()
 	for piles := d.dirtyOf(ids); len(piles) > 0; {
-		n, err := d.destageRound(piles, roundChunks)
+		n, err := d.destageRound(piles, roundChunks, nil)
 		if err != nil {
 			return
 		}

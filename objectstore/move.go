@@ -17,16 +17,17 @@ type moveRef struct {
 }
 
 // moveAll copies what the snapshots have in the log to extents, in their order,
-// so that neighbours become neighbours. It returns the snapshots whose data
-// found room; the others are undone.
-func (d *Disk) moveAll(saved []*savedPile) ([]*savedPile, error) {
+// so that neighbours become neighbours, but for what was carried there. It returns the
+// snapshots whose data found room; the others are undone.
+func (d *Disk) moveAll(saved []*savedPile, c *carried) ([]*savedPile, error) {
 	var errs []error
 	failed := make(map[*savedPile]bool)
 	byVolume := make(map[*volume][]moveRef)
 	for _, s := range saved {
+		refs := s.refs(c)
 		if best := d.volumes.ranked(s.p.id); len(best) > 0 {
-			byVolume[best[0]] = append(byVolume[best[0]], s.refs()...)
-		} else if refs := s.refs(); len(refs) > 0 {
+			byVolume[best[0]] = append(byVolume[best[0]], refs...)
+		} else if len(refs) > 0 {
 			failed[s] = true
 			errs = append(errs, fmt.Errorf("destage object %s: no disk works: %w", s.p.id, sheepdog.ErrIO))
 		}
@@ -53,13 +54,16 @@ func (d *Disk) moveAll(saved []*savedPile) ([]*savedPile, error) {
 	return kept, errors.Join(errs...)
 }
 
-func (s *savedPile) refs() []moveRef {
+// refs lists the blocks that are still to be moved.
+func (s *savedPile) refs(carried *carried) []moveRef {
 	var out []moveRef
 	for i := range s.objects {
 		for j := range s.objects[i].chunks {
 			c := &s.objects[i].chunks[j]
 			for k := range c.moves {
-				out = append(out, moveRef{s, &c.moves[k]})
+				if m := &c.moves[k]; !carried.take(m) {
+					out = append(out, moveRef{s, m})
+				}
 			}
 		}
 	}

@@ -42,6 +42,9 @@ func (p place) block() uint64          { return uint64(p) & maxExtentBlock }
 func (p place) generation() generation { return generation(p>>segmentBits) & maxGeneration }
 func (p place) segmentBlock() uint32   { return uint32(p) & (1<<segmentBits - 1) }
 
+// segmentOffset is where a log place is in its segment, in bytes.
+func (p place) segmentOffset() int64 { return int64(p.segmentBlock()) * blockSize }
+
 // follows reports whether p is the block after q on the same medium.
 func (p place) follows(q place) bool { return p == q+1 && q != 0 }
 

@@ -98,7 +98,7 @@ func (d *Disk) fileOf(at place) (file, int64) {
 		if s == nil {
 			return nil, 0
 		}
-		return s.f, int64(at.segmentBlock()) * blockSize
+		return s.f, at.segmentOffset()
 	}
 	v, err := d.volumes.volume(at.disk())
 	if err != nil {

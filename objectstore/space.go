@@ -9,7 +9,8 @@ import (
 // cheap, because unused ones are holes: it prefers blocks in a row to low
 // addresses, and grows by a file rather than cut writes into small pieces. But
 // where there is much slack, that is used first: to use it again costs less than
-// to give it back and take other space.
+// to give it back and take other space. Single blocks of it cost more than that, so
+// that they are left for later while the file system has room to borrow.
 type space struct {
 	perFile uint64 // blocks of an extent file, a multiple of 64
 
@@ -19,6 +20,8 @@ type space struct {
 	nUsed  uint64   // without headers
 	nSlack uint64
 	idle   uint64 // the least excess since it was last asked for
+	taken  uint64 // blocks that were taken since then
+	borrow uint64 // see mayBorrow
 	all    search // of all free blocks
 	again  search // of slack
 }
@@ -65,8 +68,14 @@ func (s *space) grow() {
 func (s *space) allocate(n, least uint64, runs []spaceRun) []spaceRun {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.borrow > 0 {
+		least = max(least, rowBlocks)
+	}
 	if s.muchSlack() {
 		runs, n = s.fill(&s.again, n, least, runs)
+		if s.borrowed() {
+			runs, n = s.fill(&s.again, n, 1, runs)
+		}
 	}
 	runs, _ = s.fill(&s.all, n, 1, runs)
 	return runs
@@ -95,12 +104,31 @@ func (s *space) fill(from *search, n, least uint64, runs []spaceRun) ([]spaceRun
 	return runs, n
 }
 
-// mayGrow: addresses are at most half again what is in use, and a file.
+// mayGrow: addresses are at most half again what is in use, or what is borrowed, and a
+// file.
 func (s *space) mayGrow() bool {
-	return s.blocks() < s.nUsed+s.nUsed/2+s.perFile && !s.muchSlack()
+	return s.blocks() < s.nUsed+max(s.nUsed/2, s.bound())+s.perFile && s.nSlack < s.bound()
 }
 
-func (s *space) muchSlack() bool { return s.nSlack >= max(s.nUsed/8, minSlack/2) }
+func (s *space) muchSlack() bool { return s.nSlack >= s.kept() }
+
+// kept is the slack that is used before other space whatever there is.
+func (s *space) kept() uint64 { return max(s.nUsed/8, minSlack/2) }
+
+// mayBorrow sets how many blocks of slack the file system has room for beyond what is
+// kept. As many as are in use are enough: with as much slack as data, all of which is
+// replaced at random, there are rows of about ten blocks in it.
+func (s *space) mayBorrow(n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.borrow = n
+}
+
+// bound is how much slack there may be before all of it is used, down to single blocks.
+func (s *space) bound() uint64 { return max(s.kept(), min(s.nUsed, s.borrow)) }
+
+// borrowed reports whether there is as much slack as may be borrowed.
+func (s *space) borrowed() bool { return s.borrow > 0 && s.nSlack >= s.bound() }
 
 // minSlack is the slack that is always kept for the next writes, in blocks.
 const minSlack = 16 << 20 / blockSize
@@ -118,15 +146,23 @@ func (s *space) excessNow() uint64 {
 }
 
 // takeIdle tells how much of the excess nobody has used since the call before. To
-// give space back that is soon taken again costs much and gains nothing.
+// give space back that is soon taken again costs much and gains nothing. What is borrowed
+// gathers while other space is taken, so that it is idle when nothing is.
 func (s *space) takeIdle() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.excessNow()
 	n := min(s.idle, now)
-	s.idle = now
+	if s.borrow > 0 && s.taken > idleBlocks {
+		n = 0
+	}
+	s.idle, s.taken = now, 0
 	return n
 }
+
+// idleBlocks is how little is taken of a disk between two calls of takeIdle where
+// nothing much happens.
+const idleBlocks = 16 << 20 / blockSize
 
 // spaceRun is blocks in a row of one disk.
 type spaceRun struct{ at, n uint64 }
@@ -189,6 +225,7 @@ func (s *space) take(from *search, r spaceRun) {
 		}
 	}
 	s.nUsed += r.n
+	s.taken += r.n
 	from.cursor = r.at + r.n
 	s.idle = min(s.idle, s.excessNow())
 }
@@ -226,8 +263,9 @@ func (s *space) free(at, n uint64) {
 	s.nUsed -= n
 	s.nSlack += n
 	for _, f := range []*search{&s.all, &s.again} {
-		if f.freedSince += n; f.freedSince > 16*longRow {
-			f.longest, f.freedSince = longRow, 0
+		f.longest = max(f.longest, min(n, longRow))
+		if f.freedSince += n; f.freedSince > max(16*longRow, s.nSlack/4) {
+			f.longest, f.freedSince = min(4*f.longest, longRow), 0
 		}
 	}
 }

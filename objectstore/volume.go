@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sheepdog"
 )
@@ -290,6 +291,20 @@ func (v *volume) write(r run, data []byte, by route) error {
 	return nil
 }
 
+// hurry has the host begin to write long runs of data that were written, so that the
+// next sync finds little to do.
+func (v *volume) hurry(runs []run) {
+	for _, r := range runs {
+		f, off, err := v.file(r.at.block())
+		if err != nil || r.n < rowBlocks {
+			continue
+		}
+		if f, ok := f.f.(eagerFile); ok {
+			f.beginWrite(off, int64(r.n)*blockSize)
+		}
+	}
+}
+
 func (v *volume) read(at place, buf []byte) error {
 	f, off, err := v.file(at.block())
 	if err != nil {
@@ -376,21 +391,37 @@ func (v *volume) sync(noSync bool) error {
 	return nil
 }
 
-// plenty is room, in bytes, with which slack may stay for a while.
-const plenty = 8 << 30
+const (
+	// plenty is room, in bytes, with which slack may stay for a while.
+	plenty = 8 << 30
+	// longTrim is how long short rows of slack are given back in one go.
+	longTrim = 2 * time.Second
+	// borrowedPart is which part of what is free in the file system may become slack.
+	borrowedPart = 8
+)
 
 // scarce reports whether the file system has so little room that slack is better
-// given back at once.
+// given back at once. What the volume may borrow follows from that as well.
 func (v *volume) scarce() bool {
 	total, free, err := v.fs.Space(v.dir)
-	return err != nil || free < min(total/8, plenty)
+	if err != nil || free < min(total/8, plenty) {
+		v.space.mayBorrow(0)
+		return true
+	}
+	v.space.mayBorrow(free / borrowedPart / blockSize)
+	return false
 }
 
 // trim gives up to n blocks, or a row more, of the excess of slack back, long rows
-// first, until stop is true.
+// first, until stop is true. A row takes about 0.1 ms, however short; so there is an end
+// to that, and the rest is left to the next time or used again.
 func (v *volume) trim(n uint64, stop func() bool) error {
+	began := time.Now()
 	for _, row := range []uint64{longRow, 8, 1} {
 		for at := uint64(0); n > 0 && v.space.excess() > 0 && !stop(); {
+			if row < longRow && time.Since(began) > longTrim {
+				return nil
+			}
 			r, ok := v.space.claimSlack(at)
 			if !ok {
 				break

@@ -1,0 +1,91 @@
+package objectstore
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sheepdog"
+)
+
+// BenchmarkDestage is what a destage costs for each block that was written, to disks
+// of two sizes: CPU of the process and time. Blocks that were written again before they
+// were moved count as well. The disks have been written over before, so that there is
+// slack of all kinds.
+func BenchmarkDestage(b *testing.B) {
+	for _, objects := range []int{96, 1024} { // of 4 MiB
+		b.Run(fmt.Sprintf("%dMiB", 4*objects), func(b *testing.B) {
+			d := openDisk(b, Options{DestageEvery: time.Hour}).d
+			large := make([]byte, 1<<20)
+			errs := make([]error, 16)
+			seq := uint64(1)
+			write := func(ops ...sheepdog.Op) {
+				if d.Write(ops, errs); errs[0] != nil {
+					b.Fatal(errs[0])
+				}
+				seq++
+			}
+			for i := range 4 * objects {
+				write(sheepdog.Op{
+					Object: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i / 4)}, Layer: 1,
+					Start: sheepdog.BlockNo(i % 4 * 256), Count: 256, Data: large, Stamp: sheepdog.Stamp{Token: 1, Seq: seq},
+				})
+			}
+			r := rand.New(rand.NewPCG(1, 1))
+			ops := make([]sheepdog.Op, 8)
+			fill := func() {
+				for d.journal.segments() < d.journal.maxSegs/2-1 { // nobody asks for a destage yet
+					for i := range ops {
+						ops[i] = sheepdog.Op{
+							Object: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(r.IntN(objects))}, Layer: 1,
+							Start: sheepdog.BlockNo(r.IntN(1024)), Count: 1, Data: large[:blockSize], Stamp: sheepdog.Stamp{Token: 1, Seq: seq},
+						}
+					}
+					write(ops...)
+				}
+			}
+			lap := func() {
+				if err := d.destage(false); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for range benchLaps {
+				fill()
+				lap()
+			}
+			var used time.Duration
+			blocks := 0
+			began := d.journal.next
+			b.ResetTimer()
+			for b.Loop() {
+				b.StopTimer()
+				fill()
+				before := cpuTime(b)
+				b.StartTimer()
+				lap()
+				b.StopTimer()
+				used += cpuTime(b) - before
+				b.StartTimer()
+			}
+			blocks = int(d.journal.next - began)
+			b.ReportMetric(float64(used.Microseconds())/float64(blocks), "cpu-us/block")
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(blocks), "us/block")
+			b.ReportMetric(float64(d.volumes.all()[0].space.slackBlocks())/float64(d.volumes.usedBlocks()), "slack/used")
+		})
+	}
+}
+
+// benchLaps is how often the log was destaged before anything is measured.
+const benchLaps = 12
+
+// cpuTime is what the process has used.
+func cpuTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
