@@ -1,11 +1,14 @@
 package objectstore
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 
 	"sheepdog"
+	"sheepdog/internal/rawio"
 )
 
 const benchObjects = 128 // of 4 MiB
@@ -120,5 +123,51 @@ func BenchmarkRead(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkAppendOver writes records over a segment that the host has in memory in pieces
+// of different sizes, and begins their write-back as the log does: why zeroPiece is what it is.
+func BenchmarkAppendOver(b *testing.B) {
+	const size = 32 << 20
+	for _, piece := range []int{4 << 10, 16 << 10, zeroPiece, 256 << 10, 1 << 20} {
+		for _, blocks := range []int{2, 9} {
+			b.Run(fmt.Sprintf("%dK/%d", piece>>10, blocks), func(b *testing.B) { benchAppendOver(b, size, piece, blocks*blockSize) })
+		}
+	}
+}
+
+func benchAppendOver(b *testing.B, size int64, piece, record int) {
+	opened, err := hostFiles{}.Open(filepath.Join(b.TempDir(), "f"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer opened.Close()
+	f, w := opened.(hostFile), rawio.Writer{}
+	if err := f.Reserve(size); err != nil {
+		b.Fatal(err)
+	}
+	for off, p := int64(0), make([]byte, piece); off < size; off += int64(piece) {
+		if _, err := f.WriteAt(p, off); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		b.Fatal(err)
+	}
+	p := make([]byte, record)
+	begun, off := int64(blockSize), int64(blockSize)
+	b.SetBytes(int64(record))
+	for b.Loop() {
+		if off+int64(record) > size {
+			begun, off = blockSize, blockSize
+		}
+		if err := writeQuickly(f, &w, p, off); err != nil {
+			b.Fatal(err)
+		}
+		if off += int64(record); off-begun >= behindBlocks*blockSize {
+			f.beginWrite(begun, off-begun)
+			begun = off
+		}
 	}
 }

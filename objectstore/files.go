@@ -43,9 +43,6 @@ type file interface {
 // hostFiles is the file system of the host.
 type hostFiles struct{}
 
-// WriteZeros implements zeroFiler.
-func (hostFiles) WriteZeros(name string, n int64) error { return rawio.WriteZeros(name, n) }
-
 func (hostFiles) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o750) }
 
 func (hostFiles) Open(name string) (file, error) {
@@ -111,6 +108,19 @@ func (f hostFile) Close() error { return errors.Join(f.twin.close(), f.File.Clos
 
 // Lengthen implements lengthener.
 func (f hostFile) Lengthen(n int64) error { return f.Truncate(n) }
+
+// Reserve implements reserver.
+func (f hostFile) Reserve(n int64) error {
+	for {
+		switch err := unix.Fallocate(int(f.fd), 0, 0, n); err {
+		case unix.EINTR:
+		case unix.EOPNOTSUPP:
+			return nil
+		default:
+			return err
+		}
+	}
+}
 
 // beginWrite implements eagerFile. A call that waits for no write takes no error away
 // from the next Sync. It may come after Close, of an unplugged disk; then it does

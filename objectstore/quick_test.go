@@ -2,7 +2,6 @@ package objectstore
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"testing"
 
@@ -29,8 +28,6 @@ func (p partFiles) Open(name string) (file, error) {
 	}
 	return partFile{f.(hostFile), p.part}, nil
 }
-
-func (p partFiles) WriteZeros(string, int64) error { return errors.ErrUnsupported }
 
 func (f partFile) tryWriteAt(_ *rawio.Writer, p []byte, off int64) int {
 	n, err := f.WriteAt(p[:min(len(p), f.part)], off)

@@ -103,11 +103,8 @@ func (j *journal) unmakeSegment() error {
 // that another LogBytes made shorter.
 func (j *journal) completeSegment(f file) error {
 	size, err := f.Size()
-	zeros := make([]byte, 1<<20)
-	for want := int64(j.segLen) * blockSize; err == nil && size < want; {
-		n := min(want-size, int64(len(zeros)))
-		_, err = f.WriteAt(zeros[:n], size)
-		size += n
+	if want := int64(j.segLen) * blockSize; err == nil && size < want {
+		err = writeZeros(f, size, want)
 	}
 	return diskError("complete a log segment", err)
 }

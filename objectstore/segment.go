@@ -62,7 +62,7 @@ func createSegment(fs fileSystem, dir string, no int, size int64) (file, error) 
 	if err != nil {
 		return nil, diskError("make a log segment", err)
 	}
-	err = writeZeros(fs, name, f, size)
+	err = writeZeros(f, 0, size)
 	if err == nil {
 		err = errors.Join(f.Sync(), fs.SyncDir(dir))
 	}
@@ -72,25 +72,32 @@ func createSegment(fs fileSystem, dir string, no int, size int64) (file, error) 
 	return f, nil
 }
 
-// zeroFiler is a file system with a cheap way to fill a new file with zeros.
-type zeroFiler interface {
-	// WriteZeros writes n zeros to the beginning of a file; errors.ErrUnsupported
-	// says that it cannot.
-	WriteZeros(name string, n int64) error
+// reserver is a file whose space can be had as a whole.
+type reserver interface {
+	// Reserve gives the first n bytes their space, and reads as zeros what was not
+	// written. It does nothing where the file system cannot.
+	Reserve(n int64) error
 }
 
-// writeZeros fills the file of that name, which is open as f.
-func writeZeros(fs fileSystem, name string, f file, size int64) error {
-	if z, ok := fs.(zeroFiler); ok {
-		if err := z.WriteZeros(name, size); !errors.Is(err, errors.ErrUnsupported) {
+// zeroPiece is how many zeros are written at once, in bytes, and so, where the host can,
+// in how large pieces it has the log in memory. With one page each every later append
+// and its write-back cost more; with much larger ones an append looks at too many blocks.
+const zeroPiece = 64 << 10
+
+// writeZeros writes zeros to a file between two offsets, through the host's memory.
+func writeZeros(f file, from, to int64) error {
+	if r, ok := f.(reserver); ok {
+		if err := r.Reserve(to); err != nil {
 			return err
 		}
 	}
-	zeros := make([]byte, min(size, 1<<20))
-	for off := int64(0); off < size; off += int64(len(zeros)) {
-		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off); err != nil {
+	zeros := make([]byte, zeroPiece)
+	for off := from; off < to; {
+		n := min(zeroPiece-off%zeroPiece, to-off)
+		if _, err := f.WriteAt(zeros[:n], off); err != nil {
 			return err
 		}
+		off += n
 	}
 	return nil
 }

@@ -93,22 +93,3 @@ func TestWriterRestsAfterAStall(t *testing.T) {
 		t.Error("it writes while it rests")
 	}
 }
-
-func TestWriteZeros(t *testing.T) {
-	f := tempFile(t)
-	const n = 3*zeroStep + 4096
-	if _, err := f.WriteAt(bytes.Repeat([]byte{7}, n+4096), 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteZeros(f.Name(), n); err != nil {
-		t.Skipf("no direct I/O here: %v", err)
-	}
-	got, err := os.ReadFile(f.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := append(make([]byte, n), bytes.Repeat([]byte{7}, 4096)...)
-	if !bytes.Equal(got, want) {
-		t.Error("the file is not zeros and then what was there")
-	}
-}
