@@ -37,3 +37,43 @@ func TestBoundMemorySetsTheLimitWhileItRuns(t *testing.T) {
 	t.Setenv("GOGC", "100")
 	boundMemory(t.Context()) // returns
 }
+
+// Memory is given back where the collector has rested and something may be gained, and
+// not again before that much was taken anew.
+func TestHoardIsGivenBackOnce(t *testing.T) {
+	const mib = 1 << 20
+	var h hoard
+	count := func(ticks int, cycles, held uint64) (n int) {
+		for range ticks {
+			if h.due(cycles, held) {
+				n++
+				held = min(held, 100*mib)
+				cycles += 2
+				h.returned(cycles, held)
+			}
+		}
+		return n
+	}
+	for _, c := range []struct {
+		what   string
+		ticks  int
+		cycles uint64
+		held   uint64
+		want   int
+	}{
+		{"a small process", 100, 1, 40 * mib, 0},
+		{"the collector has just run", hoardTicks, 2, 400 * mib, 0},
+		{"it rests", 1, 2, 400 * mib, 1},
+		{"nothing is gained since", 100, 4, 130 * mib, 0},
+		{"much was taken anew", 100, 4, 170 * mib, 1},
+	} {
+		if n := count(c.ticks, c.cycles, c.held); n != c.want {
+			t.Errorf("%s: given back %d times, want %d", c.what, n, c.want)
+		}
+	}
+	for cycles := uint64(10); cycles < 100; cycles++ {
+		if h.due(cycles, 1000*mib) {
+			t.Fatal("given back while the collector runs anyway")
+		}
+	}
+}
