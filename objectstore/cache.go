@@ -94,13 +94,26 @@ func (c *cache) unpin(p *pile) {
 		return
 	}
 	p.link(&s.idle)
-	for c.used.Load() > c.limit && s.idle.prev != &s.idle {
+	for s.idle.prev != &s.idle && c.crowded(s.idle.prev) {
 		old := s.idle.prev
 		old.unlink()
 		delete(s.piles, old.id)
 		c.used.Add(-old.charged)
 		c.shelve(s, old)
 	}
+}
+
+// smallPile is the bytes of a pile with a few blocks. Packed it serves reads as well, takes
+// an eighth, and the collector passes over it: so of these a part of the room is enough.
+const (
+	smallPile     = pileBytes + objectBytes + bareChunkBytes + 2*partBytes
+	smallPilePart = 8
+)
+
+// crowded reports whether the longest unused pile of a shard is to leave.
+func (c *cache) crowded(p *pile) bool {
+	used := c.used.Load()
+	return used > c.limit || used > c.limit/smallPilePart && p.charged <= smallPile
 }
 
 // packedBytes is what a packed pile takes besides its bytes.

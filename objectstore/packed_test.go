@@ -187,6 +187,26 @@ func TestMapsOfSparseObjectsAreSmall(t *testing.T) {
 	}
 }
 
+// Objects with few blocks do not take the room of maps in use; large ones do.
+func TestSmallPilesArePackedSoon(t *testing.T) {
+	d, _ := countedDisk(t, Options{MapCacheBytes: 3 << 20, NoSync: true})
+	const objects = 2048
+	sparse(t, d, objects)
+	if used := d.cache.used.Load(); used > d.cache.limit/smallPilePart+cacheShards*smallPile {
+		t.Errorf("%d objects of one block take %d KiB unpacked", objects, used>>10)
+	}
+	data := make([]byte, 1024*blockSize)
+	for i := range sheepdog.Index(40) {
+		mustWrite(t, d, sheepdog.Op{Object: sheepdog.ObjectID{Family: 2, Index: i}, Layer: 2, Count: 1024, Data: data, Stamp: sheepdog.Stamp{Token: 1, Seq: 1}})
+	}
+	if err := d.destage(true); err != nil {
+		t.Fatal(err)
+	}
+	if used := d.cache.used.Load(); used < d.cache.limit*3/4 || used > d.cache.limit+chunkBytes {
+		t.Errorf("40 objects of 1024 blocks take %d KiB of %d unpacked", used>>10, d.cache.limit>>10)
+	}
+}
+
 // A packed pile shows what it shows unpacked, whatever the chain and the range, and
 // tells where it does not know.
 func TestPackedPilesShowTheSame(t *testing.T) {
