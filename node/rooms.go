@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"sheepdog"
@@ -96,22 +98,55 @@ func (p peers) Call(ctx context.Context, m sheepdog.Member, method string, body 
 type handler struct{ n *Node }
 
 func (h handler) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
-	c := &h.n.stats.peer
+	zeros := uint64(0)
 	for _, r := range reqs {
 		if r.Data == nil {
-			c.begin(&c.remove)
-		} else {
-			c.begin(&c.write)
+			zeros++
 		}
 	}
-	began := time.Now()
-	h.n.strips.Write(ctx, reqs, func(i int, err error) {
-		if !reqs[i].Repair {
-			c.serve(began)
-		}
-		c.end(err, &c.writtenBytes, uint64(len(reqs[i].Data)))
-		done(i, err)
-	})
+	n, c := uint64(len(reqs)), &h.n.stats.peer
+	c.active.Add(int64(n))
+	c.total.Add(n)
+	c.write.Add(n - zeros)
+	c.remove.Add(zeros)
+	w := newCounted()
+	w.c, w.reqs, w.done, w.began = c, reqs, done, time.Now()
+	w.left.Store(int64(n))
+	h.n.strips.Write(ctx, reqs, w.answer)
+}
+
+// countedWrite is a Write whose requests are counted when they are done.
+type countedWrite struct {
+	c      *counters
+	reqs   []*sheepdog.WriteRequest
+	done   func(i int, err error)
+	began  time.Time
+	left   atomic.Int64
+	answer func(i int, err error) // its method answered, made once
+}
+
+var counted sync.Pool // of *countedWrite
+
+func newCounted() *countedWrite {
+	w, _ := counted.Get().(*countedWrite)
+	if w == nil {
+		w = new(countedWrite)
+		w.answer = w.answered
+	}
+	return w
+}
+
+func (w *countedWrite) answered(i int, err error) {
+	r, c, done := w.reqs[i], w.c, w.done
+	if !r.Repair {
+		c.serve(w.began)
+	}
+	c.end(err, &c.writtenBytes, uint64(len(r.Data)))
+	if w.left.Add(-1) == 0 {
+		w.reqs, w.done = nil, nil
+		counted.Put(w)
+	}
+	done(i, err)
 }
 
 func (h handler) Read(ctx context.Context, req *sheepdog.ReadRequest) error {

@@ -103,6 +103,12 @@ func (b *outBatch) addWrite(id uint64, r *sheepdog.WriteRequest, crc uint32) {
 	}
 }
 
+// addAck is add for the reply to a write that was done.
+func (b *outBatch) addAck(id uint64) {
+	b.arena = appendHeader(b.arena, header{kind: kindWrite | kindReply, id: id})
+	b.bytes += headerSize
+}
+
 func (b *outBatch) empty() bool { return b.bytes == 0 }
 
 // start lays out the pieces to send.

@@ -97,6 +97,24 @@ func (q *outQueue) putWrites(ids []uint64, reqs []*sheepdog.WriteRequest, others
 	q.sendGatheredAndUnlock(others)
 }
 
+// putAcks is put for replies to writes that were done. It tells how many bytes wait
+// with them.
+func (q *outQueue) putAcks(acks []ack) (queued int) {
+	q.mu.Lock()
+	if q.err != nil {
+		q.mu.Unlock()
+		return 0
+	}
+	for i := range acks {
+		q.fill.addAck(acks[i].id)
+	}
+	q.gathering.puts += uint64(len(acks))
+	q.bytes += len(acks) * headerSize
+	queued = q.bytes
+	q.sendAndUnlock()
+	return queued
+}
+
 // sumOf is the checksum of a write's data if that needs no look at them.
 func sumOf(r *sheepdog.WriteRequest) (crc uint32, known bool) {
 	switch {

@@ -132,15 +132,14 @@ func (ss *session) runBatch() error {
 func (b *writeBatch) detach() (answered bool, err error) {
 	ss := b.ss
 	b.mu.Lock()
-	left := b.left
-	b.mu.Unlock()
-	if left > 0 {
+	if b.left > 0 {
+		b.mu.Unlock()
 		weight := int64(min(len(b.chunk.b), maxDetached))
 		if err = ss.detached.Acquire(ss.ctx, weight); err == nil {
 			b.weight = weight
 		}
+		b.mu.Lock()
 	}
-	b.mu.Lock()
 	acks := b.acks
 	b.acks = nil
 	answered = b.left == 0
@@ -156,7 +155,9 @@ func (b *writeBatch) detach() (answered bool, err error) {
 // letGo gives up what the batch holds and empties it.
 func (b *writeBatch) letGo() {
 	b.chunk.release()
-	b.ss.detached.Release(b.weight)
+	if b.weight > 0 {
+		b.ss.detached.Release(b.weight)
+	}
 	b.reset(len(b.ids))
 }
 
@@ -171,21 +172,29 @@ func (b *writeBatch) reset(n int) {
 // ackAll sends answers together. It never waits: the reader of a session must
 // not depend on the far end's reader.
 func (ss *session) ackAll(acks []ack) {
-	if len(acks) == 0 {
-		return
-	}
-	if len(acks) > 1 {
-		ss.out.cork()
-		defer ss.out.uncork()
-	}
-	for _, a := range acks {
-		if a.err != nil {
-			ss.fail(header{kind: kindWrite, id: a.id}, a.err)
-		} else {
-			_ = ss.out.put(&frame{kind: kindWrite | kindReply, id: a.id})
+	good := acks
+	for i := range acks {
+		if acks[i].err != nil {
+			good = ss.refuse(acks)
+			break
 		}
+	}
+	if len(good) > 0 && ss.out.putAcks(good) > maxUnanswered {
+		ss.out.close(errStalled)
+	}
+}
+
+// refuse sends the answers that are errors and returns the others.
+func (ss *session) refuse(acks []ack) (good []ack) {
+	for _, a := range acks {
+		if a.err == nil {
+			good = append(good, a)
+			continue
+		}
+		ss.fail(header{kind: kindWrite, id: a.id}, a.err)
 	}
 	if queued, _ := ss.out.state(); queued > maxUnanswered {
 		ss.out.close(errStalled)
 	}
+	return good
 }
