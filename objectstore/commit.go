@@ -76,25 +76,58 @@ func (c *call) release() {
 // commit runs a call and returns when it is done.
 func (d *Disk) commit(c *call) {
 	q := &d.committer
+	alone := c.fits(min(d.journal.segLen-1, maxGroupBlocks))
 	q.mu.Lock()
-	q.queue = append(q.queue, c)
-	if q.busy {
+	if !q.busy && len(q.queue) == 0 && alone {
+		q.busy = true
 		q.mu.Unlock()
-		if !<-c.wake {
-			return
-		}
+		d.commitAlone(c)
 		q.mu.Lock()
+	} else {
+		q.queue = append(q.queue, c)
+		if q.busy {
+			q.mu.Unlock()
+			if !<-c.wake {
+				return
+			}
+			q.mu.Lock()
+		}
+		q.busy = true
+		for !c.done {
+			d.commitGroup()
+		}
 	}
-	q.busy = true
-	for !c.done {
-		d.commitGroup()
-	}
-	defer q.mu.Unlock()
 	if len(q.queue) > 0 {
 		q.queue[0].wake <- true
 	} else {
 		q.busy = false
 	}
+	q.mu.Unlock()
+}
+
+// fits reports whether the call is one record of at most so many blocks.
+func (c *call) fits(limit uint32) bool {
+	bytes, blocks := 0, uint32(0)
+	for i := range c.tasks {
+		t := &c.tasks[i]
+		bytes, blocks = bytes+t.e.size(), blocks+uint32(len(t.data)/blockSize)
+	}
+	return len(c.tasks) == 1 || headBlocksOf(bytes)+blocks <= limit
+}
+
+// commitAlone is commitGroup for a call that is the whole group. The caller has the
+// commit role.
+func (d *Disk) commitAlone(c *call) {
+	q := &d.committer
+	q.group, q.extents = q.group[:0], false
+	for i := range c.tasks {
+		q.group = append(q.group, &c.tasks[i])
+		q.extents = q.extents || c.tasks[i].e.kind == entryExtent
+	}
+	if q.extents {
+		q.group = slices.DeleteFunc(q.group, d.lostOnTheWay)
+	}
+	d.commitTasks(c.structural)
 }
 
 // commitGroup takes what the queue begins with as one record. The caller's call

@@ -73,16 +73,19 @@ func (e *entry) append(b []byte) []byte {
 	if e.kind != entryExtent {
 		runs = 0
 	}
-	b = append(b, byte(e.kind), force)
-	b = le.AppendUint16(b, uint16(runs))
-	b = le.AppendUint32(b, e.count)
-	b = le.AppendUint64(b, uint64(e.key.Object.Family))
-	b = le.AppendUint32(b, uint32(e.key.Object.Index))
-	b = le.AppendUint32(b, uint32(e.start))
-	b = le.AppendUint64(b, uint64(e.key.Layer))
-	b = le.AppendUint64(b, uint64(e.to))
-	b = le.AppendUint64(b, uint64(e.stamp.Token))
-	b = le.AppendUint64(b, e.stamp.Seq)
+	at := len(b)
+	b = append(b, zeroBlock[:entryFixed]...)
+	f := (*[entryFixed]byte)(b[at:])
+	f[0], f[1] = byte(e.kind), force
+	le.PutUint16(f[2:], uint16(runs))
+	le.PutUint32(f[4:], e.count)
+	le.PutUint64(f[8:], uint64(e.key.Object.Family))
+	le.PutUint32(f[16:], uint32(e.key.Object.Index))
+	le.PutUint32(f[20:], uint32(e.start))
+	le.PutUint64(f[24:], uint64(e.key.Layer))
+	le.PutUint64(f[32:], uint64(e.to))
+	le.PutUint64(f[40:], uint64(e.stamp.Token))
+	le.PutUint64(f[48:], e.stamp.Seq)
 	if e.hasData() {
 		for _, c := range e.crcs {
 			b = le.AppendUint32(b, c)

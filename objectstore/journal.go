@@ -61,8 +61,9 @@ type journal struct {
 	// Destages that ended, and the error of the last one.
 	rounds  uint64
 	lastErr error
-	failure error       // set once: nothing can be appended any more
-	stopped atomic.Bool // there is a failure
+	failure error        // set once: nothing can be appended any more
+	stopped atomic.Bool  // there is a failure
+	inUse   atomic.Int64 // len(live)
 }
 
 func (j *journal) init() {
@@ -205,6 +206,7 @@ func (j *journal) rotate(structural bool) error {
 	s.gen, s.last = j.gen, 0
 	j.active = s
 	j.live[j.gen] = s
+	j.inUse.Store(int64(len(j.live)))
 	crowded := len(j.live) > j.maxSegs/2
 	j.mu.Unlock()
 	if crowded {
@@ -362,11 +364,7 @@ func (j *journal) beginning(last generation) generation {
 }
 
 // segments counts the live segments.
-func (j *journal) segments() int {
-	j.mu.RLock()
-	defer j.mu.RUnlock()
-	return len(j.live)
-}
+func (j *journal) segments() int { return int(j.inUse.Load()) }
 
 // retire gives segments up to a generation back; no map or reader can reach
 // them any more.
@@ -381,6 +379,7 @@ func (j *journal) retire(upto generation) {
 			j.free = append(j.free, s)
 		}
 	}
+	j.inUse.Store(int64(len(j.live)))
 	j.cond.Broadcast()
 }
 

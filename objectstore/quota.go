@@ -48,12 +48,12 @@ func (q *quota) admit(n, held, spare uint64) error {
 // take is admit for n bytes that need no look at the file system; false says nothing.
 func (q *quota) take(n uint64) bool {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.budget < n {
-		return false
+	ok := q.budget >= n
+	if ok {
+		q.budget -= n
 	}
-	q.budget -= n
-	return true
+	q.mu.Unlock()
+	return ok
 }
 
 // spent makes admit ask the file system again.

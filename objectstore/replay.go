@@ -182,6 +182,7 @@ func (j *journal) adopt(s scannedSegment, last lsn) {
 	s.segment.gen, s.segment.last = s.segmentHeader.gen, last
 	s.dirty.Store(true)
 	j.live[s.segment.gen] = s.segment
+	j.inUse.Store(int64(len(j.live)))
 	j.free = slices.DeleteFunc(j.free, func(f *segment) bool { return f == s.segment })
 	j.prev, j.logged = s.segment.gen, last
 }

@@ -34,12 +34,12 @@ type shares struct {
 // charge notes n blocks of a family in a segment.
 func (s *shares) charge(seg *segment, f sheepdog.FamilyID, n uint64) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.open.seg != seg || s.open.f != f {
 		s.settle()
 		s.open.seg, s.open.f = seg, f
 	}
 	s.open.n += n
+	s.mu.Unlock()
 }
 
 // settle adds up what is open. The caller holds mu.

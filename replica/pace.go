@@ -32,10 +32,13 @@ func (s *Server) holdBack(ctx context.Context, engine sheepdog.PacedEngine, reqs
 			continue
 		}
 		asked = r.Object.Family
-		if held[asked] == nil && engine.Crowded(asked) {
-			if held == nil {
-				held = make(map[sheepdog.FamilyID]*some)
-			}
+		if !engine.Crowded(asked) {
+			continue
+		}
+		if held == nil {
+			held = make(map[sheepdog.FamilyID]*some)
+		}
+		if held[asked] == nil {
 			held[asked] = &some{}
 		}
 	}

@@ -1,7 +1,11 @@
 package replica
 
 import (
+	"cmp"
+	"fmt"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"testing"
 
 	"sheepdog"
@@ -86,6 +90,52 @@ func TestQuickAdmissionEqualsTheFullOne(t *testing.T) {
 	}
 	if quick < 25 {
 		t.Errorf("%d of 500 were admitted quickly", quick)
+	}
+}
+
+// Batches leave the same behind whether they are admitted quickly or not.
+func TestQuickWritesEqualTheOthers(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 8))
+	quick, slow := newBench(t), newBench(t)
+	for seq := uint64(1); seq < 1000; {
+		var batch [2][]*sheepdog.WriteRequest
+		for range 1 + rnd.IntN(4) {
+			r := request(seq + uint64(rnd.IntN(3)))
+			r.Start, r.Origin = sheepdog.BlockNo(rnd.IntN(300)), sheepdog.Origin{Gateway: sheepdog.Incarnation(rnd.IntN(2)), Request: seq}
+			r.Object.Index += sheepdog.Index(rnd.IntN(2))
+			r.Flushed = seq / 2
+			if rnd.IntN(20) == 0 {
+				r.Token, r.Repair = 0, true
+			}
+			if rnd.IntN(20) == 0 {
+				r.Count++ // refused
+			}
+			q := *r
+			batch[0], batch[1] = append(batch[0], r), append(batch[1], &q)
+			seq += 4
+		}
+		fail := error(nil)
+		if rnd.IntN(10) == 0 {
+			fail = sheepdog.ErrIO
+		}
+		quick.engine.Fail(fail)
+		slow.engine.Fail(fail)
+		slow.server.rulings.Store(nil)
+		got, want := quick.write(batch[0]...), slow.write(batch[1]...)
+		for i := range got {
+			if fmt.Sprint(got[i]) != fmt.Sprint(want[i]) {
+				t.Fatalf("a write ends with %v, want %v", got[i], want[i])
+			}
+		}
+	}
+	quick.engine.Fail(nil)
+	slow.engine.Fail(nil)
+	got, want := quick.seal(10, 3), slow.seal(10, 3)
+	byRequest := func(a, b sheepdog.Origin) int { return cmp.Compare(a.Request, b.Request) }
+	slices.SortFunc(got.Origins, byRequest)
+	slices.SortFunc(want.Origins, byRequest)
+	if !reflect.DeepEqual(got, want) || len(want.Dirty) < 100 || len(want.Origins) < 50 {
+		t.Errorf("%d dirty runs and %d origins, want %d and %d", len(got.Dirty), len(got.Origins), len(want.Dirty), len(want.Origins))
 	}
 }
 

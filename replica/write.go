@@ -44,15 +44,12 @@ type result struct {
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
+// release empties the batch; apply and pass have let go of what they used.
 func (b *batch) release() {
 	clear(b.ready)
-	clear(b.ops)
-	clear(b.locked)
-	clear(b.results)
-	clear(b.why)
 	clear(b.errs)
-	*b = batch{pending: b.pending[:0], why: b.why[:0], ready: b.ready[:0], results: b.results[:0],
-		ops: b.ops[:0], errs: b.errs[:0], locked: b.locked[:0]}
+	b.reqs, b.done, b.why = nil, nil, nil
+	b.pending, b.ready, b.errs = b.pending[:0], b.ready[:0], b.errs[:0]
 	batches.Put(b)
 }
 
@@ -71,9 +68,61 @@ func (s *Server) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 // write is Write without a look at how far the engine is behind.
 func (s *Server) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
 	b := batches.Get().(*batch)
-	defer b.release()
 	b.reqs, b.done = reqs, done
-	for i := range reqs {
+	if !s.writeQuickly(b) {
+		s.writeAll(ctx, b)
+	}
+	b.release()
+}
+
+// writeQuickly is writeAll for a batch of which every request is admitted quickly. If
+// one is not it says false, and has done nothing.
+func (s *Server) writeQuickly(b *batch) bool {
+	v := s.view()
+	if v == nil {
+		return false
+	}
+	b.shards = shardSet{}
+	for _, r := range b.reqs {
+		if r == nil {
+			return false
+		}
+		b.shards.add(shardOf(r.Object.Partition()))
+	}
+	s.enterShards(&b.shards, v)
+	ok := s.admitQuickest(b)
+	if ok {
+		b.errs = append(b.errs[:0], make([]error, len(b.ops))...)
+		s.cfg.Engine.Write(b.ops, b.errs)
+		s.record(b)
+	}
+	clear(b.ops)
+	b.ops = b.ops[:0]
+	s.leaveShards(&b.shards)
+	if ok {
+		s.answer(b, v)
+	}
+	return ok
+}
+
+// admitQuickest makes an op of each request; false if one is not admitted quickly.
+func (s *Server) admitQuickest(b *batch) bool {
+	b.ready = b.ready[:0]
+	for i, r := range b.reqs {
+		p := r.Object.Partition()
+		a, ok := s.admitQuickly(s.shards[shardOf(p)].view.Load(), r, p)
+		if !ok {
+			return false
+		}
+		a.i, a.first, a.last = i, i, i+1
+		b.ready, b.ops = append(b.ready, a), append(b.ops, writeOp(r))
+	}
+	return true
+}
+
+// writeAll is write for any batch.
+func (s *Server) writeAll(ctx context.Context, b *batch) {
+	for i := range b.reqs {
 		b.pending = append(b.pending, i)
 	}
 	s.pass(b)
@@ -94,7 +143,7 @@ func (s *Server) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 		}
 	}
 	for k, i := range b.pending {
-		done(i, s.lagging(ctx, b.why[k]))
+		b.done(i, s.lagging(ctx, b.why[k]))
 	}
 }
 
@@ -119,9 +168,14 @@ func (s *Server) pass(b *batch) {
 	for _, i := range repairs {
 		b.results = append(b.results, result{i, s.mend(b.reqs[i])})
 	}
+	s.answer(b, v)
+}
+
+// answer tells the results; the caller holds no gate.
+func (s *Server) answer(b *batch, v *sheepdog.View) {
 	s.syncIfAlways(b, v)
-	for _, r := range b.results {
-		b.done(r.i, r.err)
+	for i := range b.results {
+		b.done(b.results[i].i, b.results[i].err)
 	}
 	clear(b.results)
 	b.results = b.results[:0]
