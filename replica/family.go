@@ -102,9 +102,11 @@ func (f *family) noteLocked(s *Server, r *sheepdog.WriteRequest, p sheepdog.Part
 	f.clearLocked(sheepdog.Stamp{Token: r.Token, Seq: r.Flushed})
 	key := replicaKey{r.Object, r.Layer}
 	f.markLocked(s, mark{place{r.Policy, p}, key, blocks(r.Start, r.Count), r.Stamp, since})
-	if d := f.dirty[key]; d != nil && !applied {
-		f.runs -= len(d.runs) - 1
-		d.coarsen()
+	if !applied {
+		if d := f.dirty[key]; d != nil {
+			f.runs -= len(d.runs) - 1
+			d.coarsen()
+		}
 	}
 	if r.Origin.Gateway == 0 {
 		return
