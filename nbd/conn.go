@@ -97,12 +97,42 @@ func source(nc net.Conn) io.Reader {
 
 // newReader takes a reader from the pool.
 func (m *memory) newReader(nc io.Reader) *bufio.Reader {
+	from := &sparing{from: nc}
 	r, ok := m.readers.Get().(*bufio.Reader)
 	if !ok {
-		return bufio.NewReaderSize(nc, readBufferBytes)
+		return bufio.NewReaderSize(from, readBufferBytes)
 	}
-	r.Reset(nc)
+	r.Reset(from)
 	return r
+}
+
+// sparing fills the large buffer of a reader only as far as firstReadBytes, until a
+// client is found to have more in flight: memory that is never touched is not taken.
+// What is too large for the buffer passes by.
+type sparing struct {
+	from  io.Reader
+	fulls int // reads in a row that found more
+}
+
+const (
+	firstReadBytes = 16 << 10
+	sparingReads   = 2
+)
+
+func (s *sparing) Read(p []byte) (int, error) {
+	if s.fulls >= sparingReads {
+		return s.from.Read(p)
+	}
+	if len(p) > readBufferBytes {
+		s.fulls = 0
+		return s.from.Read(p)
+	}
+	limit := min(len(p), firstReadBytes)
+	n, err := s.from.Read(p[:limit])
+	if s.fulls++; n < limit {
+		s.fulls = 0
+	}
+	return n, err
 }
 
 func (m *memory) putReader(r *bufio.Reader) {
