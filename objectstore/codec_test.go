@@ -28,7 +28,8 @@ func sampleRecord() (recordHeader, []byte) {
 		b = e.append(b)
 		h.entries++
 	}
-	return h, finishRecord(b, &h)
+	pad := finishRecord(b, &h)
+	return h, append(b, pad...)
 }
 
 func TestRecordRoundTrip(t *testing.T) {

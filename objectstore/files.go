@@ -101,6 +101,10 @@ func (f hostFile) tryWriteAt(w *rawio.Writer, p []byte, off int64) int {
 	return w.TryWriteAt(f.fd, p, off)
 }
 
+func (f hostFile) tryGatherAt(w *rawio.Writer, pieces [][]byte, off int64) int {
+	return w.TryGatherAt(f.fd, pieces, off)
+}
+
 // writeDirect implements directFile.
 func (f hostFile) writeDirect(p []byte, off int64) int { return f.twin.write(f.Name(), p, off) }
 

@@ -38,9 +38,11 @@ type journal struct {
 	logged lsn        // the last entry of prev that counts
 	at     uint32     // next free block of the active segment
 	begun  uint32     // and up to which it is being written to the disk, see push
-	buf    []byte
-	asked  bool // of ahead, since the last rotation
-	rooted bool // a segment of this life has a durable header
+	buf    []byte     // of a record's head
+	pieces [][]byte   // of a record
+	whole  []byte     // of a record that goes the long way
+	asked  bool       // of ahead, since the last rotation
+	rooted bool       // a segment of this life has a durable header
 	quick  rawio.Writer
 
 	applied atomic.Uint64 // LSN of the last entry that is in the maps
@@ -95,12 +97,9 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 		b = e.append(b)
 	}
 	h := recordHeader{gen: j.gen, first: j.next, durable: lsn(j.durable.Load()), dataBlocks: blocks, entries: uint32(len(entries))}
-	b = finishRecord(b, &h)
-	for _, d := range data {
-		b = append(b, d...)
-	}
+	j.pieces = append(append(j.pieces[:0], b, finishRecord(b, &h)), data...)
 	j.buf = b
-	if err := writeQuickly(j.active.f, &j.quick, b, int64(j.at)*blockSize); err != nil {
+	if err := j.put(int64(head+blocks) * blockSize); err != nil {
 		return 0, j.fail(diskError("write the log", err))
 	}
 	j.charge(entries, data, head)
@@ -130,10 +129,30 @@ func (j *journal) charge(entries []*entry, data [][]byte, head uint32) {
 	}
 }
 
+// put writes the n bytes of pieces to where the next record belongs.
+func (j *journal) put(n int64) error {
+	defer clear(j.pieces)
+	off, done := int64(j.at)*blockSize, 0
+	if f, ok := j.active.f.(quickFile); ok {
+		done = f.tryGatherAt(&j.quick, j.pieces, off)
+	}
+	if int64(done) == n {
+		return nil
+	}
+	j.whole = j.whole[:0]
+	for _, p := range j.pieces {
+		j.whole = append(j.whole, p...)
+	}
+	_, err := j.active.f.WriteAt(j.whole[done:], off+int64(done))
+	return err
+}
+
 // quickFile is a file with a short way for small writes to space that it has.
 type quickFile interface {
 	// tryWriteAt writes what it can of p and tells how much that is.
 	tryWriteAt(w *rawio.Writer, p []byte, off int64) int
+	// tryGatherAt is tryWriteAt of pieces that follow each other in the file.
+	tryGatherAt(w *rawio.Writer, pieces [][]byte, off int64) int
 }
 
 // writeQuickly writes b to f by the short way as far as that goes, and by the other

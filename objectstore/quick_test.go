@@ -10,7 +10,7 @@ import (
 )
 
 // partFiles is the host's file system with a short way that takes only a part of
-// each write, or nothing (part 0), and without cheap zeros.
+// each write, or nothing (part 0).
 type partFiles struct {
 	hostFiles
 	part int
@@ -35,6 +35,10 @@ func (f partFile) tryWriteAt(_ *rawio.Writer, p []byte, off int64) int {
 		return 0
 	}
 	return n
+}
+
+func (f partFile) tryGatherAt(w *rawio.Writer, pieces [][]byte, off int64) int {
+	return f.tryWriteAt(w, bytes.Join(pieces, nil), off)
 }
 
 // The short way into the log leaves the same bytes as the other, also where it

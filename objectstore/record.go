@@ -57,13 +57,11 @@ func headBlocksOf(entryBytes int) uint32 {
 }
 
 // finishRecord fills in the header in front of the entries that follow it in
-// head, pads head to whole blocks and checksums it.
-func finishRecord(head []byte, h *recordHeader) []byte {
+// head, checksums both, and returns the zeros that make them whole blocks.
+func finishRecord(head []byte, h *recordHeader) (pad []byte) {
 	le := binary.LittleEndian
 	h.entryBytes = uint32(len(head) - recordFixed)
 	h.headBlocks = headBlocksOf(int(h.entryBytes))
-	used := len(head)
-	head = append(head, zeroBlock[:int(h.headBlocks)*blockSize-used]...)
 	clear(head[:recordFixed])
 	le.PutUint32(head, recordMagic)
 	le.PutUint16(head[4:], logVersion)
@@ -74,8 +72,8 @@ func finishRecord(head []byte, h *recordHeader) []byte {
 	le.PutUint32(head[36:], h.dataBlocks)
 	le.PutUint32(head[40:], h.entries)
 	le.PutUint32(head[44:], h.entryBytes)
-	le.PutUint32(head[recordCRCAt:], crc32.Checksum(head[:used], castagnoli))
-	return head
+	le.PutUint32(head[recordCRCAt:], crc32.Checksum(head, castagnoli))
+	return zeroBlock[:int(h.headBlocks)*blockSize-len(head)]
 }
 
 // decodeRecordHeader reads the fixed part of a record and bounds it by the

@@ -8,4 +8,5 @@ func TryReadAt(uintptr, []byte, int64) bool { return false }
 // Writer leaves everything to its caller here.
 type Writer struct{}
 
-func (*Writer) TryWriteAt(uintptr, []byte, int64) int { return 0 }
+func (*Writer) TryWriteAt(uintptr, []byte, int64) int    { return 0 }
+func (*Writer) TryGatherAt(uintptr, [][]byte, int64) int { return 0 }

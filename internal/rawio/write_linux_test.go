@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -41,6 +42,43 @@ func TestWriterWritesAsWriteAtDoes(t *testing.T) {
 	b, err := os.ReadFile(plain.Name())
 	if err != nil || !bytes.Equal(a, b) {
 		t.Errorf("the files differ (%v)", err)
+	}
+}
+
+// Pieces leave what one write of them all would leave.
+func TestWriterGathers(t *testing.T) {
+	f := tempFile(t)
+	var w Writer
+	piece := func(n int, b byte) []byte { return bytes.Repeat([]byte{b}, n) }
+	for name, pieces := range map[string][][]byte{
+		"none":  nil,
+		"empty": {nil, {}},
+		"one":   {piece(5, 1)},
+		"some":  {piece(100, 1), piece(3996, 2), nil, piece(4096, 3), piece(8192, 4)},
+		"much":  {piece(writeLimit, 1), piece(1, 2)},
+		"many":  slices.Repeat([][]byte{piece(2, 7)}, maxPieces+1),
+	} {
+		const off = 3000
+		want := bytes.Join(pieces, nil)
+		if err := f.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
+		n := w.TryGatherAt(f.Fd(), pieces, off)
+		if _, err := f.WriteAt(want[n:], off+int64(n)); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(want))
+		if _, err := f.ReadAt(got, off); len(want) > 0 && err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes by the short way, and the file has others (%v)", name, n, err)
+		}
+		if short := len(want) <= writeLimit && len(pieces) <= maxPieces; short != (n == len(want)) {
+			t.Errorf("%s: %d of %d bytes went the short way", name, n, len(want))
+		}
+		for _, v := range w.iov {
+			if v.Base != nil {
+				t.Fatalf("%s: the memory of a caller is kept", name)
+			}
+		}
 	}
 }
 
