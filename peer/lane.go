@@ -33,6 +33,7 @@ type waitingWrite struct {
 	ctx  context.Context
 	reqs []*sheepdog.WriteRequest
 	done func(i int, err error)
+	hush bool
 }
 
 func (w waitingWrite) fail(err error) {
@@ -109,6 +110,16 @@ func (n *lane) established() *link {
 	return n.link
 }
 
+// listen has a hushed link wake its reader again.
+func (n *lane) listen() {
+	n.mu.Lock()
+	l := n.link
+	n.mu.Unlock()
+	if l != nil {
+		l.listen()
+	}
+}
+
 // agreed reports whether both ends of a link are of the cluster that this node
 // is of now.
 func (n *lane) agreed(l *link) bool {
@@ -124,8 +135,8 @@ func (n *lane) notFormatted() error {
 }
 
 // write sends requests, or keeps them while the connection is being made.
-func (n *lane) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
-	w := waitingWrite{ctx, reqs, done}
+func (n *lane) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error), hush bool) {
+	w := waitingWrite{ctx, reqs, done, hush}
 	n.mu.Lock()
 	l, err := n.current(true)
 	if l == nil && err == nil {
@@ -154,7 +165,7 @@ func (w waitingWrite) send(l *link) {
 		w.fail(err)
 		return
 	}
-	l.write(w.ctx, w.reqs, w.done)
+	l.write(w.ctx, w.reqs, w.done, w.hush)
 }
 
 // run makes a link and serves it to its end.
@@ -197,7 +208,7 @@ func (n *lane) publish(l *link) bool {
 		n.mu.Unlock()
 		for _, w := range waiting {
 			if n.agreed(l) {
-				l.write(w.ctx, w.reqs, w.done)
+				l.write(w.ctx, w.reqs, w.done, false)
 			} else {
 				w.fail(n.notFormatted())
 			}
