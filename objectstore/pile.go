@@ -135,7 +135,11 @@ func (p *pile) apply(e *entry, at lsn, out *outcome) {
 		p.merge(e.key.Layer, e.to, at, out)
 	default:
 		before := out.freedBlocks
-		p.write(e, at, out)
+		if e.count == 1 {
+			p.writeOne(e, at, out)
+		} else {
+			p.write(e, at, out)
+		}
 		if e.hasData() {
 			p.replaced += out.freedBlocks - before
 			out.replaced += out.freedBlocks - before
@@ -170,6 +174,26 @@ func (p *pile) write(e *entry, at lsn, out *outcome) {
 		}
 		p.replace(o, c, no, old, &s, out)
 		p.touch(o, c, at, out)
+	}
+}
+
+// writeOne is write for one block.
+func (p *pile) writeOne(e *entry, at lsn, out *outcome) {
+	o := p.object(e.key.Layer)
+	c := p.chunk(o, uint32(e.start)/chunkBlocks)
+	s := slot{state: sheepdog.Zero, stamp: e.stamp}
+	if e.hasData() {
+		s.state, s.crc, s.at = sheepdog.Data, e.crcs[0], e.runs[0].at
+	}
+	if max(c.applied, o.floor) < at {
+		if old := p.slot(c, e.start); e.force || old.stamp.Less(e.stamp) {
+			p.replace(o, c, e.start, old, &s, out)
+			p.touch(o, c, at, out)
+			return
+		}
+	}
+	if s.at.isExtent() {
+		out.refused = appendPlace(out.refused, s.at)
 	}
 }
 

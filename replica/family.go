@@ -101,9 +101,16 @@ func (f *family) raiseLocked(token sheepdog.Token) sheepdog.Token {
 func (f *family) noteLocked(s *Server, r *sheepdog.WriteRequest, p sheepdog.Partition, since sheepdog.Revision, applied bool) {
 	f.clearLocked(sheepdog.Stamp{Token: r.Token, Seq: r.Flushed})
 	key := replicaKey{r.Object, r.Layer}
-	f.markLocked(s, mark{place{r.Policy, p}, key, blocks(r.Start, r.Count), r.Stamp, since})
+	d := f.dirty[key]
+	if d != nil && d.coarse && d.born >= since && r.Origin.Gateway == 0 { // also of a failed one
+		if f.cleared.Less(r.Stamp) {
+			d.runs[0].cover(stampedRun{blocks(r.Start, r.Count), r.Stamp})
+		}
+		return
+	}
+	f.markIn(d, s, mark{place{r.Policy, p}, key, blocks(r.Start, r.Count), r.Stamp, since})
 	if !applied {
-		if d := f.dirty[key]; d != nil {
+		if d = f.dirty[key]; d != nil {
 			f.runs -= len(d.runs) - 1
 			d.coarsen()
 		}
@@ -128,11 +135,13 @@ type mark struct {
 
 // markLocked notes a run. Marks of the replica from before this node ceased to
 // act go.
-func (f *family) markLocked(s *Server, m mark) {
+func (f *family) markLocked(s *Server, m mark) { f.markIn(f.dirty[m.key], s, m) }
+
+// markIn is markLocked where d is the replica's entry, nil if there is none.
+func (f *family) markIn(d *dirtyObject, s *Server, m mark) {
 	if !f.cleared.Less(m.stamp) {
 		return
 	}
-	d := f.dirty[m.key]
 	if d != nil && d.born < m.since && !s.valid(m.at, d.born) {
 		f.runs -= len(d.runs)
 		d = nil

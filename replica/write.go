@@ -94,7 +94,7 @@ func (s *Server) writeQuickly(b *batch) bool {
 	if ok {
 		b.errs = append(b.errs[:0], make([]error, len(b.ops))...)
 		s.cfg.Engine.Write(b.ops, b.errs)
-		s.record(b)
+		s.recordQuickly(b)
 	}
 	clear(b.ops)
 	b.ops = b.ops[:0]
@@ -118,6 +118,27 @@ func (s *Server) admitQuickest(b *batch) bool {
 		b.ready, b.ops = append(b.ready, a), append(b.ops, writeOp(r))
 	}
 	return true
+}
+
+// recordQuickly is record where each request is of one op, and admitted quickly.
+func (s *Server) recordQuickly(b *batch) {
+	var locked *family
+	for i := range b.ready {
+		a, r, err := &b.ready[i], b.reqs[i], b.errs[i]
+		if err != nil {
+			err = s.writeError(r, err)
+		}
+		if a.family != locked {
+			locked = relock(locked, a.family)
+		}
+		locked.noteLocked(s, r, a.partition, a.place.Since, err == nil)
+		b.results = append(b.results, result{i, err})
+	}
+	relock(locked, nil)
+}
+
+func (s *Server) writeError(r *sheepdog.WriteRequest, err error) error {
+	return fmt.Errorf("node %s: write object %s layer %d: %w", s.cfg.Self, r.Object, r.Layer, err)
 }
 
 // writeAll is write for any batch.
@@ -401,7 +422,7 @@ func (s *Server) record(b *batch) {
 			}
 		}
 		if err != nil {
-			err = fmt.Errorf("node %s: write object %s layer %d: %w", s.cfg.Self, r.Object, r.Layer, err)
+			err = s.writeError(r, err)
 		}
 		if a.family != locked {
 			locked = relock(locked, a.family)
