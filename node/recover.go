@@ -18,7 +18,13 @@ func (n *Node) startRecovery() error {
 		Hooks: recovery.Hooks{Suspect: n.suspectID, Settle: n.settle, Merged: n.merged, Load: n.stats.load}, Log: n.log.With("part", "recovery")})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	n.onClose(func() { cancel(); <-done })
+	n.onClose(func() {
+		cancel()
+		if n.store != nil {
+			n.store.Ending() // the deletion of a large disk goes on in the next life
+		}
+		<-done
+	})
 	n.spawn(func() {
 		defer close(done)
 		if err := n.recovery.Run(ctx); err != nil && ctx.Err() == nil {

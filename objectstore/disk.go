@@ -49,6 +49,7 @@ type Disk struct {
 	wholly     atomic.Bool // the next destage takes everything
 
 	closing atomic.Bool
+	ending  atomic.Bool  // see Ending
 	calls   sync.RWMutex // held for reading by every call, for writing by Close
 	cancel  context.CancelFunc
 	done    sync.WaitGroup

@@ -18,7 +18,7 @@ const structuralPart = 0.6
 
 // DropLayer implements sheepdog.Maintainer.
 func (d *Disk) DropLayer(layer sheepdog.LayerID) error {
-	return d.eachOf(layer, func(id sheepdog.ObjectID) entry {
+	return d.eachOf(layer, d.paced, func(id sheepdog.ObjectID) entry {
 		return entry{kind: entryDrop, key: objectKey{id, layer}}
 	})
 }
@@ -28,7 +28,7 @@ func (d *Disk) Merge(from, to sheepdog.LayerID) error {
 	if from == to {
 		return errMergeSelf(from)
 	}
-	return d.eachOf(from, func(id sheepdog.ObjectID) entry {
+	return d.eachOf(from, d.paced, func(id sheepdog.ObjectID) entry {
 		return entry{kind: entryMerge, key: objectKey{id, from}, to: to}
 	})
 }
@@ -43,14 +43,19 @@ func (d *Disk) DropObject(obj sheepdog.ObjectID, layer sheepdog.LayerID) error {
 	return d.structuralFlush(d.structural([]entry{e}))
 }
 
-// Wipe implements sheepdog.Maintainer.
+// Wipe implements sheepdog.Maintainer. It hurries: there are no guests, and the cluster
+// waits for it.
 func (d *Disk) Wipe() error {
 	layers, err := d.Layers()
 	if err != nil {
 		return err
 	}
+	hurried := func(int, time.Duration) error { return nil }
 	for layer := range layers {
-		if err := d.DropLayer(layer); err != nil {
+		err := d.eachOf(layer, hurried, func(id sheepdog.ObjectID) entry {
+			return entry{kind: entryDrop, key: objectKey{id, layer}}
+		})
+		if err != nil {
 			return fmt.Errorf("wipe: %w", err)
 		}
 	}
@@ -58,8 +63,9 @@ func (d *Disk) Wipe() error {
 }
 
 // eachOf makes an entry for every object of a layer, applies them in batches,
-// and makes them durable. It takes its time: see paced.
-func (d *Disk) eachOf(layer sheepdog.LayerID, make func(sheepdog.ObjectID) entry) error {
+// and makes them durable. Rest is called between batches with the objects of the one before
+// and how long it took.
+func (d *Disk) eachOf(layer sheepdog.LayerID, rest func(int, time.Duration) error, make func(sheepdog.ObjectID) entry) error {
 	if err := d.begin(); err != nil {
 		return err
 	}
@@ -86,7 +92,7 @@ func (d *Disk) eachOf(layer sheepdog.LayerID, make func(sheepdog.ObjectID) entry
 			break
 		}
 		d.commitPart(part)
-		if err := d.paced(len(part), time.Since(began)); err != nil {
+		if err := rest(len(part), time.Since(began)); err != nil {
 			return err
 		}
 	}
@@ -130,12 +136,16 @@ const (
 	structuralPause = 200 * time.Millisecond // at most, between batches
 )
 
-// paced rests after a batch of so many objects that took so long, until the store is
-// being closed.
+// Ending has drops and merges of whole layers end soon with ErrClosed, before Close: who
+// waits for them before that does not wait long.
+func (d *Disk) Ending() { d.ending.Store(true) }
+
+// paced rests after a batch of so many objects that took so long; it fails when the store is
+// about to be closed.
 func (d *Disk) paced(objects int, took time.Duration) error {
 	rest := max(time.Duration(objects)*time.Second/structuralRate-took, (structuralShare-1)*took)
 	time.Sleep(min(rest, structuralPause))
-	if d.closing.Load() {
+	if d.closing.Load() || d.ending.Load() {
 		return fmt.Errorf("store %s: %w", d.opts.Meta, sheepdog.ErrClosed)
 	}
 	return nil

@@ -284,25 +284,57 @@ func TestLargeDeletionTakesItsTime(t *testing.T) {
 	}
 }
 
-// A deletion that rests does not hold up who closes the store, and goes on in its next
-// life.
+// A store that is wiped because the cluster was formatted anew does not rest: all wait
+// for it.
+func TestWipeHurries(t *testing.T) {
+	d := openDisk(t, Options{openMeta: newFakeMeta().open, DestageEvery: time.Hour, NoSync: true}).d
+	const objects = 16 << 10
+	for i := range sheepdog.Index(objects) {
+		mustWrite(t, d, sheepdog.Op{Object: sheepdog.ObjectID{Family: 1, Index: i}, Layer: 1, Count: 1, Stamp: sheepdog.Stamp{Token: 1, Seq: 1}})
+	}
+	began := time.Now()
+	if err := d.Wipe(); err != nil {
+		t.Fatal(err)
+	}
+	if took, paced := time.Since(began), objects*time.Second/structuralRate; took > paced {
+		t.Errorf("%d objects were wiped in %v, as slowly as a deletion: %v", objects, took, paced)
+	}
+	if ids, err := d.LayerObjects(1, 0, 0); err != nil || len(ids) > 0 {
+		t.Errorf("%d objects are left: %v", len(ids), err)
+	}
+}
+
+// A deletion that rests does not hold up who closes the store, or is about to, and goes
+// on in its next life.
 func TestCloseEndsADeletion(t *testing.T) {
 	u := openDisk(t, Options{DestageEvery: time.Hour})
 	const objects = 16 << 10
 	sparse(t, u.d, objects)
-	dropped := make(chan error, 1)
-	d := u.d
-	go func() { dropped <- d.DropLayer(1) }()
-	for d.dirtyBytes.Load() == 0 && len(dropped) == 0 {
-		runtime.Gosched()
-	}
-	u.Reopen(t)
-	if err := <-dropped; !errors.Is(err, sheepdog.ErrClosed) {
-		t.Errorf("the deletion ended with %v", err)
-	}
-	ids, err := u.d.LayerObjects(1, 0, 0)
-	if err != nil || len(ids) == 0 || len(ids) == objects {
-		t.Errorf("of %d objects %d are left: %v", objects, len(ids), err)
+	left := objects
+	for _, end := range []string{"about to be closed", "closed"} {
+		d := u.d
+		dropped := make(chan error, 1)
+		go func() { dropped <- d.DropLayer(1) }()
+		for freed := d.freedBlocks.Load(); d.freedBlocks.Load() == freed && len(dropped) == 0; {
+			runtime.Gosched()
+		}
+		if end != "closed" {
+			d.Ending()
+			if err := <-dropped; !errors.Is(err, sheepdog.ErrClosed) {
+				t.Errorf("%s: the deletion ended with %v", end, err)
+			}
+			u.Reopen(t)
+		} else {
+			u.Reopen(t)
+			if err := <-dropped; !errors.Is(err, sheepdog.ErrClosed) {
+				t.Errorf("%s: the deletion ended with %v", end, err)
+			}
+		}
+		ids, err := u.d.LayerObjects(1, 0, 0)
+		if err != nil || len(ids) == 0 || len(ids) >= left {
+			t.Errorf("%s: of %d objects %d are left: %v", end, left, len(ids), err)
+		}
+		left = len(ids)
 	}
 	if err := u.d.DropLayer(1); err != nil {
 		t.Fatal(err)
