@@ -107,6 +107,7 @@ func (d *Disk) ofBound(blocks int64) float64 {
 // destager runs until the store closes.
 func (d *Disk) destager(ctx context.Context) {
 	defer d.done.Done()
+	giveWay()
 	tick := time.NewTicker(d.opts.DestageEvery)
 	defer tick.Stop()
 	for {
