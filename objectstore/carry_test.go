@@ -204,25 +204,26 @@ func TestNothingIsCarriedWhereSpaceIsScarce(t *testing.T) {
 	g.compare("after the destage")
 }
 
+// takeBlocks takes n blocks, and addresses as it needs them.
+func takeBlocks(s *space, n uint64) (runs []spaceRun) {
+	for have := uint64(0); ; s.grow() {
+		before := len(runs)
+		runs = s.allocate(n-have, rowBlocks, runs)
+		for _, r := range runs[before:] {
+			have += r.n
+		}
+		if have == n {
+			return runs
+		}
+	}
+}
+
 // overwrite replaces blocks of a full space at random, lap by lap, and tells the mean
 // length of the rows that the new ones got in the second half.
 func overwrite(t *testing.T, s *space, set, laps int) (row float64) {
 	r := rand.New(rand.NewPCG(1, 1))
-	take := func(n uint64) (runs []spaceRun) {
-		for have := uint64(0); have < n; {
-			before := len(runs)
-			runs = s.allocate(n-have, rowBlocks, runs)
-			for _, r := range runs[before:] {
-				have += r.n
-			}
-			if have < n {
-				s.grow()
-			}
-		}
-		return runs
-	}
 	at := make([]uint64, 0, set)
-	for _, r := range take(uint64(set)) {
+	for _, r := range takeBlocks(s, uint64(set)) {
 		for b := r.at; b < r.at+r.n; b++ {
 			at = append(at, b)
 		}
@@ -231,7 +232,7 @@ func overwrite(t *testing.T, s *space, set, laps int) (row float64) {
 	for lap := range laps {
 		var old []uint64
 		for range set / 4 / copyBlocks {
-			for _, run := range take(copyBlocks) {
+			for _, run := range takeBlocks(s, copyBlocks) {
 				if lap >= laps/2 {
 					rows++
 					blocks += int(run.n)
@@ -284,15 +285,30 @@ func TestBorrowedSlackIsGivenBackWhenIdle(t *testing.T) {
 	if n := s.takeIdle(); n != 0 {
 		t.Errorf("%d blocks are idle that were free for no time", n)
 	}
-	s.free(s.allocate(2*idleBlocks, rowBlocks, nil)[0].at, 1)
-	if n := s.takeIdle(); n != 0 {
-		t.Errorf("%d blocks are idle while others are taken", n)
+	give := func(runs []spaceRun) {
+		for _, r := range runs {
+			s.free(r.at, r.n)
+		}
+	}
+	give(takeBlocks(s, 32*idleBlocks))
+	if n, slack := s.takeIdle(), s.slackBlocks(); n > 0 && slack-n < s.bound() {
+		t.Errorf("%d of %d blocks are idle while others are taken", n, slack)
 	}
 	excess := s.excess()
 	if n := s.takeIdle(); n != excess || n == 0 {
 		t.Errorf("%d blocks are idle, want all %d that are too many", n, excess)
 	}
+	give(takeBlocks(s, 40*copyBlocks)) // as large a disk is deleted,
+	give(takeBlocks(s, 90*copyBlocks))
+	s.takeIdle()
+	give(takeBlocks(s, 32*idleBlocks)) // while others are written
 	slack := s.slackBlocks()
+	if n := s.takeIdle(); slack > s.bound() && (n == 0 || slack-n < s.bound()) {
+		t.Errorf("%d of %d blocks are idle after a deletion, want some of those above %d", n, slack, s.bound())
+	} else if slack <= s.bound() {
+		t.Errorf("only %d blocks of slack", slack)
+	}
+	slack = s.slackBlocks()
 	s.mayBorrow(0) // the file system gets full
 	before := s.blocks()
 	for range 20 {
