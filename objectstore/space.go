@@ -117,7 +117,7 @@ func (s *space) kept() uint64 { return max(s.nUsed/8, minSlack/2) }
 
 // mayBorrow sets how many blocks of slack the file system has room for beyond what is
 // kept. As many as are in use are enough: with as much slack as data, all of which is
-// replaced at random, there are rows of about ten blocks in it.
+// replaced at random, there are rows of about seven blocks in it.
 func (s *space) mayBorrow(n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
