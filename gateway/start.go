@@ -58,9 +58,6 @@ type batch struct {
 	parts    []*part
 	attempts []attempt
 	left     atomic.Int32 // the writes that have not ended, and Start
-	hushed   husher       // whose answers may go unnoticed until those to another part
-	first    *part        // its part
-	heard    atomic.Bool  // they have come
 
 	mu sync.Mutex // guards the attempts' errors
 }
@@ -104,8 +101,7 @@ func (b *batch) release() {
 		clear(p.reqs)
 		p.member, p.reqs, p.at = nil, p.reqs[:0], p.at[:0]
 	}
-	b.ctx, b.view, b.reqs, b.done, b.parts, b.hushed, b.first = nil, nil, nil, nil, b.parts[:0], nil, nil
-	b.heard.Store(false)
+	b.ctx, b.view, b.reqs, b.done, b.parts = nil, nil, nil, nil, b.parts[:0]
 	b.g.batches.Put(b)
 }
 
@@ -145,50 +141,25 @@ func (p *part) add(r *sheepdog.WriteRequest, i int) {
 // overlaps it. The answers are awaited whatever becomes of the context.
 func (b *batch) send() {
 	var local *part
-	far := 0 // parts for other nodes that have all the writes
 	for _, p := range b.parts {
 		if p.member.ID == b.g.self {
 			local = p
-		} else if len(p.reqs) == len(b.reqs) {
-			far++
+			continue
 		}
-	}
-	for _, p := range b.parts {
-		if p != local {
-			p.send(far > 1)
-			far = 0
-		}
+		p.send()
 	}
 	if local != nil {
-		local.send(false)
+		local.send()
 	}
 }
 
-// husher is a replica on another node whose answers can go unnoticed until Listen.
-type husher interface {
-	WriteHushed(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(k int, err error))
-	Listen()
-}
-
-// send sends a part. With hush, another node is going to have all its writes, too, and
-// probably answers later: then it is enough to be woken once.
-func (p *part) send(hush bool) {
-	b := p.batch
-	r := b.g.peers.Replica(*p.member)
-	if h, ok := r.(husher); ok && hush {
-		b.hushed, b.first = h, p
-		h.WriteHushed(context.Background(), p.reqs, p.answered)
-		return
-	}
-	r.Write(context.Background(), p.reqs, p.answered)
+func (p *part) send() {
+	p.batch.g.peers.Replica(*p.member).Write(context.Background(), p.reqs, p.answered)
 }
 
 // answer notes the replica's answer to one of its writes.
 func (p *part) answer(k int, err error) {
 	b, i := p.batch, p.at[k]
-	if b.hushed != nil && p != b.first && p.member.ID != b.g.self && !b.heard.Swap(true) {
-		b.hushed.Listen()
-	}
 	a := &b.attempts[i]
 	if err != nil {
 		b.g.note(*p.member, err)

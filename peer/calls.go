@@ -12,20 +12,6 @@ import (
 // answer with an error that wraps sheepdog.ErrUnreachable: their outcome is
 // unknown.
 func (c *Client) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
-	c.write(ctx, reqs, done, false)
-}
-
-// WriteHushed is Write for one who waits for other answers first: those to these
-// requests may go unnoticed until Listen, or for a heartbeat, so that they wake nobody
-// for nothing.
-func (c *Client) WriteHushed(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
-	c.write(ctx, reqs, done, true)
-}
-
-// Listen ends the effect of WriteHushed.
-func (c *Client) Listen() { c.small.listen() }
-
-func (c *Client) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error), hush bool) {
 	n := &c.small
 	malformed := false
 	for _, r := range reqs {
@@ -38,7 +24,7 @@ func (c *Client) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 		reqs, done = refuseMalformed(reqs, done)
 	}
 	if len(reqs) > 0 {
-		n.write(ctx, reqs, done, hush && n == &c.small)
+		n.write(ctx, reqs, done)
 	}
 }
 

@@ -33,7 +33,6 @@ type waitingWrite struct {
 	ctx  context.Context
 	reqs []*sheepdog.WriteRequest
 	done func(i int, err error)
-	hush bool
 }
 
 func (w waitingWrite) fail(err error) {
@@ -110,16 +109,6 @@ func (n *lane) established() *link {
 	return n.link
 }
 
-// listen has a hushed link wake its reader again.
-func (n *lane) listen() {
-	n.mu.Lock()
-	l := n.link
-	n.mu.Unlock()
-	if l != nil {
-		l.listen()
-	}
-}
-
 // agreed reports whether both ends of a link are of the cluster that this node
 // is of now.
 func (n *lane) agreed(l *link) bool {
@@ -135,8 +124,8 @@ func (n *lane) notFormatted() error {
 }
 
 // write sends requests, or keeps them while the connection is being made.
-func (n *lane) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error), hush bool) {
-	w := waitingWrite{ctx, reqs, done, hush}
+func (n *lane) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
+	w := waitingWrite{ctx, reqs, done}
 	n.mu.Lock()
 	l, err := n.current(true)
 	if l == nil && err == nil {
@@ -165,7 +154,7 @@ func (w waitingWrite) send(l *link) {
 		w.fail(err)
 		return
 	}
-	l.write(w.ctx, w.reqs, w.done, w.hush)
+	l.write(w.ctx, w.reqs, w.done)
 }
 
 // run makes a link and serves it to its end.
@@ -208,7 +197,7 @@ func (n *lane) publish(l *link) bool {
 		n.mu.Unlock()
 		for _, w := range waiting {
 			if n.agreed(l) {
-				l.write(w.ctx, w.reqs, w.done, false)
+				l.write(w.ctx, w.reqs, w.done)
 			} else {
 				w.fail(n.notFormatted())
 			}

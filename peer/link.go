@@ -78,7 +78,6 @@ type link struct {
 	pending int
 	retired bool  // to be closed when nothing is pending
 	dead    error // why nothing can be added any more
-	hushed  bool  // replies wake nobody
 
 	vec [][]byte // scratch of the reader
 }
@@ -95,14 +94,12 @@ func (l *link) add(s slot) (uint64, error) {
 	if err := l.refuses(); err != nil {
 		return 0, err
 	}
-	l.listenLocked()
 	return l.addLocked(s), nil
 }
 
 // addAll is add for each of so many requests, of which s is the first, and tells
-// whether others were pending. Either all have slots or none has. With hush, the replies
-// wake nobody until listen, unless others were pending.
-func (l *link) addAll(s slot, ids []uint64, hush bool) (others bool, err error) {
+// whether others were pending. Either all have slots or none has.
+func (l *link) addAll(s slot, ids []uint64) (others bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.refuses(); err != nil {
@@ -113,29 +110,7 @@ func (l *link) addAll(s slot, ids []uint64, hush bool) (others bool, err error) 
 		s.index = i
 		ids[i] = l.addLocked(s)
 	}
-	if !hush || others {
-		l.listenLocked()
-	} else if !l.hushed && l.out.raw != nil {
-		l.hushed = l.out.raw.Wake(hushBytes) == nil
-	}
 	return others, nil
-}
-
-// hushBytes is with how many bytes a hushed link speaks up nevertheless.
-const hushBytes = 4 << 10
-
-// listen has the replies wake the reader again, with those that are there.
-func (l *link) listen() {
-	l.mu.Lock()
-	l.listenLocked()
-	l.mu.Unlock()
-}
-
-func (l *link) listenLocked() {
-	if l.hushed {
-		l.hushed = false
-		_ = l.out.raw.Wake(1) // of a closed connection the reader is told
-	}
 }
 
 // refuses is why nothing can be added.
@@ -261,7 +236,7 @@ func (l *link) giveUp(id uint64) bool {
 // write sends requests in order, together, and with those that others are about to
 // send if there are others; done is called by the reader, or at once for those that
 // cannot be sent.
-func (l *link) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error), hush bool) {
+func (l *link) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
 	var few [4]uint64
 	ids := slices.Grow(few[:0], len(reqs))[:len(reqs)]
 	s := slot{done: done}
@@ -269,7 +244,7 @@ func (l *link) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done fu
 		s.writes = &writes{}
 		s.writes.left.Store(int32(len(reqs)) + 1)
 	}
-	others, err := l.addAll(s, ids, hush)
+	others, err := l.addAll(s, ids)
 	if err != nil {
 		for i := range reqs {
 			done(i, err)

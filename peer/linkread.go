@@ -264,7 +264,6 @@ func (l *link) end(cause error) *BrokenError {
 
 // tick sends a heartbeat if one is due, and gives up a peer that is gone.
 func (l *link) tick() {
-	l.listen()
 	tick(l.out, l.live)
 }
 

@@ -44,9 +44,6 @@ type Conn struct {
 	rerr syscall.Errno
 	full bool // the last receive took rawLimit or more: there is much to come
 	recv func(fd uintptr) bool
-
-	least int32
-	set   func(fd uintptr)
 }
 
 // New is nil if conn is not a socket of the host.
@@ -60,7 +57,7 @@ func New(conn net.Conn) *Conn {
 		return nil
 	}
 	r := &Conn{rc: rc}
-	r.send, r.recv, r.set = r.sendOnce, r.recvOnce, r.setLeast
+	r.send, r.recv = r.sendOnce, r.recvOnce
 	return r
 }
 
@@ -154,17 +151,4 @@ func (r *Conn) recvOnce(fd uintptr) bool {
 			return errno != syscall.EAGAIN
 		}
 	}
-}
-
-// Wake says with how many bytes, or with the end of the stream, a Read that waits is
-// woken; 1 at first. If so much is there already when it is said, that counts (Linux
-// 4.18). A Read that need not wait takes what is there. It is for one goroutine at a
-// time.
-func (r *Conn) Wake(least int) error {
-	r.least = int32(least)
-	return r.rc.Control(r.set)
-}
-
-func (r *Conn) setLeast(fd uintptr) {
-	syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, uintptr(unsafe.Pointer(&r.least)), unsafe.Sizeof(r.least), 0)
 }

@@ -14,4 +14,3 @@ type Conn struct{}
 func New(net.Conn) *Conn                    { return nil }
 func (*Conn) TrySend([][]byte) (int, error) { return 0, nil }
 func (*Conn) Read([]byte) (int, error)      { return 0, nil }
-func (*Conn) Wake(int) error                { return nil }
