@@ -28,6 +28,7 @@ var scaleParts = []struct {
 	{"chains", (*scaling).chains},
 	{"stored", (*scaling).stored},
 	{"connections", (*scaling).connections},
+	{"nodes", (*scaling).nodes},
 }
 
 // scale measures what an operation costs, and what a sheep takes in memory, while
