@@ -57,7 +57,7 @@ func (m *Memory) apply(op *sheepdog.Op) {
 	}
 	var sums []uint32
 	if sums = op.Sums; op.Data != nil && sums == nil {
-		sums = appendSums(nil, op.Data)
+		sums = sheepdog.AppendSums(nil, op.Data)
 	}
 	for i := range op.Count {
 		no := op.Start + sheepdog.BlockNo(i)

@@ -3,7 +3,6 @@ package objectstore
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 
 	"sheepdog"
 )
@@ -92,7 +91,7 @@ func (d *Disk) prepare(c *call, op *sheepdog.Op, result *error, admitted bool) e
 
 func (d *Disk) prepareData(t *task, op *sheepdog.Op, admitted bool) error {
 	if t.e.crcs = op.Sums; t.e.crcs == nil {
-		t.e.crcs = appendSums(t.sum[:0], op.Data)
+		t.e.crcs = sheepdog.AppendSums(t.sum[:0], op.Data)
 	}
 	if admitted && len(op.Data) < LargeWrite {
 		t.e.kind, t.data, t.e.runs = entryInline, op.Data, t.run[:0]
@@ -109,14 +108,6 @@ func (d *Disk) prepareData(t *task, op *sheepdog.Op, admitted bool) error {
 	}
 	t.e.kind, t.data, t.e.runs = entryInline, op.Data, t.run[:0]
 	return d.volumes.admit(op.Object, uint64(len(op.Data)), held)
-}
-
-// appendSums appends the checksum of each block.
-func appendSums(sums []uint32, data []byte) []uint32 {
-	for ; len(data) > 0; data = data[blockSize:] {
-		sums = append(sums, crc32.Checksum(data[:blockSize], castagnoli))
-	}
-	return sums
 }
 
 // load pins a pile and makes sure that its objects are known. The caller unpins

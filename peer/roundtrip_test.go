@@ -81,7 +81,7 @@ func testWriteArrives(t *testing.T, pair pairFunc) {
 			want[0] = writeRequest(blocks(n, 3), uint32(n))
 		}
 		if n == 16 {
-			want[0].Sums = appendSums(nil, want[0].Data)
+			want[0].Sums = sheepdog.AppendSums(nil, want[0].Data)
 		}
 		want[1].Object.Index = 1
 		got = got[:0]
@@ -91,7 +91,7 @@ func testWriteArrives(t *testing.T, pair pairFunc) {
 		}
 		wantError(t, errs[1], sheepdog.ErrFenced)
 		if n > 0 && n != 16 {
-			want[0].Sums = appendSums(nil, want[0].Data) // they arrive whether the caller had them or not
+			want[0].Sums = sheepdog.AppendSums(nil, want[0].Data) // they arrive whether the caller had them or not
 		}
 		if len(got) != 2 || !reflect.DeepEqual(got[0], *want[0]) || !reflect.DeepEqual(got[1], *want[1]) {
 			t.Fatalf("%d blocks: something else arrived", n)
@@ -112,7 +112,7 @@ func testWriteOfOtherData(t *testing.T, pair pairFunc) {
 	}}
 	c := pair(t, h)
 	r := writeRequest(blocks(3, 3), 3)
-	r.Sums = appendSums(nil, r.Data)
+	r.Sums = sheepdog.AppendSums(nil, r.Data)
 	r.Data[2*sheepdog.BlockSize+7] ^= 4
 	wantError(t, writeAll(t, c, testContext(t), r)[0], sheepdog.ErrUnreachable)
 }

@@ -2,7 +2,6 @@ package peer
 
 import (
 	"hash/crc32"
-	"slices"
 
 	"sheepdog"
 )
@@ -36,13 +35,4 @@ func joinSums(sums []uint32) uint32 {
 		c = afterBlock[0][c&0xff] ^ afterBlock[1][c>>8&0xff] ^ afterBlock[2][c>>16&0xff] ^ afterBlock[3][c>>24] ^ s
 	}
 	return c
-}
-
-// appendSums appends the CRC-32C of each block of data, which are whole blocks.
-func appendSums(sums []uint32, data []byte) []uint32 {
-	sums = slices.Grow(sums, len(data)/sheepdog.BlockSize)
-	for ; len(data) > 0; data = data[sheepdog.BlockSize:] {
-		sums = append(sums, checksum(data[:sheepdog.BlockSize]))
-	}
-	return sums
 }

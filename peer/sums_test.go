@@ -17,7 +17,7 @@ func TestJoinSums(t *testing.T) {
 		if blocks == 3 {
 			clear(data)
 		}
-		sums := appendSums(nil, data)
+		sums := sheepdog.AppendSums(nil, data)
 		if len(sums) != blocks {
 			t.Fatalf("%d checksums of %d blocks", len(sums), blocks)
 		}

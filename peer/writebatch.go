@@ -69,7 +69,7 @@ func (b *writeBatch) verify(h header, data []byte) ([]uint32, error) {
 		return nil, h.check("data", h.dataCRC, data)
 	}
 	from := len(b.sums)
-	b.sums = appendSums(b.sums, data)
+	b.sums = sheepdog.AppendSums(b.sums, data)
 	sums := b.sums[from:len(b.sums):len(b.sums)]
 	if joinSums(sums) != h.dataCRC {
 		return nil, h.mismatch("data")
