@@ -70,6 +70,23 @@ func TestJobFile(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
+	stream, err := choose("seqw1m-q8,rw4k-q16-fresh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &disk{file: "/d/stream"}
+	text = stream[0].file(d.disk(), 64<<20, 1000)
+	for _, want := range []string{"ioengine=libaio\n", "direct=1\n", "filename=/d/stream\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if !d.does(stream[0]) || d.does(stream[1]) {
+		t.Error("the disk alone does another job than to be written in sequence")
+	}
+	if stream[0].runsOnce() || !stream[1].runsOnce() {
+		t.Error("of a job that wants an empty log there is one run, of others as many as rounds")
+	}
 	text = job{name: "x", rw: "randread", block: 4 * kib, depth: 2, align: objectSize, offset: 8 << 20}.files([]string{"nbd:a", "nbd:b"}, 64<<20, 1000)
 	for _, want := range []string{"[global]\ngroup_reporting=1\n", "blockalign=4194304\n", "offset=8388608\n", "[x0]\nuri=nbd:a\n[x1]\nuri=nbd:b\n"} {
 		if !strings.Contains(text, want) {
