@@ -108,20 +108,7 @@ func TestLayersAreListedFromMemory(t *testing.T) {
 	for step := range 400 {
 		obj := sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(r.IntN(12))}
 		layer := sheepdog.LayerID(10 + r.IntN(3))
-		switch n := r.IntN(12); {
-		case n == 0:
-			checkBoth(t, u.d.Merge(10, 12), nil)
-		case n == 1:
-			checkBoth(t, u.d.DropLayer(layer), nil)
-		case n < 5:
-			checkBoth(t, u.d.DropObject(obj, layer), nil)
-		case n == 5:
-			checkBoth(t, u.d.destage(true), nil)
-		case n == 6 && step%3 == 0:
-			u.Reopen(t)
-		default:
-			mustWrite(t, u.d, sheepdog.Op{Object: obj, Layer: layer, Count: 1, Stamp: sheepdog.Stamp{Token: 1, Seq: uint64(step + 1)}})
-		}
+		inventoryStep(t, u, r.IntN(12), step, obj, layer, 10, 12)
 		if step%2 == 0 {
 			counted(t, u.d)
 		}
@@ -139,6 +126,25 @@ func TestLayersAreListedFromMemory(t *testing.T) {
 	}
 }
 
+// inventoryStep is the step-th of a walk: one of twelve things that happen to a store.
+func inventoryStep(t *testing.T, u *diskUnderTest, n, step int, obj sheepdog.ObjectID, layer, from, to sheepdog.LayerID) {
+	t.Helper()
+	switch {
+	case n == 0:
+		checkBoth(t, u.d.Merge(from, to), nil)
+	case n == 1:
+		checkBoth(t, u.d.DropLayer(layer), nil)
+	case n < 5:
+		checkBoth(t, u.d.DropObject(obj, layer), nil)
+	case n == 5:
+		checkBoth(t, u.d.destage(true), nil)
+	case n == 6 && step%3 == 0:
+		u.Reopen(t)
+	default:
+		mustWrite(t, u.d, sheepdog.Op{Object: obj, Layer: layer, Count: 1, Stamp: sheepdog.Stamp{Token: 1, Seq: uint64(step + 1)}})
+	}
+}
+
 // The inventory names whatever the metadata store has, through merges, drops and the
 // end of the process; and what is gone it does not name, once the store was opened again.
 func TestInventoryMissesNothing(t *testing.T) {
@@ -148,20 +154,7 @@ func TestInventoryMissesNothing(t *testing.T) {
 	for step := range 300 {
 		obj := sheepdog.ObjectID{Family: sheepdog.FamilyID(1 + r.IntN(2)), Index: sheepdog.Index(r.IntN(12))}
 		layer := sheepdog.LayerID(obj.Family)*10 + sheepdog.LayerID(r.IntN(3))
-		switch n := r.IntN(12); {
-		case n == 0:
-			checkBoth(t, u.d.Merge(layer, layer/10*10+3), nil)
-		case n == 1:
-			checkBoth(t, u.d.DropLayer(layer), nil)
-		case n < 5:
-			checkBoth(t, u.d.DropObject(obj, layer), nil)
-		case n == 5:
-			checkBoth(t, u.d.destage(true), nil)
-		case n == 6 && step%3 == 0:
-			u.Reopen(t)
-		default:
-			mustWrite(t, u.d, sheepdog.Op{Object: obj, Layer: layer, Count: 1, Stamp: sheepdog.Stamp{Token: 1, Seq: uint64(step + 1)}})
-		}
+		inventoryStep(t, u, r.IntN(12), step, obj, layer, layer, layer/10*10+3)
 		counted(t, u.d)
 		for id := range storedIn(t, meta) {
 			if !u.d.inventory.may(id) {
