@@ -171,6 +171,32 @@ func TestKilledLeaderIsReplacedWithinAMoment(t *testing.T) {
 	}
 }
 
+// Votes go to a log that is not shorter. The first in line may lack what the
+// leader wrote last; the next stands then.
+func TestKilledLeaderIsReplacedByWhoHasItsLastEntry(t *testing.T) {
+	for first := range 2 {
+		t.Run(fmt.Sprint(first), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.formatted(3)
+				old := w.leader()
+				rest := w.besides(old)
+				behind := rest[first]
+				w.net.cut(old.self.Addr, behind.self.Addr, true)
+				w.propose(old.n, "last")
+				old.kill()
+				w.net.cut(old.self.Addr, behind.self.Addr, false)
+				took := w.eventually(5*time.Second, "removed by its successor", w.agreed)
+				if took > 350*time.Millisecond+stagger {
+					t.Errorf("took %v", took)
+				}
+				if w.leader() == behind {
+					t.Error("the successor lacks an entry")
+				}
+			})
+		})
+	}
+}
+
 func TestRestartedNodeFollowsAtOnceAfterALongOutage(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.formatted(3)

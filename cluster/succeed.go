@@ -27,7 +27,6 @@ const stagger = 200 * time.Millisecond
 
 // succeed has another leader elected if the present one is certainly gone.
 func (c *Cluster) succeed(ctx context.Context, cons *consensus, gone state.MemberRef) error {
-	moved := cons.leaderMoved()
 	if cons.leaderID() != gone.ID {
 		return nil
 	}
@@ -46,18 +45,31 @@ func (c *Cluster) succeed(ctx context.Context, cons *consensus, gone state.Membe
 	if err != nil {
 		return err
 	}
-	select {
-	case <-moved:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(time.Duration(rank) * stagger):
-	}
-	if cons.leaderID() != gone.ID {
-		return nil
+	if found, err := cons.successor(ctx, gone.ID, time.Duration(rank)*stagger); found || err != nil {
+		return err
 	}
 	c.opts.Logger.Info("two nodes found the leader gone; standing for election", "leader", gone.ID)
 	return cons.campaign()
+}
+
+// successor waits for another leader than the one that is gone. A candidate that
+// makes this node forget the former is none yet: its log may be too short to win.
+func (c *consensus) successor(ctx context.Context, gone sheepdog.NodeID, wait time.Duration) (found bool, err error) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		moved := c.leaderMoved()
+		if id := c.leaderID(); id != 0 && id != gone {
+			return true, nil
+		}
+		select {
+		case <-moved:
+		case <-timer.C:
+			return false, nil
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
 }
 
 // leaderID is the leader as far as this node knows, 0 if not.
