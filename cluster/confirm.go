@@ -213,26 +213,42 @@ func (c *Cluster) investigate(ctx context.Context, s suspicion) error {
 
 // othersObserve returns nil if another member finds that one certainly gone.
 func (c *Cluster) othersObserve(ctx context.Context, view *sheepdog.View, m sheepdog.Member) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	observers := c.observers(view, m.ID)
+	answers := make(chan error, len(observers))
+	for _, o := range observers {
+		c.wg.Go(func() {
+			_, err := c.call(ctx, o.Addr, methodProbe, message{Ref: state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}, Addr: m.Addr})
+			answers <- err
+		})
+	}
 	err := errors.New("no other member could look")
-	for _, o := range c.observers(view, m.ID) {
-		ref := state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}
-		if _, err = c.call(ctx, o.Addr, methodProbe, message{Ref: ref, Addr: m.Addr}); err == nil {
+	for range observers {
+		if err = <-answers; err == nil {
 			return nil
 		}
 	}
 	return err
 }
 
-// observers are up to three members that could look at another one.
+// observers are up to three members that could look at another one. Gossip only
+// says whom to ask first: it finds a node again seconds after that has returned.
 func (c *Cluster) observers(view *sheepdog.View, suspect sheepdog.NodeID) []sheepdog.Member {
-	var out []sheepdog.Member
+	const most = 3
+	var alive, silent []sheepdog.Member
 	for _, m := range view.Members {
-		g, known := c.gossip.member(state.MemberRef{ID: m.ID, Incarnation: m.Incarnation})
-		if m.ID != suspect && m.ID != c.opts.Self.ID && known && g.State == GossipAlive && len(out) < 3 {
-			out = append(out, m)
+		if m.ID == suspect || m.ID == c.opts.Self.ID {
+			continue
+		}
+		if g, known := c.gossip.member(state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}); known && g.State == GossipAlive {
+			alive = append(alive, m)
+		} else {
+			silent = append(silent, m)
 		}
 	}
-	return out
+	out := append(alive, silent...)
+	return out[:min(len(out), most)]
 }
 
 // handleProbe is the second observer's side: nil if the node is gone.
