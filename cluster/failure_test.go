@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"sheepdog"
 )
 
@@ -195,6 +197,63 @@ func TestKilledLeaderIsReplacedByWhoHasItsLastEntry(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Members agree again before gossip has found the returned node.
+func TestKilledLeaderIsReplacedWithinAMomentAfterAnOutage(t *testing.T) {
+	for _, leads := range []bool{false, true} {
+		t.Run(fmt.Sprintf("leads=%t", leads), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.formatted(3)
+				for round := range 6 {
+					victim := w.follower()
+					if leads {
+						victim = w.leader()
+					}
+					w.net.silence(victim.self.Addr, true)
+					time.Sleep(6 * time.Second)
+					w.net.silence(victim.self.Addr, false)
+					w.settle()
+					old := w.leader()
+					old.kill()
+					took := w.eventually(5*time.Second, "removed by its successor", w.agreed)
+					if took > 350*time.Millisecond {
+						t.Errorf("round %d: took %v", round, took)
+					}
+					old.boot()
+					w.settle()
+				}
+			})
+		})
+	}
+}
+
+// Followers use the streams between them at elections only.
+func TestVotesAreAskedForThoughStreamsDied(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		f := w.besides(w.leader())
+		ask := func(what string, request func(t *patientTransport, h raft.RPCHeader) error) {
+			h := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(f[0].self.ID.String()), Addr: []byte(raftAddress(f[0].self.ID, f[0].self.Addr))}
+			if err := request(f[0].consensus.Load().transport, h); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		id, addr := raft.ServerID(f[1].self.ID.String()), raftAddress(f[1].self.ID, f[1].self.Addr)
+		preVote := func(t *patientTransport, h raft.RPCHeader) error {
+			return t.RequestPreVote(id, addr, &raft.RequestPreVoteRequest{RPCHeader: h}, new(raft.RequestPreVoteResponse))
+		}
+		vote := func(t *patientTransport, h raft.RPCHeader) error {
+			return t.RequestVote(id, addr, &raft.RequestVoteRequest{RPCHeader: h}, new(raft.RequestVoteResponse))
+		}
+		ask("before", preVote)
+		for what, request := range map[string]func(*patientTransport, raft.RPCHeader) error{"pre-vote": preVote, "vote": vote} {
+			f[1].kill()
+			f[1].boot()
+			w.settle()
+			ask(what+" after a restart", request)
+		}
+	})
 }
 
 func TestRestartedNodeFollowsAtOnceAfterALongOutage(t *testing.T) {

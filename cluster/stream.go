@@ -167,6 +167,8 @@ func (s *raftStreams) judge(b []byte) (byte, error) {
 	return welcome, nil
 }
 
+var errNoStream = errors.New("open raft stream")
+
 // Dial opens a stream to the node of id@host:port. The address is that of a
 // configuration which only a leader corrects; a node that has moved since is found
 // by gossip. Otherwise a cluster most of whose nodes have got new addresses while
@@ -182,7 +184,7 @@ func (s *raftStreams) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	conn, err := s.dial(ctx, StreamRaft, addr)
 	if err != nil {
 		s.unreachable(id, err)
-		return nil, fmt.Errorf("open raft stream to node %v at %s: %w", id, addr, err)
+		return nil, fmt.Errorf("%w to node %v at %s: %w", errNoStream, id, addr, err)
 	}
 	tracked, ok := s.conns.add(conn)
 	if !ok {
@@ -190,7 +192,7 @@ func (s *raftStreams) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	}
 	if err := s.greet(tracked, id, timeout); err != nil {
 		tracked.Close()
-		return nil, fmt.Errorf("open raft stream to node %v at %s: %w", id, addr, err)
+		return nil, fmt.Errorf("%w to node %v at %s: %w", errNoStream, id, addr, err)
 	}
 	return tracked, nil
 }

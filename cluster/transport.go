@@ -77,6 +77,29 @@ func (t *patientTransport) AppendEntries(id raft.ServerID, target raft.ServerAdd
 	}
 }
 
+// RequestVote asks for a vote.
+func (t *patientTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return onLiveStream(func() error { return t.NetworkTransport.RequestVote(id, target, args, resp) })
+}
+
+// RequestPreVote asks whether it would be given.
+func (t *patientTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return onLiveStream(func() error { return t.NetworkTransport.RequestPreVote(id, target, args, resp) })
+}
+
+// onLiveStream makes a request again as long as idle streams turn out to be dead:
+// followers use theirs at elections only, and the node at the other end may have
+// been away in between. A vote that fails costs an election time-out.
+func onLiveStream(request func() error) (err error) {
+	began := time.Now()
+	for range raftPool + 1 {
+		if err = request(); err == nil || errors.Is(err, errNoStream) || time.Since(began) >= raftTimeout {
+			break
+		}
+	}
+	return err
+}
+
 // isHeartbeat recognises what Raft sends to keep its followers calm.
 func isHeartbeat(a *raft.AppendEntriesRequest) bool {
 	return a.PrevLogEntry == 0 && a.PrevLogTerm == 0 && len(a.Entries) == 0 && a.LeaderCommitIndex == 0
