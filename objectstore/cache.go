@@ -51,7 +51,7 @@ func (c *cache) pin(id sheepdog.ObjectID) *pile {
 	defer s.mu.Unlock()
 	p := s.piles[id]
 	if p == nil {
-		p = &pile{id: id, objects: make(map[sheepdog.LayerID]*object)}
+		p = &pile{id: id}
 		p.bytes.Store(pileBytes)
 		p.packed = c.unshelve(s, id)
 		s.piles[id] = p
@@ -157,38 +157,42 @@ func (p *pile) unlink() {
 // dirtySet is the piles that the metadata store lacks changes of, each pinned.
 type dirtySet struct {
 	mu    sync.Mutex
-	piles map[*pile]struct{}
+	piles []*pile // each knows its place
 }
 
 func (d *dirtySet) add(p *pile) (added bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, ok := d.piles[p]; ok {
+	if p.dirtyAt > 0 {
 		return false
 	}
-	d.piles[p] = struct{}{}
+	d.piles = append(d.piles, p)
+	p.dirtyAt = len(d.piles)
 	return true
 }
 
 func (d *dirtySet) has(p *pile) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, ok := d.piles[p]
-	return ok
+	return p.dirtyAt > 0
 }
 
+// remove puts the last one in the place of a pile.
 func (d *dirtySet) remove(p *pile) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.piles, p)
+	if p.dirtyAt == 0 {
+		return
+	}
+	n := len(d.piles) - 1
+	last := d.piles[n]
+	d.piles[p.dirtyAt-1], last.dirtyAt = last, p.dirtyAt
+	d.piles[n], p.dirtyAt = nil, 0
+	d.piles = d.piles[:n]
 }
 
 func (d *dirtySet) all() []*pile {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := make([]*pile, 0, len(d.piles))
-	for p := range d.piles {
-		out = append(out, p)
-	}
-	return out
+	return slices.Clone(d.piles)
 }

@@ -41,26 +41,30 @@ func (d *Disk) carry(piles []*pile) (c *carried, n int) {
 	for _, v := range d.volumes.all() {
 		roomy[v] = !v.scarce()
 	}
-	logged, n := d.logged(piles, roomy)
+	seen := lsn(d.journal.applied.Load())
+	logged, n := d.logged(piles, 0, roomy)
 	c = d.carryMore(nil, logged)
 	for last := 2 * len(c.from); len(c.from) >= copyBlocks && len(c.from) <= last/2; {
 		last = len(c.from)
-		logged, _ = d.logged(piles[:n], roomy)
+		before := seen
+		seen = lsn(d.journal.applied.Load())
+		logged, _ = d.logged(piles[:n], before, roomy)
 		c = d.carryMore(c, logged)
 	}
 	return c, n
 }
 
 // logged lists what the first of the piles have in the log, by the disk where it should
-// go, as much as is carried at once, and tells how many piles that is.
-func (d *Disk) logged(piles []*pile, roomy map[*volume]bool) (out map[*volume][]loggedBlock, n int) {
+// go, as much as is carried at once, and tells how many piles that is. It leaves out
+// piles that no entry after one has changed.
+func (d *Disk) logged(piles []*pile, after lsn, roomy map[*volume]bool) (out map[*volume][]loggedBlock, n int) {
 	out = make(map[*volume][]loggedBlock)
 	for blocks := 0; n < len(piles) && blocks < carryBlocks; n++ {
 		order := d.volumes.ranked(piles[n].id)
 		if len(order) == 0 || !roomy[order[0]] {
 			continue
 		}
-		all := piles[n].logged(uint64(n), out[order[0]])
+		all := piles[n].logged(uint64(n), after, out[order[0]])
 		blocks += len(all) - len(out[order[0]])
 		out[order[0]] = all
 	}
@@ -100,10 +104,14 @@ func (c *carried) has(from place) bool {
 	return false
 }
 
-// logged appends the blocks that a pile has in the log.
-func (p *pile) logged(no uint64, out []loggedBlock) []loggedBlock {
+// logged appends the blocks that a pile has in the log, if an entry after one has
+// changed it.
+func (p *pile) logged(no uint64, after lsn, out []loggedBlock) []loggedBlock {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
+	if p.latest <= after {
+		return out
+	}
 	for _, o := range p.objects {
 		if !o.dirty {
 			continue

@@ -163,6 +163,34 @@ func TestCarriedBlocksAreThoseOfTheLog(t *testing.T) {
 	}
 }
 
+// What a second look at the piles leaves out was there at the first.
+func TestSecondLookFindsWhatIsNew(t *testing.T) {
+	g := newCarryRig(t, Options{})
+	d := g.u.d
+	roomy := map[*volume]bool{d.volumes.all()[0]: true}
+	list := func(piles []*pile, after lsn) (out []place) {
+		logged, _ := d.logged(piles, after, roomy)
+		for _, b := range logged[d.volumes.all()[0]] {
+			out = append(out, b.from)
+		}
+		slices.Sort(out)
+		return out
+	}
+	g.write(300)
+	piles := d.dirtyUpTo(true, 0)
+	before, seen := list(piles, 0), lsn(d.journal.applied.Load())
+	if n := len(list(piles, seen)); n != 0 {
+		t.Fatalf("%d blocks are new, though nothing was written", n)
+	}
+	g.write(3)
+	fresh := func(all []place) []place {
+		return slices.DeleteFunc(all, func(at place) bool { return slices.Contains(before, at) })
+	}
+	if got, want := fresh(list(piles, seen)), fresh(list(piles, 0)); !slices.Equal(got, want) || len(got) == 0 {
+		t.Fatalf("new is %v, want %v", got, want)
+	}
+}
+
 // The log still has what was carried to a disk that failed before a round took it.
 func TestCarriedToADiskThatFails(t *testing.T) {
 	files := newSimFiles()

@@ -18,7 +18,7 @@ func TestChainShowsTheNewestOfEachBlock(t *testing.T) {
 			chain[i] = sheepdog.LayerID(100 + i)
 		}
 		draw.Shuffle(len(chain), func(i, j int) { chain[i], chain[j] = chain[j], chain[i] })
-		p := &pile{objects: map[sheepdog.LayerID]*object{}}
+		p := new(pile)
 		for range draw.IntN(2 * fewObjects) {
 			layer := sheepdog.LayerID(100 + draw.IntN(50)) // some are in no chain
 			o := p.object(layer)
@@ -45,7 +45,7 @@ func TestChainShowsTheNewestOfEachBlock(t *testing.T) {
 func plainLook(p *pile, chain []sheepdog.LayerID, count int) ([]slot, bool) {
 	out := make([]slot, count)
 	for _, layer := range chain {
-		o := p.objects[layer]
+		o := p.find(layer)
 		if o == nil || !slices.ContainsFunc(out, func(s slot) bool { return s.state == sheepdog.Absent }) {
 			continue
 		}

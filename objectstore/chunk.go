@@ -168,14 +168,14 @@ const chunkVersion = 1
 //
 // A run is blocks in a row of equal state and stamp whose places follow each
 // other. Absent and zero blocks have no place (0); CRCs are of data blocks.
-func (c *chunk) encode() []byte {
-	b := append(make([]byte, 0, 512), chunkVersion)
+func (c *chunk) encode() []byte { return c.append(make([]byte, 0, 64+18*c.present)) }
+
+// append is encode at the end of b.
+func (c *chunk) append(b []byte) []byte {
+	b = append(b, chunkVersion)
 	b = binary.AppendUvarint(b, uint64(c.applied))
-	n := 0
-	for i := 0; i < chunkBlocks; i += c.runAt(i) {
-		n++
-	}
-	b = binary.AppendUvarint(b, uint64(n))
+	runs := len(b)
+	b = append(b, 0) // at most chunkBlocks, which is one byte
 	for i := 0; i < chunkBlocks; {
 		s, k := c.at(i), c.runAt(i)
 		if s.at.inLog() {
@@ -186,11 +186,17 @@ func (c *chunk) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(s.stamp.Token))
 		b = binary.AppendUvarint(b, s.stamp.Seq)
 		b = binary.AppendUvarint(b, uint64(s.at))
+		b[runs]++
 		i += k
 	}
-	for i := range chunkBlocks {
-		if s := c.at(i); s.state == sheepdog.Data {
-			b = binary.LittleEndian.AppendUint32(b, s.crc)
+	for _, p := range c.parts {
+		if p == nil {
+			continue
+		}
+		for j := range p {
+			if p[j].state == sheepdog.Data {
+				b = binary.LittleEndian.AppendUint32(b, p[j].crc)
+			}
 		}
 	}
 	return b
@@ -200,6 +206,10 @@ func (c *chunk) encode() []byte {
 func (c *chunk) runAt(i int) int {
 	j := i + 1
 	for p := c.at(i); j < chunkBlocks; j++ {
+		if j%partBlocks == 0 && c.parts[j/partBlocks] == nil && p == (slot{}) {
+			j += partBlocks - 1
+			continue
+		}
 		s := c.at(j)
 		if s.state != p.state || s.stamp != p.stamp || s.state == sheepdog.Data && !s.at.follows(p.at) {
 			break
@@ -252,16 +262,19 @@ func (c *chunk) decode(b []byte) error {
 }
 
 func (c *chunk) decodeCRCs(b []byte) error {
-	for i := range chunkBlocks {
-		s := c.at(i)
-		if s.state != sheepdog.Data {
+	for _, p := range c.parts {
+		if p == nil {
 			continue
 		}
-		if len(b) < 4 {
-			return errTruncated
+		for j := range p {
+			if p[j].state != sheepdog.Data {
+				continue
+			}
+			if len(b) < 4 {
+				return errTruncated
+			}
+			p[j].crc, b = binary.LittleEndian.Uint32(b), b[4:]
 		}
-		s.crc, b = binary.LittleEndian.Uint32(b), b[4:]
-		c.set(i, s)
 	}
 	if len(b) > 0 {
 		return errors.New("bytes after a block map")

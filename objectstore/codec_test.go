@@ -2,7 +2,10 @@ package objectstore
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 
 	"sheepdog"
@@ -79,6 +82,54 @@ func sampleChunk() *chunk {
 		c.present++
 	}
 	return c
+}
+
+// A chunk is encoded as if each of its slots were looked at.
+func TestChunksAreEncodedBlockByBlock(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 2000 {
+		c := &chunk{applied: lsn(r.Uint64N(1 << 40))}
+		for range r.IntN(6) {
+			s := slot{state: sheepdog.BlockState(r.IntN(3)), stamp: sheepdog.Stamp{Token: 1, Seq: r.Uint64N(3)}}
+			if s.state == sheepdog.Absent {
+				s.stamp = sheepdog.Stamp{}
+			}
+			at := extentPlace(1, 1+r.Uint64N(1<<30))
+			for i, n := r.IntN(chunkBlocks), r.IntN(30); i < chunkBlocks && n > 0; i, n = i+1, n-1 {
+				if s.state == sheepdog.Data {
+					s.at, s.crc = at+place(n%7), r.Uint32()
+				}
+				c.set(i, s)
+			}
+		}
+		if got, want := c.append([]byte("x"))[1:], plainEncode(c); !bytes.Equal(got, want) {
+			t.Fatalf("encoded as %x, want %x", got, want)
+		}
+	}
+}
+
+func plainEncode(c *chunk) []byte {
+	var runs, sums []byte
+	n := uint64(0)
+	for i := 0; i < chunkBlocks; n++ {
+		first, k := c.at(i), 0
+		for ; i+k < chunkBlocks; k++ {
+			s := c.at(i + k)
+			if s.state != first.state || s.stamp != first.stamp || k > 0 && s.state == sheepdog.Data && !s.at.follows(c.at(i+k-1).at) {
+				break
+			}
+			if s.state == sheepdog.Data {
+				sums = binary.LittleEndian.AppendUint32(sums, s.crc)
+			}
+		}
+		runs = append(binary.AppendUvarint(runs, uint64(k)), byte(first.state))
+		for _, v := range []uint64{uint64(first.stamp.Token), first.stamp.Seq, uint64(first.at)} {
+			runs = binary.AppendUvarint(runs, v)
+		}
+		i += k
+	}
+	out := binary.AppendUvarint([]byte{chunkVersion}, uint64(c.applied))
+	return slices.Concat(binary.AppendUvarint(out, n), runs, sums)
 }
 
 func TestChunkRoundTrip(t *testing.T) {
@@ -171,7 +222,7 @@ func finishCRC(b []byte, h *recordHeader) []byte {
 // checkEntries wants what is accepted to be what append would write, and to be
 // applied without a panic.
 func checkEntries(t *testing.T, entries []entry) {
-	p := &pile{objects: make(map[sheepdog.LayerID]*object)}
+	p := new(pile)
 	for i := range entries {
 		e := &entries[i]
 		again, rest, err := decodeEntry(e.append(nil))

@@ -215,14 +215,18 @@ func (p *pile) save() (s *savedPile, logged int) {
 		s.last = max(s.last, o.dropped)
 		s.objects = append(s.objects, so)
 	}
-	slices.SortFunc(s.objects, func(a, b savedObject) int { return a.o.key.compare(b.o.key) })
 	return s, logged
 }
 
 func (c *savedChunk) findMoves() int {
-	for i := range chunkBlocks {
-		if at := c.copy.at(i).at; at.inLog() {
-			c.moves = append(c.moves, move{slot: i, from: at})
+	for i, p := range c.copy.parts {
+		if p == nil {
+			continue
+		}
+		for j := range p {
+			if at := p[j].at; at.inLog() {
+				c.moves = append(c.moves, move{slot: i*partBlocks + j, from: at})
+			}
 		}
 	}
 	return len(c.moves)

@@ -44,7 +44,7 @@ func TestUnreadableBlocksAreBad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := p.objects[1].slot(7).at
+	at := p.find(1).slot(7).at
 	u.d.cache.unpin(p)
 	files.mu.Lock()
 	files.unreadable = map[int64]bool{int64(at.block()): true}

@@ -202,7 +202,7 @@ func (d *Disk) loadWhole(e *entry) (*pile, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, layer := range []sheepdog.LayerID{e.key.Layer, e.to} {
-		o := p.objects[layer]
+		o := p.find(layer)
 		if o == nil {
 			continue
 		}

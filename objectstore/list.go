@@ -160,7 +160,7 @@ func (d *Disk) layerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit i
 			continue
 		}
 		p.mu.RLock()
-		o := p.objects[layer]
+		o := p.find(layer)
 		present := o != nil && o.present > 0
 		p.mu.RUnlock()
 		if o == nil || present && known && d.inventory.has(o.key) {

@@ -31,7 +31,6 @@ func Open(opts Options) (*Disk, error) {
 		maxDirtyBytes: opts.MapCacheBytes / 3 * 4,
 		kicks:         make(chan struct{}, 1),
 		tombstones:    make(map[objectKey]lsn),
-		dirty:         dirtySet{piles: make(map[*pile]struct{})},
 		volumes:       volumes{noSync: opts.NoSync},
 		metaQuota:     quota{fs: opts.files, dir: opts.Meta, reserve: uint64(opts.ReserveBytes) / 2},
 	}

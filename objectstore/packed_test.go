@@ -213,7 +213,7 @@ func TestPackedPilesShowTheSame(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
 	known := 0
 	for seed := range uint64(2000) {
-		p := &pile{objects: make(map[sheepdog.LayerID]*object)}
+		p := new(pile)
 		p.loaded.Store(true)
 		for i := range 1 + r.IntN(12) {
 			n := uint32(1 + r.IntN(90))
@@ -246,7 +246,7 @@ func TestPackedPilesShowTheSame(t *testing.T) {
 			want, got := make([]slot, 1+r.IntN(100)), make([]slot, 100)
 			got = got[:len(want)]
 			if !lookPacked(b, chain, start, got) {
-				again := &pile{objects: make(map[sheepdog.LayerID]*object), packed: b}
+				again := &pile{packed: b}
 				if again.unpack() && again.unpackChain(chain, start, want) {
 					t.Fatalf("seed %d: a packed pile does not know blocks from %d on of chain %v", seed, start, chain)
 				}
@@ -278,13 +278,13 @@ func TestOnlyWhatIsReadIsUnpacked(t *testing.T) {
 	p := d.cache.pin(obj)
 	packed := p.pack()
 	d.cache.unpin(p)
-	again := &pile{id: obj, objects: make(map[sheepdog.LayerID]*object), packed: packed}
+	again := &pile{id: obj, packed: packed}
 	before := meta.asked.Load()
 	slots := make([]slot, 1)
 	if !d.recall(again) || !again.unpackChain([]sheepdog.LayerID{1}, 700, slots) || slots[0].state != sheepdog.Data {
 		t.Error("a block of a packed object is not at hand")
 	}
-	if n := again.objects[1].chunks.n; n != 1 {
+	if n := again.find(1).chunks.n; n != 1 {
 		t.Errorf("%d chunks were unpacked for one block", n)
 	}
 	if n := 16 * chunkBytes / len(packed); n < 5 {

@@ -1,6 +1,8 @@
 package objectstore
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -14,18 +16,21 @@ type pile struct {
 	loaded atomic.Bool // objects has every object of the metadata store
 
 	mu      sync.RWMutex
-	objects map[sheepdog.LayerID]*object
-	last    *object // the latest that object found; nil or one of objects
+	objects []*object // ascending by layer
+	last    *object   // the latest that object found; nil or one of objects
 	// freed are extents that the metadata store may still point to: free once
 	// the pile has been committed.
 	freed []run
 	// replaced is how many blocks of freed have new data in their place.
 	replaced int
 	// since is the first entry that the metadata store lacks; 0 if it lacks none.
-	since lsn
+	since  lsn
+	latest lsn // the last entry that changed anything here, as far as memory knows
 	// packed is what the pile was packed to, if memory knows no more than that; see
 	// packed.go.
 	packed []byte
+
+	dirtyAt int // place in the dirty set, from 1 on; guarded by it
 
 	// Guarded by the cache's shard.
 	pins       int
@@ -33,6 +38,14 @@ type pile struct {
 	charged    int64 // bytes charged to the cache
 
 	bytes atomic.Int64 // bytes in use
+
+	// Room for the first object, and for the list of one. Neither is used twice:
+	// somebody may still look at what was there.
+	first struct {
+		used bool
+		list [1]*object
+		o    object
+	}
 }
 
 // object is one layer's part of a pile, guarded by the pile's lock.
@@ -49,6 +62,13 @@ type object struct {
 	stored   bool // the metadata store has a header
 	dropped  lsn  // the last drop that the metadata store does not know; 0: none
 	floor    lsn  // entries up to here were dropped; set by replay
+
+	// Room for the first chunk, not used twice either, and for a list of usual length.
+	first struct {
+		used bool
+		list [16]*chunk
+		c    chunk
+	}
 }
 
 const (
@@ -60,12 +80,30 @@ const (
 func (p *pile) object(layer sheepdog.LayerID) *object {
 	o := p.find(layer)
 	if o == nil {
-		o = &object{key: objectKey{p.id, layer}, complete: true}
-		p.objects[layer] = o
+		o = p.room()
+		o.key, o.complete = objectKey{p.id, layer}, true
+		o.chunks.list = o.first.list[:0]
+		i, _ := p.at(layer)
+		p.objects = slices.Insert(p.objects, i, o)
 		p.bytes.Add(objectBytes)
 	}
 	p.last = o
 	return o
+}
+
+// room is memory for an object.
+func (p *pile) room() *object {
+	if p.first.used {
+		return new(object)
+	}
+	p.first.used = true
+	p.objects = p.first.list[:0]
+	return &p.first.o
+}
+
+// at is where the object of a layer is, or would be.
+func (p *pile) at(layer sheepdog.LayerID) (int, bool) {
+	return slices.BinarySearchFunc(p.objects, layer, func(o *object, layer sheepdog.LayerID) int { return cmp.Compare(o.key.Layer, layer) })
 }
 
 // find is the object of a layer; nil if there is none. The lock held for reading
@@ -74,12 +112,15 @@ func (p *pile) find(layer sheepdog.LayerID) *object {
 	if o := p.last; o != nil && o.key.Layer == layer {
 		return o
 	}
-	return p.objects[layer]
+	if i, found := p.at(layer); found {
+		return p.objects[i]
+	}
+	return nil
 }
 
 // remove lets go of an object.
 func (p *pile) remove(o *object) {
-	delete(p.objects, o.key.Layer)
+	p.objects = slices.DeleteFunc(p.objects, func(other *object) bool { return other == o })
 	p.last = nil
 	p.bytes.Add(-objectBytes)
 }
@@ -89,11 +130,20 @@ func (p *pile) remove(o *object) {
 func (p *pile) chunk(o *object, no uint32) *chunk {
 	c := o.chunks.at(no)
 	if c == nil {
-		c = new(chunk)
+		c = o.room()
 		o.chunks.put(no, c)
 		p.bytes.Add(bareChunkBytes)
 	}
 	return c
+}
+
+// room is memory for a chunk.
+func (o *object) room() *chunk {
+	if o.first.used {
+		return new(chunk)
+	}
+	o.first.used = true
+	return &o.first.c
 }
 
 // has reports whether the chunks of a range of blocks are loaded.
@@ -243,6 +293,7 @@ func (p *pile) touch(o *object, c *chunk, at lsn, out *outcome) {
 
 func (p *pile) touchPile(at lsn, out *outcome) {
 	p.packed = nil
+	p.latest = max(p.latest, at)
 	if p.since == 0 {
 		p.since = at
 		out.dirtied = true

@@ -125,7 +125,7 @@ func TestTryReadLeavesRotToRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, off := u.d.fileOf(p.objects[1].slot(0).at)
+	f, off := u.d.fileOf(p.find(1).slot(0).at)
 	u.d.cache.unpin(p)
 	if _, err := f.WriteAt([]byte{8}, off+100); err != nil {
 		t.Fatal(err)

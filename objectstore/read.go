@@ -262,7 +262,8 @@ func (p *pile) shown(chain, room []sheepdog.LayerID) []sheepdog.LayerID {
 		return chain
 	}
 	var at [fewObjects]int // where the layers in room are in the chain, ascending
-	for layer := range p.objects {
+	for _, o := range p.objects {
+		layer := o.key.Layer
 		i := slices.Index(chain, layer)
 		if i < 0 {
 			continue

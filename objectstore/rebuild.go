@@ -113,8 +113,10 @@ func (r *replayer) markStored() error {
 		if err != nil {
 			return false, err
 		}
-		if p := dirty[k.Object]; p != nil && p.objects[k.Layer] != nil && p.objects[k.Layer].chunks.at(no) != nil {
-			return true, nil
+		if p := dirty[k.Object]; p != nil {
+			if o := p.find(k.Layer); o != nil && o.chunks.at(no) != nil {
+				return true, nil
+			}
 		}
 		if err := c.decode(value); err != nil {
 			return false, fmt.Errorf("object %s layer %x chunk %d: %w", k.Object, uint64(k.Layer), no, err)

@@ -140,7 +140,7 @@ func (d *Disk) recall(p *pile) bool {
 }
 
 func (d *Disk) loadObjects(p *pile) error {
-	p.objects, p.last = make(map[sheepdog.LayerID]*object), nil
+	p.objects, p.last = nil, nil
 	err := d.meta.Scan(scan{prefix: pileKey(keyObject, p.id)}, func(key, value []byte) (bool, error) {
 		k, err := decodeObjectKey(key)
 		if err != nil {
@@ -232,7 +232,7 @@ func (p *pile) addChunk(o *object, no uint32, value []byte) error {
 		o.chunks.put(no, nil)
 		return nil
 	}
-	c := new(chunk)
+	c := o.room()
 	if err := c.decode(value); err != nil {
 		return fmt.Errorf("object %s layer %x chunk %d: %w", p.id, uint64(o.key.Layer), no, err)
 	}

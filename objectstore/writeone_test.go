@@ -13,7 +13,7 @@ func TestWriteOfOneBlockIsAWrite(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	piles := [2]*pile{}
 	for i := range piles {
-		piles[i] = &pile{objects: make(map[sheepdog.LayerID]*object)}
+		piles[i] = new(pile)
 	}
 	refused := 0
 	for n := range 5000 {
