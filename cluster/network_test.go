@@ -132,6 +132,9 @@ func (h *simHost) reach(ctx context.Context, addr string) (*simHost, error) {
 }
 
 // Call implements Caller.
+// Redial has nothing to do: every call is an attempt of its own.
+func (h *simHost) Redial(string) {}
+
 func (h *simHost) Call(ctx context.Context, addr, method string, body []byte) ([]byte, error) {
 	to, err := h.reach(ctx, addr)
 	if err != nil {

@@ -25,6 +25,9 @@ const (
 // (connection refused, reset) stays in the chain.
 type Caller interface {
 	Call(ctx context.Context, addr string, method string, body []byte) ([]byte, error)
+	// Redial tells that the node at addr was heard of: calls to it must not fail
+	// for an earlier attempt to reach it that did.
+	Redial(addr string)
 }
 
 // Machine is a state machine that shares the Raft log with the membership: the

@@ -161,6 +161,9 @@ func (c *Cluster) handleRegister(ctx context.Context, m message) (any, error) {
 		c.opts.Logger.Error("refused a second process of a node", "node", m.Member.ID, "addr", m.Member.Addr, "listed", addr, "remedy", twinRemedy)
 		return reply{Addr: addr}, nil
 	}
+	// Until gossip finds it again, the node is in doubt as soon as it has joined, and
+	// must then be reached.
+	c.opts.Caller.Redial(m.Member.Addr)
 	if !off.pending.join(m.Member) {
 		return nil, fmt.Errorf("%w: too many nodes register at once", sheepdog.ErrBusy)
 	}

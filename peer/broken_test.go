@@ -3,8 +3,11 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,6 +173,67 @@ func TestRefusedDialsBackOffAndRecover(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A node that was not to be reached for a while and then says something is called at
+// once, whether the last dial has failed or hangs.
+func TestNodeThatWasHeardOfIsDialledAtOnce(t *testing.T) {
+	for _, hangs := range []bool{false, true} {
+		t.Run(fmt.Sprintf("hangs=%t", hangs), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := sim.NewNet(1, sim.NetOptions{})
+				here := func(context.Context, sheepdog.NodeID, string, []byte) ([]byte, error) { return nil, nil }
+				startNode(t, n.Host("b"), ":7000", &fakeHandler{control: here}, Options{})
+				network := &deafNetwork{Network: n.Host("a"), fail: make(chan error)}
+				p := startPool(t, network, Options{})
+				network.deaf.Store(true)
+				call := func() error {
+					_, err := p.Call(t.Context(), "b:7000", "method", nil)
+					return err
+				}
+				if hangs {
+					go call()
+					time.Sleep(time.Second)
+				} else {
+					for range 6 { // up to the longest pause
+						go func() { network.fail <- syscall.EHOSTUNREACH }()
+						wantError(t, call(), sheepdog.ErrUnreachable)
+						time.Sleep(time.Second)
+					}
+					go func() { network.fail <- syscall.EHOSTUNREACH }()
+					wantError(t, call(), sheepdog.ErrUnreachable)
+				}
+				network.deaf.Store(false)
+				p.Redial("b:7000")
+				start := time.Now()
+				if err := call(); err != nil {
+					t.Error(err)
+				}
+				if d := time.Since(start); d > 100*time.Millisecond {
+					t.Errorf("reached after %v", d)
+				}
+			})
+		})
+	}
+}
+
+// deafNetwork answers no dial while it is deaf, but with errors from fail.
+type deafNetwork struct {
+	sheepdog.Network
+	deaf atomic.Bool
+	fail chan error
+}
+
+func (n *deafNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	if !n.deaf.Load() {
+		return n.Network.Dial(ctx, addr)
+	}
+	select {
+	case err := <-n.fail:
+		return nil, err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func TestReconnectsAtOnceAfterReset(t *testing.T) {

@@ -60,9 +60,9 @@ func newClient(p *Pool, key clientKey) *Client {
 }
 
 // connect dials and greets.
-func (c *Client) connect() (*link, error) {
+func (c *Client) connect(ctx context.Context) (*link, error) {
 	o := &c.pool.opts
-	ctx, cancel := context.WithTimeout(c.ctx, o.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, o.HandshakeTimeout)
 	defer cancel()
 	conn, _, err := c.pool.dialer.dial(ctx, KindPeer, c.addr)
 	if err != nil {

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -19,6 +20,7 @@ type lane struct {
 	link    *link
 	links   []*link       // link and those being replaced
 	ready   chan struct{} // closed when the dial in progress ends; nil if none is
+	dial    dial          // in progress
 	waiting []waitingWrite
 	failed  error // of the last dial
 	backoff time.Duration
@@ -27,6 +29,19 @@ type lane struct {
 	used    bool // since the last tick
 	idle    int  // ticks without use
 }
+
+// dial is an attempt to connect.
+type dial struct {
+	began  time.Time
+	cancel context.CancelCauseFunc
+}
+
+// dialPatience is how old a dial is when word of the node that it is for has
+// another take its place: what was sent while the node could not be reached is
+// repeated by the host after a second only, then three.
+const dialPatience = 200 * time.Millisecond
+
+var errRedialled = errors.New("dialled again")
 
 // waitingWrite is a Write that came while the connection was being made.
 type waitingWrite struct {
@@ -159,7 +174,7 @@ func (w waitingWrite) send(l *link) {
 
 // run makes a link and serves it to its end.
 func (n *lane) run() {
-	l, err := n.client.connect()
+	l, err := n.connect()
 	if err != nil {
 		n.dialFailed(err)
 		return
@@ -180,6 +195,32 @@ func (n *lane) run() {
 	broken := l.end(err)
 	writer.Wait()
 	n.client.pool.report(broken)
+}
+
+// connect dials, and again when told that the node is there.
+func (n *lane) connect() (l *link, err error) {
+	for {
+		ctx, cancel := context.WithCancelCause(n.client.ctx)
+		n.mu.Lock()
+		n.dial = dial{time.Now(), cancel}
+		n.mu.Unlock()
+		l, err = n.client.connect(ctx)
+		redialled := errors.Is(context.Cause(ctx), errRedialled)
+		cancel(nil)
+		if err == nil || !redialled {
+			return l, err
+		}
+	}
+}
+
+// redial has the next request dial at once, and a dial that takes long begun anew.
+func (n *lane) redial() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.backoff, n.retryAt = 0, time.Time{}
+	if n.ready != nil && n.dial.cancel != nil && time.Since(n.dial.began) >= dialPatience {
+		n.dial.cancel(errRedialled)
+	}
 }
 
 // publish makes l the lane's link and sends what waited for it, in order.

@@ -62,6 +62,18 @@ func (p *Pool) Call(ctx context.Context, addr, method string, body []byte) ([]by
 	return p.client(clientKey{addr: addr}).Call(ctx, method, body)
 }
 
+// Redial tells that the node at addr was heard of: calls to it do not fail for an
+// earlier dial that did.
+func (p *Pool) Redial(addr string) {
+	p.mu.Lock()
+	c := p.clients[clientKey{addr: addr}]
+	p.mu.Unlock()
+	if c != nil {
+		c.small.redial()
+		c.bulk.redial()
+	}
+}
+
 func (p *Pool) client(key clientKey) *Client {
 	latest := &p.latest[key.incarnation%latestClients]
 	if c := latest.Load(); c != nil && c.incarnation == key.incarnation && c.node == key.node && c.addr == key.addr {
