@@ -48,9 +48,11 @@ func (k *Keeper) Pending() int {
 // keepEvery is how often the keeper looks for work.
 const keepEvery = time.Second
 
-// Run works until ctx ends.
+// Run works until ctx ends. It rests until layers or members change when there is
+// nothing left to do.
 func (k *Keeper) Run(ctx context.Context) {
 	var epoch sheepdog.Epoch
+	var changed <-chan struct{} // since a round that left nothing to do; nil: there was none
 	since := time.Now()
 	t := time.NewTicker(keepEvery)
 	defer t.Stop()
@@ -65,19 +67,40 @@ func (k *Keeper) Run(ctx context.Context) {
 			continue
 		}
 		if v.Epoch != epoch {
-			epoch, since = v.Epoch, time.Now()
+			epoch, since, changed = v.Epoch, time.Now(), nil
 		}
-		if v.Config.RecoveryDisabled || time.Since(since) < k.cfg.Delay {
+		if v.Config.RecoveryDisabled || time.Since(since) < k.cfg.Delay || unchanged(changed) {
 			continue
 		}
-		if err := k.Round(ctx, v); err != nil && ctx.Err() == nil {
+		changed = k.Client.cfg.Layers.Changed()
+		rests, err := k.Round(ctx, v)
+		if err != nil && ctx.Err() == nil {
 			k.Client.cfg.Log.Warn("strips stay as they are for now", "err", err)
+		}
+		if !rests {
+			changed = nil
 		}
 	}
 }
 
-// Round looks once at every coded layer that is not settled in the view.
-func (k *Keeper) Round(ctx context.Context, v *sheepdog.View) error {
+// unchanged reports whether a channel that is there has not been closed.
+func unchanged(c <-chan struct{}) bool {
+	if c == nil {
+		return false
+	}
+	select {
+	case <-c:
+		return false
+	default:
+		return true
+	}
+}
+
+// Round looks once at every coded layer that is not settled in the view. It rests
+// if all complete ones are by then: there is nothing to do until others come, or
+// members change.
+func (k *Keeper) Round(ctx context.Context, v *sheepdog.View) (rests bool, err error) {
+	rests = true
 	var errs []error
 	listed := make(map[sheepdog.LayerID]bool)
 	pending := 0
@@ -92,8 +115,9 @@ func (k *Keeper) Round(ctx context.Context, v *sheepdog.View) error {
 			errs = append(errs, fmt.Errorf("coded layer %d: %w", l.ID, err))
 		}
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return false, context.Cause(ctx)
 		}
+		rests = rests && k.settled[l.ID] == v.Epoch
 	}
 	k.pending.Store(int64(pending))
 	if len(errs) == 0 {
@@ -104,7 +128,7 @@ func (k *Keeper) Round(ctx context.Context, v *sheepdog.View) error {
 			delete(k.settled, id)
 		}
 	}
-	return errors.Join(errs...)
+	return rests, errors.Join(errs...)
 }
 
 // layer does what this node has to do for a layer, and tells how many objects

@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"sheepdog"
 	"sheepdog/replica/replicatest"
@@ -20,12 +23,14 @@ type ward struct {
 	engines map[sheepdog.NodeID]*replicatest.Engine
 	servers map[sheepdog.NodeID]*Server
 	views   *replicatest.Views
-	never   chan struct{}
+	changed atomic.Pointer[chan struct{}] // of the directory
+	listed  atomic.Int64                  // how often all layers were looked at
 }
 
 func newWard(t *testing.T, n int) *ward {
 	w := &ward{t: t, layer: Layer{ID: 100, Family: 7, Policy: policy(2, 1).Strips(), Shift: 22, Objects: 1}, homes: nodesOf(1, 2, 3),
-		engines: make(map[sheepdog.NodeID]*replicatest.Engine), servers: make(map[sheepdog.NodeID]*Server), never: make(chan struct{})}
+		engines: make(map[sheepdog.NodeID]*replicatest.Engine), servers: make(map[sheepdog.NodeID]*Server)}
+	w.changed.Store(new(make(chan struct{})))
 	v := &sheepdog.View{Epoch: 1, Revision: 1}
 	for id := sheepdog.NodeID(1); id <= sheepdog.NodeID(n); id++ {
 		e := replicatest.NewEngine()
@@ -47,9 +52,9 @@ func (f flusher) Flush(context.Context, *sheepdog.FlushRequest) error { return f
 func (w *ward) Coded(id sheepdog.LayerID) (Layer, bool) {
 	return w.layer, id >= w.layer.ID && id < w.layer.ID+3
 }
-func (w *ward) AllCoded() []Layer                          { return []Layer{w.layer} }
+func (w *ward) AllCoded() []Layer                          { w.listed.Add(1); return []Layer{w.layer} }
 func (w *ward) Dropped(sheepdog.LayerID) bool              { return false }
-func (w *ward) Changed() <-chan struct{}                   { return w.never }
+func (w *ward) Changed() <-chan struct{}                   { return *w.changed.Load() }
 func (w *ward) Replica(m sheepdog.Member) sheepdog.Replica { return w.servers[m.ID] }
 func (w *ward) place(*sheepdog.View, int) (rows [][]sheepdog.NodeID) {
 	rows = make([][]sheepdog.NodeID, sheepdog.Partitions)
@@ -96,7 +101,7 @@ func (w *ward) has(id sheepdog.NodeID, strip int) bool {
 
 func (w *ward) round(id sheepdog.NodeID) {
 	w.t.Helper()
-	if err := w.keeper(id).Round(w.t.Context(), w.views.View()); err != nil {
+	if _, err := w.keeper(id).Round(w.t.Context(), w.views.View()); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -209,4 +214,39 @@ func TestScrubChecksItsShare(t *testing.T) {
 	if found, _ := check(1, turn); found != 0 {
 		t.Error("it is still rotten")
 	}
+}
+
+// A keeper that left nothing to do asks for all layers again, which takes a while
+// where there are many disks, only when the directory or the members have changed.
+func TestKeeperRestsUntilSomethingChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWard(t, 4)
+		w.encode(bytes.Repeat([]byte{1}, 4<<20))
+		done := make(chan struct{})
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { defer close(done); w.keeper(1).Run(ctx) }()
+		defer func() { stop(); <-done }()
+		looks := func() int64 {
+			before := w.listed.Load()
+			time.Sleep(10*keepEvery + keepEvery/2)
+			synctest.Wait()
+			return w.listed.Load() - before
+		}
+		change := func() { close(*w.changed.Swap(new(make(chan struct{})))) }
+
+		if n := looks(); n != 1 {
+			t.Errorf("%d looks with nothing to do, want the first one alone", n)
+		}
+		change()
+		if n := looks(); n != 1 {
+			t.Errorf("%d looks after a change of the directory, want one", n)
+		}
+		v := *w.views.View()
+		v.Epoch, v.Revision = v.Epoch+1, v.Revision+1
+		w.homes = nodesOf(4, 2, 3) // node 4 has not taken its strip yet
+		w.views.Publish(&v)
+		if n := looks(); n < 10 {
+			t.Errorf("%d looks while a strip has to move, want one each second", n)
+		}
+	})
 }
