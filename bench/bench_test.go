@@ -153,3 +153,28 @@ func TestBadArguments(t *testing.T) {
 		}
 	}
 }
+
+func TestAnotherBuildHasToBeNamed(t *testing.T) {
+	builds := map[string]string{"new": t.TempDir(), "old": t.TempDir()}
+	for _, dir := range builds {
+		for _, name := range []string{"sheep", "dog", "fio"} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Setenv("PATH", builds["new"])
+	args := []string{"-bin", builds["new"], "-systems", "sheep,other"}
+	for _, more := range [][]string{nil, {"-other", t.TempDir()}} {
+		if _, err := parse("bench run", append(args, more...)); err == nil {
+			t.Errorf("%v is taken", more)
+		}
+	}
+	p, err := parse("bench run", append(args, "-other", builds["old"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := newSystem("sheep", "a", p).(*ours), newSystem("other", "b", p).(*ours); a.bin != builds["new"] || b.bin != builds["old"] {
+		t.Errorf("sheep runs %s, other %s; want %v", a.bin, b.bin, builds)
+	}
+}

@@ -39,7 +39,8 @@ const (
 // shutdownLimit is how long the cluster may take to end itself.
 const shutdownLimit = 20 * time.Second
 
-func newOurs(dir string, p *plan) *ours { return &ours{dir: dir, bin: p.bin, size: p.size} }
+// newOurs is a cluster of the sheep and dog in bin, with a disk of size bytes.
+func newOurs(dir, bin string, size int64) *ours { return &ours{dir: dir, bin: bin, size: size} }
 
 func (o *ours) meta(i int) string { return filepath.Join(o.dir, strconv.Itoa(i)) }
 

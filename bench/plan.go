@@ -14,6 +14,7 @@ import (
 // plan is what one invocation does.
 type plan struct {
 	bin     string // directory of sheep and dog
+	other   string // the same of another build, for the system "other"
 	dir     string // where systems keep their data; empty: a new temporary directory
 	out     string // directory of results; empty: nothing is stored
 	size    int64  // of the disk, in bytes
@@ -40,6 +41,7 @@ func parse(command string, args []string) (*plan, error) {
 	systems := f.String("systems", "sheep,nbdkit,qemu-nbd,disk", "what is measured, in this order")
 	size := f.Int64("size", 0, "size of the disk in MiB; 0: that of the mode")
 	f.StringVar(&p.bin, "bin", "bin", "directory of sheep and dog")
+	f.StringVar(&p.other, "other", "", "directory of sheep and dog of another build, for the system \"other\"")
 	f.StringVar(&p.dir, "dir", "", "existing directory for the data; empty: a temporary one in TMPDIR")
 	f.StringVar(&p.out, "out", "", "directory that the result is stored in, named after the commit; empty: it is not stored")
 	f.IntVar(&p.rounds, "rounds", 0, "how often each job is run; 0: as the mode has it")
@@ -90,13 +92,26 @@ func (p *plan) check() error {
 	if _, err := exec.LookPath("fio"); err != nil {
 		return fmt.Errorf("%w; make setup installs it", err)
 	}
+	if err := findBuild(&p.bin); err != nil {
+		return err
+	}
+	if !slices.Contains(p.systems, "other") {
+		return nil
+	}
+	if p.other == "" {
+		return errors.New(`system "other" is another build: name its directory with -other`)
+	}
+	return findBuild(&p.other)
+}
+
+// findBuild wants sheep and dog in a directory and makes its name absolute.
+func findBuild(dir *string) (err error) {
 	for _, name := range []string{"sheep", "dog"} {
-		if _, err := exec.LookPath(filepath.Join(p.bin, name)); err != nil {
+		if _, err := exec.LookPath(filepath.Join(*dir, name)); err != nil {
 			return fmt.Errorf("%w; run make build first", err)
 		}
 	}
-	var err error
-	p.bin, err = filepath.Abs(p.bin)
+	*dir, err = filepath.Abs(*dir)
 	return err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -101,23 +102,34 @@ func table(out io.Writer) *tabwriter.Writer {
 	return w
 }
 
-// disks measures beside more and more clones.
+// disks measures beside more and more disks, and what a sheep that serves all of them
+// takes when nobody asks for anything.
 func (s *scaling) disks(ctx context.Context, out io.Writer) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
 	w := table(out)
+	var idle []string
 	made := 0
 	for _, n := range scaleDisks {
-		if err := s.cloneUpTo(ctx, made, n); err != nil {
+		if err := s.disksUpTo(ctx, made, n); err != nil {
 			return err
 		}
 		made = n
 		if err := s.row(ctx, w, fmt.Sprintf("%d disks", n)); err != nil {
 			return err
 		}
+		share, err := s.idleShare(ctx)
+		if err != nil {
+			return err
+		}
+		idle = append(idle, fmt.Sprintf("%.2f %%", 100*share/float64(len(s.ours.sheep))))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "idle, a sheep takes of a processor: %s\n", strings.Join(idle, ", "))
+	return err
 }
 
 // chains measures on more and more snapshots of the disk, with a write between them.
@@ -140,36 +152,66 @@ func (s *scaling) chains(ctx context.Context, out io.Writer) error {
 	return w.Flush()
 }
 
-// cloners is how many clones are asked for at a time.
-const cloners = 16
+// A house is a base and the clones that guests would boot from it. So many houses are
+// made at a time.
+const (
+	houseDisks    = 1 + stormClones
+	houseBuilders = 16
+)
 
-// cloneUpTo makes the clones from the first up to n.
-func (s *scaling) cloneUpTo(ctx context.Context, first, n int) error {
+// disksUpTo makes the disks from the first up to n. Each has a block of its own, that
+// the first sheep wrote: so it has been appointed for all of them.
+func (s *scaling) disksUpTo(ctx context.Context, first, n int) error {
 	var wg sync.WaitGroup
-	errs := make([]error, cloners)
+	errs := make([]error, houseBuilders)
 	next := make(chan int)
-	for k := range cloners {
+	for k := range houseBuilders {
 		wg.Go(func() {
-			for i := range next {
-				if errs[k] == nil {
-					_, errs[k] = s.ours.client.CloneVDI(ctx, &api.CloneRequest{Source: diskName, Snapshot: baseTag, Name: "scale" + strconv.Itoa(i)})
+			for house := range next {
+				for i := max(first, house*houseDisks); i < min(n, (house+1)*houseDisks) && errs[k] == nil; i++ {
+					errs[k] = s.houseDisk(ctx, house, i%houseDisks)
 				}
 			}
 		})
 	}
-	for i := first; i < n; i++ {
-		next <- i
+	for house := first / houseDisks; house*houseDisks < n; house++ {
+		next <- house
 	}
 	close(next)
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
+// houseDisk makes a disk of a house: the base, with a snapshot, or the i-th clone of it.
+func (s *scaling) houseDisk(ctx context.Context, house, i int) error {
+	c, base := s.ours.client, fmt.Sprintf("house%d", house)
+	if i > 0 {
+		name := fmt.Sprintf("%s.%d", base, i)
+		if _, err := c.CloneVDI(ctx, &api.CloneRequest{Source: base, Snapshot: baseTag, Name: name}); err != nil {
+			return err
+		}
+		return s.writeBlock(ctx, name, uint64(i))
+	}
+	if _, err := c.CreateVDI(ctx, &api.CreateRequest{Name: base, SizeBytes: 1 << 30}); err != nil {
+		return err
+	}
+	if err := s.writeBlock(ctx, base, 0); err != nil {
+		return err
+	}
+	_, err := c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: base, Tag: baseTag})
+	return err
+}
+
+// writeBlock writes the i-th block of a disk.
+func (s *scaling) writeBlock(ctx context.Context, name string, i uint64) error {
+	w := &api.WriteRequest{Name: name, Offset: i * 4 * kib, Length: 4 * kib}
+	_, err := s.ours.client.WriteVDI(ctx, w, bytes.NewReader(bytes.Repeat([]byte{1}, 4*kib)))
+	return err
+}
+
 // snapshot writes a block and takes the depth-th snapshot of the chain.
 func (s *scaling) snapshot(ctx context.Context, depth int) error {
-	b := make([]byte, 4*kib)
-	w := &api.WriteRequest{Name: diskName, Offset: uint64(depth%1024) * 4 * kib, Length: 4 * kib}
-	if _, err := s.ours.client.WriteVDI(ctx, w, strings.NewReader(string(b))); err != nil {
+	if err := s.writeBlock(ctx, diskName, uint64(depth%1024)); err != nil {
 		return err
 	}
 	_, err := s.ours.client.SnapshotVDI(ctx, &api.SnapshotRequest{Name: diskName, Tag: fmt.Sprintf("depth-%d-%d", depth, time.Now().UnixNano())})

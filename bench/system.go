@@ -25,9 +25,9 @@ type system interface {
 }
 
 // programs are what systems need beside our own binaries.
-var programs = map[string]string{"sheep": "", "nbdkit": "nbdkit", "qemu-nbd": "qemu-nbd", "disk": "", "ceph": "ceph-osd"}
+var programs = map[string]string{"sheep": "", "other": "", "nbdkit": "nbdkit", "qemu-nbd": "qemu-nbd", "disk": "", "ceph": "ceph-osd"}
 
-func systemNames() []string { return []string{"sheep", "nbdkit", "qemu-nbd", "disk", "ceph"} }
+func systemNames() []string { return []string{"sheep", "other", "nbdkit", "qemu-nbd", "disk", "ceph"} }
 
 // newSystem makes a system with its data in dir, which exists.
 func newSystem(name, dir string, p *plan) system {
@@ -40,8 +40,10 @@ func newSystem(name, dir string, p *plan) system {
 		return &disk{file: filepath.Join(dir, "stream")}
 	case "ceph":
 		return newCeph(dir, p)
+	case "other":
+		return newOurs(dir, p.other, p.size)
 	}
-	return newOurs(dir, p)
+	return newOurs(dir, p.bin, p.size)
 }
 
 // picky is a system that does not do all jobs.

@@ -52,7 +52,7 @@ func (s sample) foreign() float64 { return s.Other }
 func (r *result) print(out io.Writer) {
 	fmt.Fprintf(out, "commit %s, %s; %s\nMedians with (least-most) of the rounds. CPU: user and system time of all processes of a system per operation.\n",
 		r.Commit, r.When.Format("2006-01-02 15:04"), r.Machine)
-	fmt.Fprintf(out, "Ratios: sheep, 3 copies, to the other (Ceph: 3 copies, the rest: 1), of the same round. other: share of the machine used by neither.\n\n")
+	fmt.Fprintf(out, "Ratios: sheep, 3 copies, to the other (Ceph and another build: 3 copies, the rest: 1), of the same round. other: share of the machine used by neither.\n\n")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	defer w.Flush()
 	for _, row := range r.Rows {
