@@ -58,9 +58,6 @@ func (v *Volume) Size() uint64 {
 	}
 }
 
-// ObjectSize is the size of an object in bytes.
-func (v *Volume) ObjectSize() uint64 { return 1 << v.shift }
-
 // ReadAt fills p from off.
 func (v *Volume) ReadAt(ctx context.Context, p []byte, off uint64) error {
 	if err := v.pace(ctx, uint64(len(p))); err != nil {

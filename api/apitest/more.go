@@ -18,7 +18,6 @@ type maintained struct {
 	trash    api.TrashList
 	trashed  []*disk
 	level    string
-	reweighs int
 }
 
 func (b *Backend) Attribute(_ context.Context, name string, snapshot api.Selector, key string) ([]byte, error) {
@@ -306,13 +305,9 @@ func (b *Backend) Reweight(context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	b.kept.reweighs++
+	unlock()
 	return nil
 }
-
-// Reweighs counts calls of Reweight.
-func (b *Backend) Reweighs() int { b.mu.Lock(); defer b.mu.Unlock(); return b.kept.reweighs }
 
 func (b *Backend) SetVNodes(_ context.Context, req *api.VNodesRequest) error {
 	unlock, err := b.begin("SetVNodes")

@@ -1,10 +1,6 @@
 package storage
 
-import (
-	"context"
-
-	"sheepdog/libvirtpool/rpc"
-)
+import "context"
 
 // PoolState is libvirt's number for the state of a pool.
 type PoolState uint32
@@ -69,13 +65,4 @@ func (d *Driver) XML(ctx context.Context, name string, v View) (string, error) {
 		d.mu.Unlock()
 	}
 	return poolXML(p.Definition, info.Capacity), nil
-}
-
-// LookupVolumePool is the pool that a volume says it belongs to.
-func (d *Driver) LookupVolumePool(ctx context.Context, pool string) (Pool, error) {
-	p, err := d.Lookup(ctx, pool)
-	if err != nil {
-		return p, rpc.Errorf(rpc.CodeNoPool, "no storage pool with matching name '%s'", pool)
-	}
-	return p, nil
 }

@@ -67,9 +67,6 @@ func (d *Layers) Absorb(from, into sheepdog.LayerID) {
 	})
 }
 
-// Forget ends the merging of everything that a layer absorbed.
-func (d *Layers) Forget(into sheepdog.LayerID) { d.update(func() { d.layers[into].absorbed = nil }) }
-
 // Appoint commits the token of a family.
 func (d *Layers) Appoint(family sheepdog.FamilyID, token sheepdog.Token) {
 	d.update(func() { d.tokens[family] = token })

@@ -253,6 +253,3 @@ func Decode[R Created | Snapped | SnappedGroup | Deleted | RolledBack | Acquired
 	}
 	return r, nil
 }
-
-// Handles reports whether a kind belongs to this package.
-func Handles(kind string) bool { return newCommand(kind) != nil }
