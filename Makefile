@@ -5,8 +5,9 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
 
-.PHONY: build lint check test demo demo-vm bench bench-full bench-peers bench-scale profile man deb setup unit e2e sim chaos clean
+.PHONY: help build lint check test demo demo-vm bench bench-full bench-peers bench-scale profile man deb setup unit e2e sim chaos clean
 
+# sheep, dog and sheep-libvirt, in bin.
 build:
 	mkdir -p bin
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/sheep ./cmd/dog ./cmd/sheep-libvirt
@@ -27,6 +28,7 @@ unit:
 	SEEDS=3 $(GO) test -timeout 15m $$($(GO) list ./... | grep -v '^sheepdog/tests/')
 	$(MAKE) sim SEEDS=200 SIMTIME=15m
 
+# The Debian packages that demos, tests and benchmarks use; needs root.
 setup:
 	scripts/setup.sh
 
@@ -52,14 +54,18 @@ chaos: build
 bin/versitygw: tests/s3/go.mod tests/s3/go.sum
 	-cd tests/s3 && $(GO) build -trimpath -o ../../bin/versitygw github.com/versity/versitygw/cmd/versitygw
 
+# The end-to-end tests.
 e2e: build bin/versitygw
 	$(GO) test -count=1 -p 1 -timeout 12m ./tests/...
 
+# Everything that CI runs.
 test: setup lint unit e2e
 
+# The main job on real input: a guest on a clone, nodes that die under it.
 demo: setup build
 	scripts/demo.sh
 
+# Guests through libvirt, step by step.
 demo-vm: setup build
 	scripts/guest-image.sh cache/guest.raw
 	tests/demo-vm/demo.sh cache/guest.raw
@@ -94,12 +100,19 @@ profile: build
 	$(GO) build -trimpath -o bin/bench ./bench
 	bin/bench profile -job $(JOB) $(ARGS)
 
+# The man pages of dog, in bin/man.
 man: build
 	mkdir -p bin/man
 	bin/dog man --dir bin/man
 
+# A Debian package.
 deb: build
 	packaging/deb.sh
+
+# What there is to make.
+help:
+	@awk '/^# / { text = text " " substr($$0, 3) } /^$$/ { text = "" } \
+		/^[a-z][a-z0-9-]*:/ && text { sub(":.*", ""); printf "%-12s%s\n", $$0, text }' Makefile
 
 clean:
 	rm -rf bin
