@@ -108,6 +108,7 @@ func (s *scaling) disks(ctx context.Context, out io.Writer) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
+	const settled = 10 * time.Second // the sheep have flushed and destaged what the new disks wrote
 	w := table(out)
 	var idle []string
 	made := 0
@@ -116,7 +117,7 @@ func (s *scaling) disks(ctx context.Context, out io.Writer) error {
 			return err
 		}
 		made = n
-		if err := s.row(ctx, w, fmt.Sprintf("%d disks", n)); err != nil {
+		if err := pause(ctx, settled); err != nil {
 			return err
 		}
 		share, err := s.idleShare(ctx)
@@ -124,6 +125,9 @@ func (s *scaling) disks(ctx context.Context, out io.Writer) error {
 			return err
 		}
 		idle = append(idle, fmt.Sprintf("%.2f %%", 100*share/float64(len(s.ours.sheep))))
+		if err := s.row(ctx, w, fmt.Sprintf("%d disks", n)); err != nil {
+			return err
+		}
 	}
 	if err := w.Flush(); err != nil {
 		return err
