@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"encoding/json"
-	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -40,7 +39,7 @@ func document(t *testing.T) (doc openAPIDocument) {
 // other way round.
 func TestOpenAPIRoutes(t *testing.T) {
 	doc := document(t)
-	s := NewServer(nil, Options{Metrics: http.NotFoundHandler()})
+	s := NewServer(nil, Options{})
 	for _, rt := range s.routes() {
 		op, ok := doc.Paths[rt.path][strings.ToLower(rt.method)]
 		if !ok {

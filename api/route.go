@@ -56,14 +56,7 @@ func (s *Server) routes() []route {
 		{"PUT", "/v1/vdis/data", s.writeVDI, false},
 	}
 	list = append(list, s.moreRoutes()...)
-	list = append(list, s.lifecycleRoutes()...)
-	if s.opts.Metrics != nil {
-		list = append(list, route{"GET", "/metrics", func(w http.ResponseWriter, r *http.Request) error {
-			s.opts.Metrics.ServeHTTP(w, r)
-			return nil
-		}, true})
-	}
-	return list
+	return append(list, s.lifecycleRoutes()...)
 }
 
 // moreRoutes are those beyond the life of VDIs.

@@ -34,8 +34,6 @@ type Options struct {
 	// MaxRequests run at a time, others are refused with 503; 0: 256. Health
 	// checks do not count.
 	MaxRequests int
-	// Metrics serves GET /metrics; nil: there is no such path.
-	Metrics http.Handler
 }
 
 // Server is the control API as an http.Handler. It holds no state but the

@@ -17,8 +17,6 @@ type KeeperConfig struct {
 	// Delay is the wait after a change of the members, for one that left may come
 	// back.
 	Delay time.Duration
-	// Yield returns when guests leave room for moving an object; may be nil.
-	Yield func(ctx context.Context) error
 }
 
 // Keeper makes this node hold the strips that it should, and drops others once
@@ -311,11 +309,6 @@ const rebuildRows = 256
 // them, else from D others. It returns the headers, which are stored when the
 // rows are durable, because they say that a strip is whole.
 func (k *Keeper) rebuild(ctx context.Context, o *object, s int) (heads []sheepdog.Op, err error) {
-	if k.cfg.Yield != nil {
-		if err := k.cfg.Yield(ctx); err != nil {
-			return nil, err
-		}
-	}
 	for seg := range o.lay.segments() {
 		data, err := o.segment(ctx, s, seg)
 		if err != nil {
