@@ -54,21 +54,18 @@ func (d *dog) vdiList() *cobra.Command {
 }
 
 func (d *dog) vdiGraph() *cobra.Command {
-	return &cobra.Command{Use: "graph", Short: "Print VDIs and snapshots as a graph for Graphviz", Args: arguments(0, 0),
-		RunE: d.with(func(ctx context.Context, c *api.Client, _ []string) error {
-			vdis, err := c.VDIs(ctx, &api.VDIQuery{})
-			if err != nil {
-				return failed(err, "list VDIs")
-			}
-			if d.json() {
-				return d.document(api.VDIList{Version: api.Version, VDIs: vdis})
-			}
-			return d.print(show.Graph(vdis, d.zone))
-		})}
+	return d.drawing("graph", "Print VDIs and snapshots as a graph for Graphviz", func(vdis []api.VDI) string { return show.Graph(vdis, d.zone) })
 }
 
 func (d *dog) vdiTree() *cobra.Command {
-	return &cobra.Command{Use: "tree", Short: "Show VDIs and snapshots as a tree", Args: arguments(0, 0),
+	return d.drawing("tree", "Show VDIs and snapshots as a tree", func(vdis []api.VDI) string {
+		return show.Tree(vdis, show.TreeStyle{Bold: isTerminal(d.stdout), Zone: d.zone})
+	})
+}
+
+// drawing is a command that draws how all VDIs and snapshots hang together.
+func (d *dog) drawing(use, short string, draw func([]api.VDI) string) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: arguments(0, 0),
 		RunE: d.with(func(ctx context.Context, c *api.Client, _ []string) error {
 			vdis, err := c.VDIs(ctx, &api.VDIQuery{})
 			if err != nil {
@@ -77,7 +74,7 @@ func (d *dog) vdiTree() *cobra.Command {
 			if d.json() {
 				return d.document(api.VDIList{Version: api.Version, VDIs: vdis})
 			}
-			return d.print(show.Tree(vdis, show.TreeStyle{Bold: isTerminal(d.stdout), Zone: d.zone}))
+			return d.print(draw(vdis))
 		})}
 }
 
