@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 )
 
@@ -45,22 +44,4 @@ func Eventually(ctx context.Context, limit time.Duration, what string, check fun
 			return fmt.Errorf("not within %v: %s: %w", limit, what, last)
 		}
 	}
-}
-
-// FreePort finds a port that is free for TCP and UDP on loopback.
-func FreePort() (int, error) {
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		addr := l.Addr().(*net.TCPAddr)
-		u, err := net.ListenPacket("udp", addr.String())
-		l.Close()
-		if err == nil {
-			u.Close()
-			return addr.Port, nil
-		}
-	}
-	return 0, errors.New("no port is free for TCP and UDP")
 }

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 	"time"
 
 	"sheepdog/api"
+	"sheepdog/internal/program"
 )
 
 // Lab is a set of sheep and their directory.
@@ -323,13 +323,12 @@ func poll(tb testing.TB, limit, every time.Duration, what string, check func() e
 	}
 }
 
-// FreePort is a port of loopback that nobody listens on.
+// FreePort is a port that nobody uses, nor gets from FreePort while the tests run.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := program.FreePort()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
