@@ -110,6 +110,7 @@ func (a *arena) stall(disks []*disk, l loss, victim int) map[string]time.Duratio
 	for _, d := range disks {
 		from[d] = d.guests.Now()
 	}
+	epoch := a.epoch()
 	l.lose(a, victim)
 	time.Sleep(6 * time.Second)
 	l.back(a, victim)
@@ -122,6 +123,9 @@ func (a *arena) stall(disks []*disk, l loss, victim int) map[string]time.Duratio
 		longest[who[d]] = max(longest[who[d]], o.Return-o.Call)
 	}
 	a.Recovered(time.Minute)
+	if n := a.epoch() - epoch; n > 2 {
+		a.t.Errorf("%s: the node left and came back in %d epochs: more than two", l.name, n)
+	}
 	return longest
 }
 
