@@ -29,6 +29,7 @@ type session struct {
 	starter Starter    // dev, or nil
 	ready   []*request // writes read, to be begun together
 	writes  []Write    // and as a Starter gets them
+	begun   [maxStart]bool
 	window  *window
 	out     writer
 	running sync.WaitGroup // requests
@@ -197,8 +198,9 @@ func (s *session) startAll() {
 		return
 	}
 	s.running.Add(len(s.ready))
-	var begun [maxStart]bool
-	s.starter.StartWrites(s.ctx, s.writes, begun[:len(s.ready)])
+	begun := s.begun[:len(s.ready)]
+	clear(begun)
+	s.starter.StartWrites(s.ctx, s.writes, begun)
 	for i, q := range s.ready {
 		if !begun[i] { // else q may be gone already
 			go q.start()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"sheepdog"
 )
@@ -87,9 +88,10 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
 func appendHeader(b []byte, h header) []byte {
-	var room [headerSize]byte
-	putHeader(room[:], h)
-	return append(b, room[:]...)
+	n := len(b)
+	b = slices.Grow(b, headerSize)[:n+headerSize]
+	putHeader(b[n:], h)
+	return b
 }
 
 // putHeader encodes a header at the start of b.
