@@ -29,26 +29,6 @@ type family struct {
 	origins map[sheepdog.Incarnation]*originSet
 }
 
-// originSet is the applied requests of one gateway at or above done, and where
-// each was applied.
-type originSet struct {
-	done    uint64
-	applied map[uint64]site
-}
-
-// site is where and when a forwarded write was applied. Once this node ceases
-// to act there it counts no more: what the node holds is distrusted then and
-// replaced, and a takeover that acknowledged a retry on the strength of the
-// origin alone would lose the write.
-type site struct {
-	at      place
-	since   sheepdog.Revision // interval of the partition
-	carried bool              // told by a source of backfill, without the place
-}
-
-// maxOrigins bounds the applied requests remembered per gateway; the oldest go.
-const maxOrigins = 1 << 16
-
 type families struct {
 	mu  sync.RWMutex
 	all map[sheepdog.FamilyID]*family
@@ -118,9 +98,10 @@ func (f *family) noteLocked(s *Server, r *sheepdog.WriteRequest, p sheepdog.Part
 	if r.Origin.Gateway == 0 {
 		return
 	}
-	f.forgetLocked(r.Origin.Gateway, r.OriginDone)
+	set := f.originsLocked(r.Origin.Gateway)
+	set.forget(r.OriginDone)
 	if applied {
-		f.originLocked(r.Origin, site{at: place{r.Policy, p}, since: since})
+		set.add(r.Origin.Request, site{at: place{r.Policy, p}, since: since})
 	}
 }
 
@@ -172,78 +153,6 @@ func (f *family) clearLocked(upTo sheepdog.Stamp) {
 		}
 		f.runs += len(d.runs)
 	}
-}
-
-func (f *family) originLocked(o sheepdog.Origin, where site) {
-	set := f.origins[o.Gateway]
-	if set == nil {
-		set = &originSet{applied: make(map[uint64]site)}
-		f.origins[o.Gateway] = set
-	}
-	if o.Request < set.done {
-		return
-	}
-	set.applied[o.Request] = where
-	if len(set.applied) > maxOrigins {
-		oldest := o.Request
-		for n := range set.applied {
-			oldest = min(oldest, n)
-		}
-		delete(set.applied, oldest)
-	}
-}
-
-func (f *family) forgetLocked(gateway sheepdog.Incarnation, done uint64) {
-	set := f.origins[gateway]
-	if set == nil || done <= set.done {
-		return
-	}
-	set.done = done
-	for n := range set.applied {
-		if n < done {
-			delete(set.applied, n)
-		}
-	}
-}
-
-// dropEnded forgets the origins of gateways whose process has ended. Those of one
-// that is only cut off stay: when it is back it sends again what it does not know
-// to be done.
-func (f *family) dropEnded(lives *sheepdog.Lives) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for gateway := range f.origins {
-		if lives.Ended(gateway) {
-			delete(f.origins, gateway)
-		}
-	}
-}
-
-// listOrigins is in no order. Origins of places where this node ceased to act
-// since go.
-func (f *family) listOrigins(s *Server) []sheepdog.Origin {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var out []sheepdog.Origin
-	for gateway, set := range f.origins {
-		for n, where := range set.applied {
-			if !s.stands(where) {
-				delete(set.applied, n)
-				continue
-			}
-			out = append(out, sheepdog.Origin{Gateway: gateway, Request: n})
-		}
-	}
-	return out
-}
-
-// stands reports whether what was applied there is still trusted. Of a carried
-// origin the place is not known: it goes when this node ceases to act anywhere.
-func (s *Server) stands(where site) bool {
-	if where.carried {
-		return uint64(where.since) >= s.ceased.Load()
-	}
-	return s.valid(where.at, where.since)
 }
 
 // forgetAfter is how long a family must be unused before what is remembered of

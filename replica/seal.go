@@ -178,7 +178,7 @@ func (s *Server) Carry(revision sheepdog.Revision, id sheepdog.FamilyID, promise
 		f.markLocked(s, mark{at, replicaKey{d.Object, d.Layer}, blocks(d.Start, d.Count), d.Stamp, revision})
 	}
 	for _, o := range from.Origins {
-		f.originLocked(o, site{since: revision, carried: true})
+		f.originsLocked(o.Gateway).add(o.Request, site{since: revision, carried: true})
 	}
 	return nil
 }
