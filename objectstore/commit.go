@@ -19,6 +19,9 @@ type task struct {
 	run [1]run
 }
 
+// dataBlocks is how much of the log the data take.
+func (t *task) dataBlocks() uint32 { return uint32(len(t.data) / blockSize) }
+
 // call is what one caller wants committed, in order.
 type call struct {
 	tasks      []task
@@ -40,8 +43,6 @@ type committer struct {
 	group    []*task
 	extents  bool // some of group have their data in extents
 	finished []*call
-	entries  []*entry
-	data     [][]byte
 }
 
 // maxGroupBlocks bounds a log record. The largest single entry takes less.
@@ -110,7 +111,7 @@ func (c *call) fits(limit uint32) bool {
 	bytes, blocks := 0, uint32(0)
 	for i := range c.tasks {
 		t := &c.tasks[i]
-		bytes, blocks = bytes+t.e.size(), blocks+uint32(len(t.data)/blockSize)
+		bytes, blocks = bytes+t.e.size(), blocks+t.dataBlocks()
 	}
 	return len(c.tasks) == 1 || headBlocksOf(bytes)+blocks <= limit
 }
@@ -177,7 +178,7 @@ type groupRoom struct {
 func (q *committer) takeCall(c *call, room *groupRoom) bool {
 	for ; c.next < len(c.tasks); c.next++ {
 		t := &c.tasks[c.next]
-		bytes, blocks := room.bytes+t.e.size(), room.blocks+uint32(len(t.data)/blockSize)
+		bytes, blocks := room.bytes+t.e.size(), room.blocks+t.dataBlocks()
 		if len(q.group) > 0 && headBlocksOf(bytes)+blocks > room.limit {
 			return false
 		}
@@ -209,12 +210,7 @@ func (d *Disk) commitTasks(structural bool) {
 	if len(q.group) == 0 {
 		return
 	}
-	q.entries, q.data = q.entries[:0], q.data[:0]
-	for _, t := range q.group {
-		q.entries = append(q.entries, &t.e)
-		q.data = append(q.data, t.data)
-	}
-	first, err := d.journal.append(q.entries, q.data, structural)
+	first, err := d.journal.append(q.group, structural)
 	var out outcome
 	for i, t := range q.group {
 		if *t.err = err; err == nil {
@@ -228,8 +224,6 @@ func (d *Disk) commitTasks(structural bool) {
 		d.account(&out)
 	}
 	clear(q.group)
-	clear(q.entries)
-	clear(q.data)
 }
 
 // applyTask makes an entry visible that is in the log. What else that does is added to

@@ -73,14 +73,14 @@ func (j *journal) init() {
 	j.live = make(map[generation]*segment)
 }
 
-// append writes one record with the entries and the data of the inline ones,
-// whose runs it fills in, and returns the LSN of the first entry. Structural
+// append writes one record with the entries of tasks and the data of the inline
+// ones, whose runs it fills in, and returns the LSN of the first entry. Structural
 // records may use the last free segment, so that a full store can delete.
-func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn, error) {
+func (j *journal) append(tasks []*task, structural bool) (lsn, error) {
 	size, blocks := 0, uint32(0)
-	for i, e := range entries {
-		size += e.size()
-		blocks += uint32(len(data[i]) / blockSize)
+	for _, t := range tasks {
+		size += t.e.size()
+		blocks += t.dataBlocks()
 	}
 	head := headBlocksOf(size)
 	if err := j.room(head+blocks, structural); err != nil {
@@ -88,24 +88,26 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 	}
 	at := j.at + head
 	b := append(j.buf[:0], zeroBlock[:recordFixed]...)
-	for i, e := range entries {
-		if e.kind == entryInline {
-			n := uint32(len(data[i]) / blockSize)
+	j.pieces = append(j.pieces[:0], nil, nil) // the head and what makes it whole
+	for _, t := range tasks {
+		if e := &t.e; e.kind == entryInline {
+			n := t.dataBlocks()
 			e.runs = append(e.runs[:0], run{logPlace(j.gen, at), n})
 			at += n
+			j.pieces = append(j.pieces, t.data)
 		}
-		b = e.append(b)
+		b = t.e.append(b)
 	}
-	h := recordHeader{gen: j.gen, first: j.next, durable: lsn(j.durable.Load()), dataBlocks: blocks, entries: uint32(len(entries))}
-	j.pieces = append(append(j.pieces[:0], b, finishRecord(b, &h)), data...)
+	h := recordHeader{gen: j.gen, first: j.next, durable: lsn(j.durable.Load()), dataBlocks: blocks, entries: uint32(len(tasks))}
+	j.pieces[0], j.pieces[1] = b, finishRecord(b, &h)
 	j.buf = b
 	if err := j.put(int64(head+blocks) * blockSize); err != nil {
 		return 0, j.fail(diskError("write the log", err))
 	}
-	j.charge(entries, data, head)
+	j.charge(tasks, head)
 	from := j.at
 	j.at = at
-	j.next += lsn(len(entries))
+	j.next += lsn(len(tasks))
 	j.push(from)
 	if j.ahead != nil && !j.asked && j.at > j.segLen/segmentAhead {
 		j.asked = true
@@ -118,11 +120,11 @@ func (j *journal) append(entries []*entry, data [][]byte, structural bool) (lsn,
 }
 
 // charge notes whose a record is that was written to the active segment.
-func (j *journal) charge(entries []*entry, data [][]byte, head uint32) {
+func (j *journal) charge(tasks []*task, head uint32) {
 	n := uint64(head)
-	for i, e := range entries {
-		n += uint64(len(data[i]) / blockSize)
-		if f := e.key.Object.Family; i+1 == len(entries) || entries[i+1].key.Object.Family != f {
+	for i, t := range tasks {
+		n += uint64(t.dataBlocks())
+		if f := t.e.key.Object.Family; i+1 == len(tasks) || tasks[i+1].e.key.Object.Family != f {
 			j.shares.charge(j.active, f, n)
 			n = 0
 		}
