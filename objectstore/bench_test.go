@@ -166,7 +166,7 @@ func benchAppendOver(b *testing.B, size int64, piece, record int) {
 			b.Fatal(err)
 		}
 		if off += int64(record); off-begun >= behindBlocks*blockSize {
-			f.beginWrite(begun, off-begun)
+			f.beginWrite(&w, begun, off-begun)
 			begun = off
 		}
 	}

@@ -173,7 +173,7 @@ func (m *carrier) part(v *volume, part []loggedBlock) error {
 		i, _ := slices.BinarySearch(m.c.from, part[k].from)
 		m.c.to[i] = cur.next()
 	}
-	v.hurry(runs)
+	v.hurry(&m.d.mover, runs)
 	return nil
 }
 

@@ -129,7 +129,10 @@ func (f hostFile) Reserve(n int64) error {
 // beginWrite implements eagerFile. A call that waits for no write takes no error away
 // from the next Sync. It may come after Close, of an unplugged disk; then it does
 // nothing, or hurries a file that was opened since.
-func (f hostFile) beginWrite(off, n int64) {
+func (f hostFile) beginWrite(w *rawio.Writer, off, n int64) {
+	if w.TryBeginWrite(f.fd, off, n) {
+		return
+	}
 	_ = unix.SyncFileRange(int(f.fd), off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 

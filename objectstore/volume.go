@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/rawio"
 )
 
 // volume is the extent files of one disk. A file is sparse: only blocks in use
@@ -293,14 +294,14 @@ func (v *volume) write(r run, data []byte, by route) error {
 
 // hurry has the host begin to write long runs of data that were written, so that the
 // next sync finds little to do.
-func (v *volume) hurry(runs []run) {
+func (v *volume) hurry(w *rawio.Writer, runs []run) {
 	for _, r := range runs {
 		f, off, err := v.file(r.at.block())
 		if err != nil || r.n < rowBlocks {
 			continue
 		}
 		if f, ok := f.f.(eagerFile); ok {
-			f.beginWrite(off, int64(r.n)*blockSize)
+			f.beginWrite(w, off, int64(r.n)*blockSize)
 		}
 	}
 }

@@ -10,3 +10,4 @@ type Writer struct{}
 
 func (*Writer) TryWriteAt(uintptr, []byte, int64) int    { return 0 }
 func (*Writer) TryGatherAt(uintptr, [][]byte, int64) int { return 0 }
+func (*Writer) TryBeginWrite(uintptr, int64, int64) bool { return false }

@@ -6,12 +6,17 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	// writeLimit is up to how many bytes a Writer writes in one call, about 0.1 ms
 	// of copying.
 	writeLimit = 256 << 10
+	// beginLimit is up to how many bytes a Writer has the host begin to bring to the
+	// disk in one call: that takes about as long.
+	beginLimit = 1 << 20
 	// stalled is how long a write of that much takes only if the host makes its
 	// writers wait for the disk (Linux: 10 to 200 ms at a time), or has too few
 	// processors.
@@ -80,6 +85,19 @@ func (w *Writer) TryGatherAt(fd uintptr, pieces [][]byte, off int64) int {
 		return 0
 	}
 	return int(n)
+}
+
+// TryBeginWrite has the host begin to bring n bytes at off of the open file fd to the
+// disk, and returns true; false if that is left to the caller. Whatever fails is told by
+// a later sync.
+func (w *Writer) TryBeginWrite(fd uintptr, off, n int64) bool {
+	began := time.Now()
+	if n > beginLimit || began.Before(w.until) {
+		return false
+	}
+	syscall.RawSyscall6(unix.SYS_SYNC_FILE_RANGE, fd, uintptr(off), uintptr(n), unix.SYNC_FILE_RANGE_WRITE, 0, 0)
+	w.took(began, time.Now())
+	return true
 }
 
 // took notes how long a write was under way.

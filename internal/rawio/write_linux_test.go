@@ -131,3 +131,22 @@ func TestWriterRestsAfterAStall(t *testing.T) {
 		t.Error("it writes while it rests")
 	}
 }
+
+// A write is begun without the scheduler only if it is short, and not soon after a stall.
+func TestTryBeginWrite(t *testing.T) {
+	f := tempFile(t)
+	var w Writer
+	if _, err := f.Write(bytes.Repeat([]byte{1}, 8192)); err != nil {
+		t.Fatal(err)
+	}
+	if !w.TryBeginWrite(f.Fd(), 4096, 4096) {
+		t.Error("a short one is left to the caller")
+	}
+	if w.TryBeginWrite(f.Fd(), 0, beginLimit+1) {
+		t.Error("a long one is begun")
+	}
+	w.took(time.Now().Add(-2*stalled), time.Now())
+	if w.TryBeginWrite(f.Fd(), 0, 4096) {
+		t.Error("one is begun after a stall")
+	}
+}
