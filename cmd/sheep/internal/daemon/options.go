@@ -78,7 +78,7 @@ func command(o *options, version string, run func() error) *cobra.Command {
 		Short:         "The daemon of Sheepdog: one node of a cluster",
 		Long:          "The daemon of Sheepdog: one node of a cluster. META is the directory of the node's\nown data; each DISK is a directory for replicas (default: META/obj).",
 		Version:       version,
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, DisableFlagsInUseLine: true,
 		Args: cobra.MaximumNArgs(1),
 	}
 	cmd.SetVersionTemplate("Sheepdog daemon version {{.Version}}\n")
