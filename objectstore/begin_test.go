@@ -109,7 +109,19 @@ func (s *simFiles) loseUnsynced() {
 	}
 }
 
-// A checkpoint of the version before is read: it reserved nothing.
+// A checkpoint of version 2 is read, but none of a later release.
+func TestCheckpointOfVersion2(t *testing.T) {
+	want := checkpoint{1, 2, 3, 4}
+	b := want.encode()
+	for version, ok := range map[byte]bool{0: false, 2: true, 3: true, 4: false} {
+		b[0] = version
+		if got, err := decodeCheckpoint(b); ok != (err == nil) || ok && got != want {
+			t.Errorf("version %d: %+v, %v", version, got, err)
+		}
+	}
+}
+
+// A checkpoint of version 1 is read: it reserved nothing.
 func TestCheckpointOfVersion1(t *testing.T) {
 	want := checkpoint{firstGen: 7, lastLSN: 9}
 	b := want.encode()[:checkpointLen1]

@@ -31,7 +31,7 @@ func (d *Disk) LayerBytes() (map[sheepdog.LayerID]uint64, error) {
 		if err != nil || fresh[k] {
 			return err == nil, err
 		}
-		h, err := decodeHeader(value)
+		h, _, err := decodeHeader(value)
 		if err != nil {
 			return false, fmt.Errorf("object %s layer %x: %w", k.Object, uint64(k.Layer), err)
 		}

@@ -82,7 +82,7 @@ func (g *carryRig) compare(when string) {
 
 // inUse is the number of blocks that maps lead to.
 func (g *carryRig) inUse() (n uint64) {
-	err := g.u.d.meta.Scan(scan{prefix: []byte{keyChunk}}, func(_, value []byte) (bool, error) {
+	err := eachChunk(g.u.d.meta, func(_ objectKey, _ uint32, value []byte) (bool, error) {
 		var c chunk
 		err := c.decode(value)
 		for i := range chunkBlocks {

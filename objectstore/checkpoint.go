@@ -18,7 +18,8 @@ import (
 //
 //	version(1) firstGen(8) lastLSN(8) reserved(8) retired(8)
 //
-// Version 1 ends after lastLSN: then every segment had a durable header.
+// Version 1 ends after lastLSN: then every segment had a durable header. Version 2 is of
+// releases that know of no maps in object headers, and would take their blocks for free.
 type checkpoint struct {
 	firstGen generation
 	lastLSN  lsn
@@ -27,7 +28,7 @@ type checkpoint struct {
 }
 
 const (
-	checkpointVersion = 2
+	checkpointVersion = 3
 	checkpointLen     = 33
 	checkpointLen1    = 17
 	checkpointSize    = checkpointLen + 64
@@ -53,7 +54,7 @@ func decodeCheckpoint(b []byte) (checkpoint, error) {
 	switch {
 	case len(b) > 0 && b[0] == 1:
 		want = checkpointLen1
-	case len(b) > 0 && b[0] != checkpointVersion:
+	case len(b) > 0 && (b[0] == 0 || b[0] > checkpointVersion):
 		return checkpoint{}, &versionError{what: "checkpoint", found: uint32(b[0]), want: checkpointVersion}
 	}
 	if len(b) != want {

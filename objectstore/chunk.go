@@ -313,7 +313,12 @@ func (v *varints) byte() byte {
 //
 //	version(1) zero(1) present(4) digest(8) data(4)
 //
-// Version 1 ends before data; there every present block counts.
+// Version 1 ends before data; there every present block counts. In version 3 the map
+// follows, all of it, and there are no chunks beside the header:
+//
+//	{ chunk length bytes }...
+//
+// with uvarints, ascending; bytes are the chunk as it is encoded.
 type header struct {
 	present uint32
 	data    uint32
@@ -321,9 +326,10 @@ type header struct {
 }
 
 const (
-	headerVersion = 2
-	headerLen     = 18
-	header1Len    = 14
+	headerVersion    = 2
+	mapHeaderVersion = 3
+	headerLen        = 18
+	header1Len       = 14
 )
 
 func (h header) encode() []byte {
@@ -334,20 +340,32 @@ func (h header) encode() []byte {
 	return binary.LittleEndian.AppendUint32(b, h.data)
 }
 
-func decodeHeader(b []byte) (header, error) {
-	if len(b) > 0 && (b[0] == 0 || b[0] > headerVersion) {
-		return header{}, &versionError{what: "object header", found: uint32(b[0]), want: headerVersion}
+// withMap is the header with the map of the object, see rest.
+func (h header) withMap(packed []byte) []byte {
+	b := append(h.encode(), packed...)
+	b[0] = mapHeaderVersion
+	return b
+}
+
+// decodeHeader reads a header. If the map of the object is in it, that is rest.all.
+func decodeHeader(b []byte) (header, rest, error) {
+	if len(b) > 0 && (b[0] == 0 || b[0] > mapHeaderVersion) {
+		return header{}, rest{}, &versionError{what: "object header", found: uint32(b[0]), want: mapHeaderVersion}
 	}
-	old := len(b) == header1Len && b[0] == 1
-	if !old && (len(b) != headerLen || b[0] != headerVersion) || b[1] != 0 {
-		return header{}, fmt.Errorf("object header of %d bytes is malformed", len(b))
+	old, whole := len(b) == header1Len && b[0] == 1, len(b) > headerLen && b[0] == mapHeaderVersion
+	if !old && !whole && (len(b) != headerLen || b[0] != headerVersion) || b[1] != 0 {
+		return header{}, rest{}, fmt.Errorf("object header of %d bytes is malformed", len(b))
 	}
 	h := header{present: binary.LittleEndian.Uint32(b[2:]), digest: binary.LittleEndian.Uint64(b[6:])}
 	if h.data = h.present; !old {
 		h.data = binary.LittleEndian.Uint32(b[14:])
 	}
 	if h.data > h.present {
-		return header{}, fmt.Errorf("object header has %d blocks of data among %d", h.data, h.present)
+		return header{}, rest{}, fmt.Errorf("object header has %d blocks of data among %d", h.data, h.present)
 	}
-	return h, nil
+	if !whole {
+		return h, rest{}, nil
+	}
+	r := rest{packed: b[headerLen:], all: true}
+	return h, r, r.check()
 }

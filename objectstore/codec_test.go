@@ -160,7 +160,7 @@ func TestUnknownVersions(t *testing.T) {
 	label[4]++
 	chunkBytes := sampleChunk().encode()
 	chunkBytes[0]++
-	head := header{present: 1}.encode()
+	head := header{present: 1}.withMap([]byte{0, 1, 9})
 	head[0]++
 	ck := checkpoint{}.encode()
 	ck[0]++
@@ -168,7 +168,7 @@ func TestUnknownVersions(t *testing.T) {
 	_, segmentErr := decodeSegmentHeader(segment)
 	_, formatErr := decodeFormat(form)
 	_, labelErr := decodeLabel(label, 1)
-	_, headErr := decodeHeader(head)
+	_, _, headErr := decodeHeader(head)
 	_, ckErr := decodeCheckpoint(ck)
 	for name, err := range map[string]error{"record": recordErr, "segment": segmentErr, "format": formatErr, "label": labelErr,
 		"chunk": new(chunk).decode(chunkBytes), "header": headErr, "checkpoint": ckErr} {
@@ -260,6 +260,7 @@ func FuzzSmallDecoders(f *testing.F) {
 	f.Add(format{store: 1, segmentBlocks: 64, fileBlocks: 64}.encode())
 	f.Add(encodeLabel(1, 2))
 	f.Add(header{present: 1, digest: 2}.encode())
+	f.Add(header{present: 1, digest: 2}.withMap(appendPacked(nil, 3, sampleChunk().encode())))
 	f.Add(checkpoint{1, 2, 3, 4}.encode())
 	f.Add(diskRecord{5, "/x"}.encode())
 	f.Add(encodeSpace(1, 2, []*volume{{id: 3, space: &space{used: []uint64{1, 2}, slack: []uint64{4, 5}}}}))
@@ -269,7 +270,11 @@ func FuzzSmallDecoders(f *testing.F) {
 		_, _ = decodeSegmentHeader(b)
 		_, _ = decodeFormat(b)
 		_, _ = decodeLabel(b, 1)
-		_, _ = decodeHeader(b)
+		if _, maps, err := decodeHeader(b); err == nil {
+			for no, value := range maps.each {
+				_, _ = no, new(chunk).decode(value)
+			}
+		}
 		_, _ = decodeCheckpoint(b)
 		_, _ = decodeDiskRecord(b)
 		_, _, _ = decodeSpace(b, 1)
@@ -333,15 +338,37 @@ func TestLargeCommits(t *testing.T) {
 	}
 }
 
+// A header has its map as it was put there, and no half of one.
+func TestHeaderWithMap(t *testing.T) {
+	want := header{present: 2, data: 1, digest: 9}
+	maps := appendPacked(appendPacked(nil, 3, sampleChunk().encode()), 700, new(chunk).encode())
+	b := want.withMap(maps)
+	h, r, err := decodeHeader(b)
+	if err != nil || h != want || !r.all || !bytes.Equal(r.packed, maps) {
+		t.Errorf("%+v, map %x, %v", h, r.packed, err)
+	}
+	ends := map[int]bool{len(b): true, headerLen + len(appendPacked(nil, 3, sampleChunk().encode())): true}
+	for n := range b {
+		if _, _, err := decodeHeader(b[:n]); (err == nil) != ends[n] {
+			t.Errorf("a header cut off at %d of %d bytes: %v", n, len(b), err)
+		}
+	}
+	for _, maps := range [][]byte{{3, 0}, appendPacked(appendPacked(nil, 3, []byte{1}), 3, []byte{1}), appendPacked(nil, 1<<31, []byte{1})} {
+		if _, _, err := decodeHeader(want.withMap(maps)); err == nil {
+			t.Errorf("map %x is taken", maps)
+		}
+	}
+}
+
 // A header of version 1 does not say how many blocks take space: all count.
 func TestHeaderOfVersion1(t *testing.T) {
 	old := header{present: 7, data: 3, digest: 9}.encode()[:header1Len]
 	old[0] = 1
-	if h, err := decodeHeader(old); err != nil || h != (header{present: 7, data: 7, digest: 9}) {
+	if h, _, err := decodeHeader(old); err != nil || h != (header{present: 7, data: 7, digest: 9}) {
 		t.Errorf("%+v, %v", h, err)
 	}
 	for _, b := range [][]byte{old[:13], append(old, 0), header{present: 1}.encode()[:header1Len], header{present: 1, data: 2}.encode(), {0}} {
-		if h, err := decodeHeader(b); err == nil {
+		if h, _, err := decodeHeader(b); err == nil {
 			t.Errorf("%x is taken for %+v", b, h)
 		}
 	}

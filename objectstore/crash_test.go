@@ -398,7 +398,7 @@ func (g *crashRig) checkSpace(when string) {
 		}
 	}
 	live := uint64(0)
-	err := g.d.meta.Scan(scan{prefix: []byte{keyChunk}}, func(key, value []byte) (bool, error) {
+	err := eachChunk(g.d.meta, func(_ objectKey, _ uint32, value []byte) (bool, error) {
 		var c chunk
 		if err := c.decode(value); err != nil {
 			return false, err

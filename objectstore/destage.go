@@ -46,9 +46,10 @@ type savedPile struct {
 
 type savedObject struct {
 	o       *object
-	chunks  []savedChunk
+	chunks  []savedChunk // all that there are if the map is or was in the header, else those that are dirty
 	header  header
 	stored  bool
+	inHead  bool // the map goes into the header
 	dropped lsn
 }
 
@@ -56,6 +57,7 @@ type savedObject struct {
 type savedChunk struct {
 	c     *chunk
 	no    uint32
+	clean bool
 	copy  chunk
 	moves []move
 }
@@ -199,14 +201,21 @@ func (p *pile) save() (s *savedPile, logged int) {
 		if !o.dirty {
 			continue
 		}
-		so := savedObject{o: o, header: o.header(), stored: o.stored, dropped: o.dropped}
+		so := savedObject{o: o, header: o.header(), stored: o.stored, inHead: o.fitsHead(), dropped: o.dropped}
+		whole := so.inHead || o.inHead
+		if whole {
+			p.mustUnpack(o)
+		}
 		for no, c := range o.chunks.each {
+			if !c.dirty && !whole {
+				continue
+			}
+			so.chunks = append(so.chunks, savedChunk{c: c, no: no, clean: !c.dirty, copy: c.clone()})
 			if !c.dirty {
 				continue
 			}
 			c.dirty = false
 			s.last = max(s.last, c.applied)
-			so.chunks = append(so.chunks, savedChunk{c: c, no: no, copy: c.clone()})
 			s.chunks++
 			logged += so.chunks[len(so.chunks)-1].findMoves()
 		}
@@ -245,7 +254,7 @@ func (d *Disk) unsave(s *savedPile) {
 		so := &s.objects[i]
 		so.o.dirty = true
 		for j := range so.chunks {
-			if c := so.chunks[j].c; !c.dirty {
+			if c := so.chunks[j].c; !c.dirty && !so.chunks[j].clean {
 				c.dirty = true
 				d.dirtyBytes.Add(chunkBytes)
 			}
@@ -299,6 +308,7 @@ func (d *Disk) publish(s *savedPile) {
 	p.mu.Lock()
 	for i := range s.objects {
 		so := &s.objects[i]
+		so.o.inHead = so.inHead
 		for j := range so.chunks {
 			d.publishChunk(p, so.o, &so.chunks[j])
 		}
@@ -334,7 +344,7 @@ func (d *Disk) publishChunk(p *pile, o *object, s *savedChunk) {
 			d.replaced.Add(1)
 		}
 	}
-	s.c.stored = s.copy.present > 0
+	s.c.stored = s.copy.present > 0 && !o.inHead
 	if s.c.dirty || s.c.present > 0 {
 		return
 	}

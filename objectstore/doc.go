@@ -25,8 +25,8 @@
 // # Words
 //
 // A pile is all that the store holds of one ObjectID: an object for each layer.
-// An object's map is cut into chunks of chunkBlocks records. A place is where a
-// block's bytes are: in the log or in an extent file. Every change has a serial
-// number (LSN); a chunk remembers the last one applied to it, which makes
-// replay exact whatever part of a destage had reached the disk.
+// An object's map is cut into chunks of chunkBlocks records; one of few blocks is kept
+// with the header of the object. A place is where a block's bytes are: in the log or in
+// an extent file. Every change has a serial number (LSN); a chunk remembers the last one
+// applied to it, which makes replay exact whatever part of a destage had reached the disk.
 package objectstore

@@ -14,7 +14,7 @@ import (
 //	m format|checkpoint                        see checkpoint.go
 //	d DISK(2)                                  a disk's path and weight
 //	g DISK(2)                                  empty; what was on the disk was given up
-//	o PARTITION(2) FAMILY(8) INDEX(4) LAYER(8)           object header
+//	o PARTITION(2) FAMILY(8) INDEX(4) LAYER(8)           object header, a small map with it
 //	c PARTITION(2) FAMILY(8) INDEX(4) LAYER(8) CHUNK(4)  chunk of a map
 //	l LAYER(8) FAMILY(8) INDEX(4)              empty; objects by layer
 //	t PARTITION(2) FAMILY(8) INDEX(4) LAYER(8) tombstone: LSN(8) of the last drop

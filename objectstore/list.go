@@ -91,7 +91,7 @@ func (l *lister) scanFrom(meta metadata, p int) (int, error) {
 			next = int(at)
 			return false, nil
 		}
-		h, err := decodeHeader(value)
+		h, _, err := decodeHeader(value)
 		if err == nil && l.wants(k) {
 			l.emit(k, h)
 		}

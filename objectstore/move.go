@@ -180,21 +180,24 @@ func (s *savedPile) changes() []change {
 	var out []change
 	for i := range s.objects {
 		so := &s.objects[i]
+		var maps []byte
 		for j := range so.chunks {
 			c := &so.chunks[j]
-			key := chunkKey(so.o.key, c.no)
-			if c.copy.present == 0 {
-				if c.copy.stored {
-					out = append(out, change{key: key})
-				}
-				continue
-			}
 			for _, m := range c.moves {
 				c.copy.place(m.slot, m.to)
 			}
-			out = append(out, change{key: key, value: c.copy.encode()})
+			switch there := c.copy.present > 0; {
+			case there && !so.inHead:
+				out = append(out, change{key: chunkKey(so.o.key, c.no), value: c.copy.encode()})
+				continue
+			case there:
+				maps = appendPacked(maps, c.no, c.copy.encode())
+			}
+			if c.copy.stored {
+				out = append(out, change{key: chunkKey(so.o.key, c.no)})
+			}
 		}
-		out = append(out, so.headerChanges()...)
+		out = append(out, so.headerChanges(maps)...)
 	}
 	for _, t := range s.tombstones() {
 		out = append(out, t.change())
@@ -202,10 +205,14 @@ func (s *savedPile) changes() []change {
 	return out
 }
 
-func (so *savedObject) headerChanges() []change {
+// headerChanges are those of an object's header, with its map if that goes there.
+func (so *savedObject) headerChanges(maps []byte) []change {
 	key := so.o.key.encode(keyObject)
 	if so.header.present > 0 {
 		out := []change{{key: key, value: so.header.encode()}}
+		if so.inHead {
+			out[0].value = so.header.withMap(maps)
+		}
 		if !so.stored {
 			out = append(out, change{key: layerKey(so.o.key), value: []byte{}})
 		}

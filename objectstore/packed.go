@@ -23,6 +23,7 @@ import (
 const (
 	packedAll    = 1 << iota // the metadata store has no other chunks
 	packedStored             // it has a header
+	packedInHead             // with the map in it
 )
 
 // packedChunks bounds the chunks of an object that are packed: a larger one is asked
@@ -48,7 +49,7 @@ func (p *pile) pack() []byte {
 		out = binary.AppendUvarint(out, uint64(o.present))
 		out = binary.AppendUvarint(out, uint64(o.data))
 		out = binary.LittleEndian.AppendUint64(out, o.digest)
-		out = append(out, bit(all, packedAll)|bit(o.stored, packedStored))
+		out = append(out, bit(all, packedAll)|bit(o.stored, packedStored)|bit(o.inHead, packedInHead))
 		out = binary.AppendUvarint(out, uint64(len(chunks)))
 		out = append(out, chunks...)
 	}
@@ -104,15 +105,33 @@ func (p *packer) add(no uint32, value []byte) {
 		p.all = false
 		return
 	}
-	p.out = binary.AppendUvarint(p.out, uint64(no))
-	p.out = binary.AppendUvarint(p.out, uint64(len(value)))
-	p.out = append(p.out, value...)
+	p.out = appendPacked(p.out, no, value)
+}
+
+// appendPacked appends a chunk as rest has it.
+func appendPacked(b []byte, no uint32, value []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(no))
+	b = binary.AppendUvarint(b, uint64(len(value)))
+	return append(b, value...)
 }
 
 // rest is chunks of an object that were packed and have not been wanted since.
 type rest struct {
 	packed []byte
 	all    bool // the metadata store has no others
+}
+
+// check refuses what each could not read, and chunks that are not in order.
+func (r *rest) check() error {
+	d := varints{b: r.packed}
+	for last := int64(-1); len(d.b) > 0; {
+		no := d.next()
+		if len(d.take(d.next())) == 0 || no >= MaxObjectBlocks/chunkBlocks || int64(no) <= last {
+			return fmt.Errorf("map in an object header of %d bytes is malformed", len(r.packed))
+		}
+		last = int64(no)
+	}
+	return nil
 }
 
 // each visits the chunks, ascending; a nil value is not in the metadata store.
@@ -174,7 +193,7 @@ func (p *pile) unpack() bool {
 			panic(fmt.Sprintf("objectstore: object %s is packed in a malformed way", p.id))
 		}
 		o.digest = binary.LittleEndian.Uint64(digest)
-		o.complete, o.stored = false, flags&packedStored != 0
+		o.complete, o.stored, o.inHead = false, flags&packedStored != 0, flags&packedInHead != 0
 	}
 	p.bytes.Add(int64(len(p.packed)))
 	p.loaded.Store(true)
@@ -210,6 +229,31 @@ func (p *pile) unpackAll(o *object) (bool, error) {
 	o.complete = o.complete || o.rest.all
 	o.rest = rest{}
 	return o.complete, nil
+}
+
+// headBlocks is of how many blocks the map of an object is kept in its header: then it
+// is one entry of the metadata, not two or more.
+const headBlocks = 8
+
+// fitsHead reports whether the map of an object is all known, and small enough for the
+// header.
+func (o *object) fitsHead() bool {
+	if o.present == 0 || o.present > headBlocks || o.complete || o.rest.all {
+		return 0 < o.present && o.present <= headBlocks
+	}
+	known := 0
+	for _, c := range o.chunks.each {
+		known += c.present
+	}
+	return known == int(o.present)
+}
+
+// mustUnpack makes an object complete of which all is known; p is locked.
+func (p *pile) mustUnpack(o *object) {
+	if _, err := p.unpackAll(o); err != nil {
+		panic(fmt.Sprintf("objectstore: object %s layer %x: %v", p.id, uint64(o.key.Layer), err))
+	}
+	o.complete = true
 }
 
 // smallPacked is up to how many bytes packed a pile is looked at as it is: it has few

@@ -60,6 +60,7 @@ type object struct {
 	digest   uint64
 	dirty    bool
 	stored   bool // the metadata store has a header
+	inHead   bool // with the map in it, so that there are no chunks beside it
 	dropped  lsn  // the last drop that the metadata store does not know; 0: none
 	floor    lsn  // entries up to here were dropped; set by replay
 

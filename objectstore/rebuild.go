@@ -108,11 +108,7 @@ func (r *replayer) markStored() error {
 		dirty[p.id] = p
 	}
 	var c chunk
-	err := r.d.meta.Scan(scan{prefix: []byte{keyChunk}}, func(key, value []byte) (bool, error) {
-		k, no, err := decodeChunkKey(key)
-		if err != nil {
-			return false, err
-		}
+	err := eachChunk(r.d.meta, func(k objectKey, no uint32, value []byte) (bool, error) {
 		if p := dirty[k.Object]; p != nil {
 			if o := p.find(k.Layer); o != nil && o.chunks.at(no) != nil {
 				return true, nil
@@ -121,13 +117,45 @@ func (r *replayer) markStored() error {
 		if err := c.decode(value); err != nil {
 			return false, fmt.Errorf("object %s layer %x chunk %d: %w", k.Object, uint64(k.Layer), no, err)
 		}
-		err = r.markChunk(&c)
+		err := r.markChunk(&c)
 		return err == nil, err
 	})
 	if err != nil {
 		return metaError("find the space in use", err)
 	}
 	return nil
+}
+
+// eachChunk visits all maps that the metadata store has: chunks, and then those in
+// headers. What visit is given is valid during the visit only.
+func eachChunk(meta metadata, visit func(k objectKey, no uint32, value []byte) (bool, error)) error {
+	more := true
+	err := meta.Scan(scan{prefix: []byte{keyChunk}}, func(key, value []byte) (bool, error) {
+		k, no, err := decodeChunkKey(key)
+		if err == nil {
+			more, err = visit(k, no, value)
+		}
+		return more, err
+	})
+	if err != nil || !more {
+		return err
+	}
+	return meta.Scan(scan{prefix: []byte{keyObject}}, func(key, value []byte) (bool, error) {
+		k, err := decodeObjectKey(key)
+		if err != nil {
+			return false, err
+		}
+		_, maps, err := decodeHeader(value)
+		if err != nil {
+			return false, fmt.Errorf("object %s layer %x: %w", k.Object, uint64(k.Layer), err)
+		}
+		for no, value := range maps.each {
+			if more, err = visit(k, no, value); err != nil || !more {
+				break
+			}
+		}
+		return more, err
+	})
 }
 
 func (r *replayer) markChunk(c *chunk) error {

@@ -32,11 +32,12 @@ func sealOf(key, value []byte) uint32 {
 	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
 }
 
-// seal returns the value as it is stored.
-func seal(key, value []byte) []byte {
-	out := append(make([]byte, 0, len(value)+sealLen), value...)
-	out[0] |= sealBit
-	return binary.LittleEndian.AppendUint32(out, sealOf(key, out))
+// seal appends the value as it is stored.
+func seal(b, key, value []byte) []byte {
+	from := len(b)
+	b = append(b, value...)
+	b[from] |= sealBit
+	return binary.LittleEndian.AppendUint32(b, sealOf(key, b[from:]))
 }
 
 // unseal returns a value as it was given. It may change the slice.
@@ -79,9 +80,16 @@ func (s sealed) Scan(what scan, visit func(key, value []byte) (bool, error)) err
 
 func (s sealed) Commit(changes []change) error {
 	out := make([]change, len(changes))
+	room := 0
+	for i := range changes {
+		room += len(changes[i].value) + sealLen
+	}
+	sealed := make([]byte, 0, room) // all of them
 	for i, c := range changes {
 		if out[i] = c; len(c.value) > 0 && isSealed(c.key) {
-			out[i].value = seal(c.key, c.value)
+			from := len(sealed)
+			sealed = seal(sealed, c.key, c.value)
+			out[i].value = sealed[from:len(sealed):len(sealed)]
 		}
 	}
 	return s.metadata.Commit(out)

@@ -13,7 +13,7 @@ import (
 func TestSealedEntries(t *testing.T) {
 	key := chunkKey(objectKey{sheepdog.ObjectID{Family: 7, Index: 8}, 9}, 10)
 	plain := sampleChunk().encode()
-	stored := seal(key, plain)
+	stored := seal(nil, key, plain)
 	if got, err := unseal(key, bytes.Clone(stored)); err != nil || !bytes.Equal(got, plain) {
 		t.Fatalf("unsealed %x, %v, want %x", got, err, plain)
 	}
@@ -65,14 +65,14 @@ func TestEntriesOfReleasesThatDidNotSeal(t *testing.T) {
 // TestDamagedMapEndsTheStore: while sheep ran, flipped bits in Badger's tables became
 // blocks that read as zeros, from a replica that counted as complete.
 func TestDamagedMapEndsTheStore(t *testing.T) {
-	for _, kind := range []byte{keyObject, keyChunk} {
+	for kind, blocks := range map[byte]uint32{keyObject: 1, keyChunk: headBlocks + 1} {
 		raw, told := newFakeMeta(), make(chan error, 1)
 		opts := Options{Meta: t.TempDir(), Logger: quiet(), openMeta: raw.open, OnFailed: func(err error) { told <- err }}
 		d, err := Open(opts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		op := sheepdog.Op{Object: sheepdog.ObjectID{Family: 1}, Layer: 1, Count: 1, Data: bytes.Repeat([]byte{5}, blockSize), Stamp: sheepdog.Stamp{Token: 1, Seq: 1}}
+		op := sheepdog.Op{Object: sheepdog.ObjectID{Family: 1}, Layer: 1, Count: blocks, Data: bytes.Repeat([]byte{5}, int(blocks)*blockSize), Stamp: sheepdog.Stamp{Token: 1, Seq: 1}}
 		var errs [1]error
 		if d.Write([]sheepdog.Op{op}, errs[:]); errs[0] != nil {
 			t.Fatal(errs[0])

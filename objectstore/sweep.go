@@ -82,12 +82,13 @@ func (d *Disk) pilesOn(id diskID) ([]sheepdog.ObjectID, error) {
 		add(p.id) // whether it is on the disk is seen soon enough
 	}
 	var c chunk
-	err := d.meta.Scan(scan{prefix: []byte{keyChunk}}, func(key, value []byte) (bool, error) {
-		k, _, err := decodeChunkKey(key)
-		if err == nil && !seen[k.Object] {
-			if err = c.decode(value); err == nil && c.on(id) {
-				add(k.Object)
-			}
+	err := eachChunk(d.meta, func(k objectKey, _ uint32, value []byte) (bool, error) {
+		if seen[k.Object] {
+			return true, nil
+		}
+		err := c.decode(value)
+		if err == nil && c.on(id) {
+			add(k.Object)
 		}
 		return err == nil, err
 	})

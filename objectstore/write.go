@@ -3,6 +3,7 @@ package objectstore
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"sheepdog"
 )
@@ -146,13 +147,15 @@ func (d *Disk) loadObjects(p *pile) error {
 		if err != nil {
 			return false, err
 		}
-		h, err := decodeHeader(value)
+		h, maps, err := decodeHeader(value)
 		if err != nil {
 			return false, fmt.Errorf("object %s layer %x: %w", k.Object, uint64(k.Layer), err)
 		}
 		o := p.object(k.Layer)
-		o.complete, o.stored = false, true
+		o.complete, o.stored, o.inHead = false, true, maps.all
 		o.present, o.data, o.digest = h.present, h.data, h.digest
+		o.rest = rest{packed: slices.Clone(maps.packed), all: maps.all}
+		p.bytes.Add(int64(len(maps.packed)))
 		return true, nil
 	})
 	if err != nil {
@@ -236,6 +239,7 @@ func (p *pile) addChunk(o *object, no uint32, value []byte) error {
 	if err := c.decode(value); err != nil {
 		return fmt.Errorf("object %s layer %x chunk %d: %w", p.id, uint64(o.key.Layer), no, err)
 	}
+	c.stored = !o.inHead
 	o.chunks.put(no, c)
 	p.bytes.Add(c.bytes())
 	return nil
