@@ -52,7 +52,7 @@ func (s *Server) serveConn(ctx context.Context, c *conn) {
 }
 
 // converse goes through handshake and session, and tells the export's name.
-func (s *Server) converse(ctx context.Context, c *conn, r *bufio.Reader) (string, error) {
+func (s *Server) converse(ctx context.Context, c *conn, r *reader) (string, error) {
 	a, err := s.shakeHands(ctx, c, r)
 	if err != nil {
 		return "", err
@@ -61,7 +61,7 @@ func (s *Server) converse(ctx context.Context, c *conn, r *bufio.Reader) (string
 }
 
 // runSession runs the session of a connection and detaches from its device.
-func (s *Server) runSession(ctx context.Context, c *conn, r *bufio.Reader, a agreement) error {
+func (s *Server) runSession(ctx context.Context, c *conn, r *reader, a agreement) error {
 	session := newSession(ctx, &s.cfg, &s.memory, c.nc, r, a)
 	s.begin(c, session)
 	err := session.run()
@@ -73,11 +73,11 @@ func (s *Server) runSession(ctx context.Context, c *conn, r *bufio.Reader, a agr
 }
 
 // shakeHands runs the handshake.
-func (s *Server) shakeHands(ctx context.Context, c *conn, r *bufio.Reader) (agreement, error) {
+func (s *Server) shakeHands(ctx context.Context, c *conn, r *reader) (agreement, error) {
 	unhook := context.AfterFunc(ctx, func() { c.nc.Close() })
 	defer unhook()
 	h := handshake{
-		cfg: &s.cfg, nc: c.nc, r: r, w: bufio.NewWriterSize(c.nc, optionWriteBytes),
+		cfg: &s.cfg, nc: c.nc, r: r.Reader, w: bufio.NewWriterSize(c.nc, optionWriteBytes),
 		admit: func() bool { return s.attach(c) },
 	}
 	a, err := h.run(ctx)
@@ -95,20 +95,51 @@ func source(nc net.Conn) io.Reader {
 	return nc
 }
 
+// reader is what a connection is read through: requests through a buffer, long payloads
+// past it.
+type reader struct {
+	*bufio.Reader
+	from sparing
+}
+
+// longPayload is from how many bytes on a payload is read to where it belongs. That
+// takes a call more, and saves a copy.
+const longPayload = 64 << 10
+
 // newReader takes a reader from the pool.
-func (m *memory) newReader(nc io.Reader) *bufio.Reader {
-	from := &sparing{from: nc}
-	r, ok := m.readers.Get().(*bufio.Reader)
+func (m *memory) newReader(nc io.Reader) *reader {
+	r, ok := m.readers.Get().(*reader)
 	if !ok {
-		return bufio.NewReaderSize(from, readBufferBytes)
+		r = &reader{}
+		r.Reader = bufio.NewReaderSize(&r.from, readBufferBytes)
 	}
-	r.Reset(from)
+	r.from = sparing{from: nc}
 	return r
+}
+
+func (m *memory) putReader(r *reader) {
+	r.from = sparing{} // do not keep the connection alive
+	r.Reset(&r.from)
+	m.readers.Put(r)
+}
+
+// payload fills p.
+func (r *reader) payload(p []byte) (int, error) {
+	if len(p) < longPayload {
+		return io.ReadFull(r.Reader, p)
+	}
+	n := 0
+	if r.Buffered() > 0 {
+		n, _ = r.Read(p[:min(len(p), r.Buffered())]) // all of it is there
+	}
+	r.from.fulls = 0
+	k, err := io.ReadFull(r.from.from, p[n:])
+	return n + k, err
 }
 
 // sparing fills the large buffer of a reader only as far as firstReadBytes, until a
 // client is found to have more in flight: memory that is never touched is not taken.
-// What is too large for the buffer passes by.
+// After a long payload that begins anew, for the next may be another.
 type sparing struct {
 	from  io.Reader
 	fulls int // reads in a row that found more
@@ -123,21 +154,12 @@ func (s *sparing) Read(p []byte) (int, error) {
 	if s.fulls >= sparingReads {
 		return s.from.Read(p)
 	}
-	if len(p) > readBufferBytes {
-		s.fulls = 0
-		return s.from.Read(p)
-	}
 	limit := min(len(p), firstReadBytes)
 	n, err := s.from.Read(p[:limit])
 	if s.fulls++; n < limit {
 		s.fulls = 0
 	}
 	return n, err
-}
-
-func (m *memory) putReader(r *bufio.Reader) {
-	r.Reset(nil) // do not keep the connection alive
-	m.readers.Put(r)
 }
 
 // logEnd tells operators of connections that ended in a way that they may have

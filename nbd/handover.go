@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -45,7 +44,7 @@ func (s *Server) HandOver(ctx context.Context) ([]Transfer, error) {
 
 // release gives up a connection whose session was drained, if it is to be
 // handed over.
-func (s *Server) release(c *conn, r *bufio.Reader, a agreement) {
+func (s *Server) release(c *conn, r *reader, a agreement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.handing {

@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +22,7 @@ type session struct {
 	cfg     *Config
 	known   terms // the size as it was last asked for
 	nc      net.Conn
-	r       *bufio.Reader
+	r       *reader
 	memory  *memory
 	prompt  Prompt     // dev, or nil
 	starter Starter    // dev, or nil
@@ -53,7 +52,7 @@ type memory struct {
 	fair     *fair
 }
 
-func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *bufio.Reader, a agreement) *session {
+func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *reader, a agreement) *session {
 	s := &session{agreement: a, cfg: cfg, nc: nc, r: r, memory: m, window: newWindow(cfg, m.shared, m.fair.join(a.name))}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.known = s.terms()
@@ -301,7 +300,7 @@ func (s *session) readPayload(p []byte) error {
 	s.startAll()
 	s.out.flush()
 	return s.move(int64(len(p)), func(done int64, n int) (int, error) {
-		return io.ReadFull(s.r, p[done:done+int64(n)])
+		return s.r.payload(p[done : done+int64(n)])
 	})
 }
 

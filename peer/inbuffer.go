@@ -3,10 +3,12 @@ package peer
 import "io"
 
 // startBuffer is how many bytes a connection reads at once; compactBelow is at
-// how little free room it moves the unread bytes to the front.
+// how little free room it moves the unread bytes to the front. The room of a long
+// message is kept until so many reads, quietReads, were for none.
 const (
 	startBuffer  = 256 << 10
 	compactBelow = 32 << 10
+	quietReads   = 8
 )
 
 // inBuffer is the receiving side of a connection: a chunk with unread bytes in
@@ -17,6 +19,7 @@ type inBuffer struct {
 	pool  *buffers
 	chunk *chunk
 	r, w  int
+	quiet int // reads since the last for a long message
 }
 
 func newInBuffer(src io.Reader, pool *buffers) inBuffer {
@@ -30,6 +33,9 @@ func (b *inBuffer) skip(n int)     { b.r += n }
 // at most maxFrame: the room for them is made. Of a long message no more than
 // itself is read, so that the next begins in front.
 func (b *inBuffer) fill(need int) error {
+	if b.quiet++; need > bulkSize {
+		b.quiet = 0
+	}
 	b.makeRoom(need)
 	dst := b.chunk.b[b.w:]
 	if have := b.w - b.r; need > bulkSize {
@@ -48,7 +54,7 @@ func (b *inBuffer) fill(need int) error {
 
 func (b *inBuffer) makeRoom(need int) {
 	held := b.chunk.holds.Load() > 1
-	shrink := b.r == b.w && len(b.chunk.b) > 4*startBuffer && need <= startBuffer
+	shrink := b.r == b.w && len(b.chunk.b) > 4*startBuffer && b.quiet > quietReads
 	switch {
 	case held, shrink, need > len(b.chunk.b):
 		next := b.pool.get(max(need, startBuffer))
