@@ -231,20 +231,30 @@ func (d *Disk) Layers() (map[sheepdog.LayerID]sheepdog.FamilyID, error) {
 	return out, d.storedLayers(fresh, out)
 }
 
+// seekAfter is how many keys of a layer are read before the next layer is sought: to
+// begin to read anew costs as much as some dozens of them.
+const seekAfter = 16
+
 // storedLayers adds the layers of the metadata store that have an object which
-// is not fresh. It looks at one key of a layer, as a rule.
+// is not fresh. It looks at few keys of a layer, as a rule.
 func (d *Disk) storedLayers(fresh map[objectKey]bool, out map[sheepdog.LayerID]sheepdog.FamilyID) error {
-	from := []byte{keyLayer}
-	for more := true; more; {
-		more = false
-		err := d.meta.Scan(scan{prefix: []byte{keyLayer}, from: from, keysOnly: true}, func(key, _ []byte) (bool, error) {
+	for from := []byte{keyLayer}; from != nil; {
+		begin, last, passed := from, sheepdog.LayerID(0), 0
+		from = nil
+		err := d.meta.Scan(scan{prefix: []byte{keyLayer}, from: begin, keysOnly: true}, func(key, _ []byte) (bool, error) {
 			k, err := decodeLayerKey(key)
 			if err != nil || fresh[k] {
 				return err == nil, err
 			}
-			out[k.Layer] = k.Object.Family
+			if k.Layer != last || passed == 0 {
+				last, passed = k.Layer, 0
+				out[k.Layer] = k.Object.Family
+			}
+			if passed++; passed < seekAfter {
+				return true, nil
+			}
 			if k.Layer+1 != 0 {
-				from, more = layerPrefix(k.Layer+1), true
+				from = layerPrefix(k.Layer + 1)
 			}
 			return false, nil
 		})
