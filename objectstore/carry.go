@@ -14,6 +14,10 @@ const (
 	gapBlocks = 3
 	// rowBlocks is how many blocks in a row are worth looking for.
 	rowBlocks = LargeWrite / blockSize
+	// aheadBlocks is how many blocks are written before the disk has taken them. A flush,
+	// or a commit of the cluster, waits for what is ahead of it at the disk, and a snapshot
+	// holds writes as long.
+	aheadBlocks = 1024
 )
 
 // carried are blocks that were copied from the log to extents ahead of the rounds of a
@@ -87,7 +91,7 @@ func (d *Disk) carryMore(before *carried, logged map[*volume][]loggedBlock) *car
 	m := carrier{d: d, c: c}
 	for _, v := range d.volumes.all() {
 		for part := range slices.Chunk(logged[v], copyBlocks) {
-			if m.part(v, part) != nil {
+			if m.part(v, part) != nil || m.keepUp(len(part)) != nil {
 				break // whoever copies the blocks of its round tells
 			}
 		}
@@ -143,6 +147,16 @@ type carrier struct {
 	raw, data []byte
 	order     []int32 // of the blocks of a part, by rank
 	goes      []int32 // where each of them goes
+	ahead     int     // blocks written since it waited for the disks
+}
+
+// keepUp counts blocks that were written, and waits for the disks once that is much.
+func (m *carrier) keepUp(blocks int) error {
+	if m.ahead += blocks; m.ahead < aheadBlocks {
+		return nil
+	}
+	m.ahead = 0
+	return m.d.volumes.syncHealthy()
 }
 
 // part copies some blocks, which are in the order of the log.

@@ -3,6 +3,7 @@ package objectstore
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -88,4 +89,58 @@ func cpuTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkFlushBesideDestage is how long a write of one block with a flush takes while
+// a log of 128 MiB is destaged: most of them and the longest.
+func BenchmarkFlushBesideDestage(b *testing.B) {
+	const objects = 96
+	d := openDisk(b, Options{DestageEvery: time.Hour}).d
+	data := make([]byte, blockSize)
+	r := rand.New(rand.NewPCG(1, 1))
+	seq := uint64(0)
+	write := func() {
+		seq++
+		mustWrite(b, d, sheepdog.Op{
+			Object: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(r.IntN(objects))}, Layer: 1,
+			Start: sheepdog.BlockNo(r.IntN(1024)), Count: 1, Data: data, Stamp: sheepdog.Stamp{Token: 1, Seq: seq},
+		})
+	}
+	var took []time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		for d.journal.segments() < d.journal.maxSegs/2 {
+			write()
+		}
+		if err := d.Flush(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		done := make(chan error, 1)
+		go func() {
+			giveWay()
+			done <- d.destage(false)
+		}()
+		for busy := true; busy; {
+			select {
+			case err := <-done:
+				if busy = false; err != nil {
+					b.Fatal(err)
+				}
+			default:
+				began := time.Now()
+				write()
+				if err := d.Flush(); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+			}
+		}
+	}
+	slices.Sort(took)
+	ms := func(part float64) float64 { return took[int(part*float64(len(took)-1))].Seconds() * 1e3 }
+	b.ReportMetric(ms(0.5), "ms-median")
+	b.ReportMetric(ms(0.9), "ms-p90")
+	b.ReportMetric(ms(1), "ms-longest")
+	b.ReportMetric(float64(len(took))/float64(b.N), "flushes/destage")
 }
