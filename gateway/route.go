@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"sheepdog"
 )
@@ -11,46 +10,36 @@ import (
 // table, so there are few, and requests ask by the hundred thousand.
 type routes struct {
 	view   *sheepdog.View
-	known  sync.Map // of routeKey to *route
-	tables []table  // of the view
-	latest [latestRoutes]atomic.Pointer[route]
+	tables []*table
 }
-
-// latestRoutes is for how many partitions the route found last is at hand.
-const latestRoutes = 1024
 
 // table is a view's table with its policy: there are one or two.
 type table struct {
 	policy sheepdog.Policy
 	rows   sheepdog.Table
+	known  sync.Map // of *sheepdog.Placement to *route
 }
 
 func newRoutes(v *sheepdog.View) *routes {
 	all := &routes{view: v}
 	for policy, rows := range v.Tables {
-		all.tables = append(all.tables, table{policy, rows})
+		all.tables = append(all.tables, &table{policy: policy, rows: rows})
 	}
 	return all
 }
 
-// placement is View.Placement.
-func (all *routes) placement(policy sheepdog.Policy, part sheepdog.Partition) *sheepdog.Placement {
-	for i := range all.tables {
-		if t := &all.tables[i]; t.policy == policy && int(part) < len(t.rows) {
-			return t.rows[part]
+// table is that of a policy, nil if there is none.
+func (all *routes) table(policy sheepdog.Policy) *table {
+	for _, t := range all.tables {
+		if t.policy == policy {
+			return t
 		}
 	}
 	return nil
 }
 
-type routeKey struct {
-	placement *sheepdog.Placement
-	policy    sheepdog.Policy
-}
-
 // route is who answers for a partition that can serve.
 type route struct {
-	routeKey
 	since   sheepdog.Revision
 	writers []sheepdog.Member // see writable
 	readers []sheepdog.Member // see readable
@@ -64,34 +53,22 @@ func (g *Gateway) route(v *sheepdog.View, policy sheepdog.Policy, part sheepdog.
 		all = newRoutes(v)
 		g.routes.Store(all)
 	}
-	p := all.placement(policy, part)
-	if p == nil {
+	t := all.table(policy)
+	if t == nil || int(part) >= len(t.rows) || t.rows[part] == nil {
 		return nil
 	}
-	key, latest := routeKey{p, policy}, &all.latest[part%latestRoutes]
-	if r := latest.Load(); r != nil && r.routeKey == key {
-		return r
-	}
-	r := g.findRoute(all, key, part)
-	if r != nil {
-		latest.Store(r)
-	}
-	return r
-}
-
-func (g *Gateway) findRoute(all *routes, key routeKey, part sheepdog.Partition) *route {
-	if r, ok := all.known.Load(key); ok {
+	if r, ok := t.known.Load(t.rows[part]); ok {
 		return r.(*route)
 	}
-	p, writers, err := writable(all.view, key.policy, part, false)
+	p, writers, err := writable(v, policy, part, false)
 	if err != nil {
 		return nil
 	}
-	readers, err := g.readable(all.view, key.policy, part)
+	readers, err := g.readable(v, policy, part)
 	if err != nil {
 		return nil
 	}
-	r := &route{routeKey: key, since: p.Since, writers: writers, readers: readers}
-	all.known.Store(key, r)
+	r := &route{since: p.Since, writers: writers, readers: readers}
+	t.known.Store(p, r)
 	return r
 }
