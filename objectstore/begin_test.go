@@ -57,6 +57,83 @@ func TestWritersDoNotWaitForASegmentsHeader(t *testing.T) {
 	}
 }
 
+// TestWritersDoNotWaitForNewSegmentsToBeSynced is named after 28 to 41 ms that the first
+// writes into a new store took, and up to 120 ms later ones on a busy disk: a segment
+// was not used before its zeros were on the disk.
+func TestWritersDoNotWaitForNewSegmentsToBeSynced(t *testing.T) {
+	g := newCrashRig(t, 3)
+	defer func() { g.abandon() }()
+	var syncs atomic.Int32
+	fault(g.files, func(op, name string) error {
+		if op == "syncdir" || op == "sync" && strings.Contains(name, "log.") {
+			syncs.Add(1)
+		}
+		return nil
+	})
+	j := &g.d.journal
+	// write writes a block into a new segment, which there are no others for.
+	write := func(no sheepdog.BlockNo) (fill []byte) {
+		j.seal()
+		fill = storetest.Fill(uint64(no), 1)
+		mustWrite(t, g.d, dataOp(0, 1, no, fill, uint64(no)))
+		return fill
+	}
+	write(1)
+	made, before := j.made, syncs.Load()
+	fill := write(2)
+	if j.made == made {
+		t.Fatal("no segment was made")
+	}
+	if n := syncs.Load() - before; n != 0 {
+		t.Errorf("%d syncs before a new segment is used", n)
+	}
+	if err := g.d.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	before = syncs.Load()
+	g.d.journal.makeAhead()
+	if n := syncs.Load() - before; n == 0 {
+		t.Error("segments are made ahead, and left to flushes to be synced")
+	}
+	g.abandon()
+	g.files.loseUnsynced()
+	g.open()
+	if got, err := readBlocks(t, g.d, 0, 1, 2, 1); err != nil || !bytes.Equal(got, fill) {
+		t.Errorf("what was flushed is gone with the power: %v", err)
+	}
+}
+
+// A process that dies while it makes a segment leaves its name to the process after it,
+// for which that has to be durable before anything that it flushes there.
+func TestSegmentsOfADeadProcessGetDurableNames(t *testing.T) {
+	g := newCrashRig(t, 4)
+	defer func() { g.abandon() }()
+	dead := false
+	fault(g.files, func(op, name string) error {
+		if dead = dead || op == "syncdir" && name == g.opts.Meta; dead {
+			return errDead
+		}
+		return nil
+	})
+	mustWrite(t, g.d, dataOp(0, 1, 1, storetest.Fill(1, 1), 1))
+	if err := g.d.Flush(); err == nil {
+		t.Fatal("flushed to a segment without a durable name")
+	}
+	g.abandon()
+	g.open()
+	fill := storetest.Fill(2, 1)
+	mustWrite(t, g.d, dataOp(0, 1, 1, fill, 2))
+	if err := g.d.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	g.abandon()
+	g.files.loseUnsynced()
+	g.open()
+	if got, err := readBlocks(t, g.d, 0, 1, 1, 1); err != nil || !bytes.Equal(got, fill) {
+		t.Errorf("what was flushed is gone with the power: %v", err)
+	}
+}
+
 // No generation is given out again after a loss of power that took the headers of
 // all segments that had not been flushed, and what had been flushed is there.
 func TestGenerationsAfterAPowerLoss(t *testing.T) {

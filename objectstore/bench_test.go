@@ -144,7 +144,7 @@ func benchAppendOver(b *testing.B, size int64, piece, record int) {
 	}
 	defer opened.Close()
 	f, w := opened.(hostFile), rawio.Writer{}
-	if err := f.Reserve(size); err != nil {
+	if _, err := f.Reserve(size); err != nil {
 		b.Fatal(err)
 	}
 	for off, p := int64(0), make([]byte, piece); off < size; off += int64(piece) {

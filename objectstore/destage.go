@@ -81,6 +81,9 @@ func (d *Disk) destageAll(all bool) error {
 	if err := d.journal.failed(); err != nil {
 		return err
 	}
+	if err := d.journal.nameAll(); err != nil {
+		return err
+	}
 	last, upto := d.journal.sealed()
 	piles := d.dirtyUpTo(all, upto)
 	var failures []error

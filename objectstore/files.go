@@ -114,14 +114,14 @@ func (f hostFile) Close() error { return errors.Join(f.twin.close(), f.File.Clos
 func (f hostFile) Lengthen(n int64) error { return f.Truncate(n) }
 
 // Reserve implements reserver.
-func (f hostFile) Reserve(n int64) error {
+func (f hostFile) Reserve(n int64) (bool, error) {
 	for {
 		switch err := unix.Fallocate(int(f.fd), 0, 0, n); err {
 		case unix.EINTR:
 		case unix.EOPNOTSUPP:
-			return nil
+			return false, nil
 		default:
-			return err
+			return err == nil, err
 		}
 	}
 }

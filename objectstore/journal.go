@@ -25,8 +25,8 @@ type journal struct {
 	noSync  bool
 	kick    func()      // asks for a destage
 	broken  func(error) // told when the log stops for good; may be nil
-	// ahead asks for a segment to be made before it is needed; it has room for one.
-	// nil: segments are made when they are needed.
+	// ahead asks for makeAhead, see there; it has room for one. nil: segments are made
+	// when they are needed.
 	ahead chan struct{}
 	// behind takes stretches that are long enough, see push; nil: nobody does.
 	behind chan stretch
@@ -42,7 +42,7 @@ type journal struct {
 	pieces [][]byte   // of a record
 	whole  []byte     // of a record that goes the long way
 	asked  bool       // of ahead, since the last rotation
-	rooted bool       // a segment of this life has a durable header
+	rooted bool       // a segment of this life has a durable header, or none needs one
 	quick  rawio.Writer
 
 	applied atomic.Uint64 // LSN of the last entry that is in the maps
@@ -60,6 +60,7 @@ type journal struct {
 	live   map[generation]*segment // active and sealed
 	active *segment
 	free   []*segment
+	raw    []*segment // that were made, and not synced since
 	// Destages that ended, and the error of the last one.
 	rounds  uint64
 	lastErr error
@@ -239,8 +240,8 @@ func (j *journal) rotate(structural bool) error {
 // begin puts the header of a new lap into a segment. No generation may be given out
 // again after a loss of power, or records of both lives could be taken for one log.
 // So it is reserved, or the header is durable before the first record. That of the
-// first segment of a life always is: it says where the log before it ends. All else
-// waits for the next sync of the log, whose writers would wait for this one.
+// first segment of a life always is if there is a log before it: it says where that
+// ends. All else waits for the next sync of the log, whose writers would wait for this one.
 func (j *journal) begin(s *segment, h *segmentHeader) error {
 	if _, err := s.f.WriteAt(h.encode(), 0); err != nil || j.noSync {
 		return err
@@ -249,7 +250,7 @@ func (j *journal) begin(s *segment, h *segmentHeader) error {
 		s.dirty.Store(true)
 		return nil
 	}
-	err := s.f.Sync()
+	err := s.sync()
 	j.rooted = err == nil
 	return err
 }
@@ -349,7 +350,7 @@ func (j *journal) sync(upto lsn) error {
 		if !s.dirty.Swap(false) || j.noSync {
 			continue
 		}
-		if err := s.f.Sync(); err != nil {
+		if err := s.sync(); err != nil {
 			return j.fail(diskError("sync the log", err))
 		}
 	}

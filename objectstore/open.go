@@ -175,6 +175,7 @@ func (d *Disk) recover(f format, ck checkpoint) error {
 	if err != nil {
 		return err
 	}
+	j.rooted = len(s.segs) == 0
 	if err := s.readClaims(); err != nil {
 		return err
 	}

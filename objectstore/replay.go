@@ -35,9 +35,10 @@ func (j *journal) openSegments(ck checkpoint) (*logScan, error) {
 		return nil, diskError("list "+j.dir, err)
 	}
 	s := &logScan{store: j.store, segLen: j.segLen, firstGen: ck.firstGen, retired: ck.retired}
+	named := j.naming() // the process before may have died before it did that
 	for slices.Contains(names, filepath.Base(segmentName(j.dir, j.made))) {
 		last := !slices.Contains(names, filepath.Base(segmentName(j.dir, j.made+1)))
-		err := j.openSegment(s)
+		err := j.openSegment(s, named)
 		if last && errors.Is(err, sheepdog.ErrNoSpace) {
 			if err := j.unmakeSegment(); err != nil {
 				return nil, err
@@ -57,13 +58,13 @@ func (j *journal) openSegments(ck checkpoint) (*logScan, error) {
 
 // openSegment opens the next segment file. All files are closed by the
 // journal, so each goes on a list of it at once.
-func (j *journal) openSegment(s *logScan) error {
+func (j *journal) openSegment(s *logScan, named func() error) error {
 	name := segmentName(j.dir, j.made)
 	f, err := j.fs.Open(name)
 	if err != nil {
 		return diskError("open the log", err)
 	}
-	seg := &segment{no: j.made, f: f}
+	seg := &segment{no: j.made, f: f, named: named}
 	j.made++
 	j.free = append(j.free, seg)
 	if err := j.completeSegment(f); err != nil {
@@ -104,7 +105,7 @@ func (j *journal) unmakeSegment() error {
 func (j *journal) completeSegment(f file) error {
 	size, err := f.Size()
 	if want := int64(j.segLen) * blockSize; err == nil && size < want {
-		err = writeZeros(f, size, want)
+		_, err = writeZeros(f, size, want)
 	}
 	return diskError("complete a log segment", err)
 }

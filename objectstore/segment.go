@@ -3,20 +3,53 @@ package objectstore
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"sheepdog"
 )
 
-// segment is one file of the log.
+// segment is one file of the log. It may be written to before its name and its zeros
+// are durable; sync makes that good.
 type segment struct {
 	no    int
 	f     file
+	named func() error // makes the name durable, once
 	dirty atomic.Bool
 	gen   generation
 	last  lsn                          // of a sealed segment: its last entry
 	used  map[sheepdog.FamilyID]uint64 // guarded by shares.mu
+}
+
+// sync makes what is in the segment durable.
+func (s *segment) sync() error {
+	return errors.Join(s.named(), s.f.Sync())
+}
+
+// naming is a function that makes all names in the log's directory durable when it is
+// called for the first time.
+func (j *journal) naming() func() error {
+	return sync.OnceValue(func() error { return j.fs.SyncDir(j.dir) })
+}
+
+// nameAll makes the names of live segments durable: metadata of a log of which there is
+// nothing are taken for those of one that somebody removed.
+func (j *journal) nameAll() error {
+	j.mu.RLock()
+	live := slices.Collect(maps.Values(j.live))
+	j.mu.RUnlock()
+	for _, s := range live {
+		if j.noSync {
+			break
+		}
+		if err := s.named(); err != nil {
+			return j.fail(diskError("make a log segment", err))
+		}
+	}
+	return nil
 }
 
 // segmentAhead is after which part of a segment the next one is made: soon, because a
@@ -25,14 +58,26 @@ const segmentAhead = 8
 
 func segmentName(dir string, no int) string { return filepath.Join(dir, fmt.Sprintf("log.%06d", no)) }
 
-// makeAhead makes the segment that the next rotation will want, if there is none.
-// If it cannot, whoever needs one tries again and tells.
+// makeAhead makes the segment that the next rotation will want, if there is none, and
+// brings what was made to the disk, so that no flush has to.
+// If it cannot make one, whoever needs it tries again and tells.
 func (j *journal) makeAhead() {
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	const spare = 2 // one to take, and the one that stays; see takeFree
 	if !j.making && j.failure == nil && len(j.free) < spare && j.made < j.maxSegs {
 		_ = j.makeSegment()
+	}
+	raw := j.raw
+	j.raw = nil
+	if j.failure != nil || j.noSync {
+		raw = nil
+	}
+	j.mu.Unlock()
+	for _, s := range raw {
+		if err := s.sync(); err != nil {
+			_ = j.fail(diskError("sync a new log segment", err))
+			return
+		}
 	}
 }
 
@@ -44,7 +89,7 @@ func (j *journal) makeSegment() error {
 	j.made++
 	j.making = true
 	j.mu.Unlock()
-	f, err := createSegment(j.fs, j.dir, no, int64(j.segLen)*blockSize)
+	f, whole, err := createSegment(j.fs, j.dir, no, int64(j.segLen)*blockSize)
 	j.mu.Lock()
 	j.making = false
 	j.cond.Broadcast()
@@ -52,31 +97,37 @@ func (j *journal) makeSegment() error {
 		j.made--
 		return err
 	}
-	j.free = append(j.free, &segment{no: no, f: f})
+	s := &segment{no: no, f: f, named: j.naming()}
+	j.free = append(j.free, s)
+	if !whole {
+		j.raw = append(j.raw, s)
+	}
 	return nil
 }
 
-func createSegment(fs fileSystem, dir string, no int, size int64) (file, error) {
+// createSegment makes the file of a segment, and tells whether its zeros are on the disk.
+// They need not be where the file has its space: so writers do not wait for that. But
+// elsewhere a sync may find that there is no space, and an append must not.
+func createSegment(fs fileSystem, dir string, no int, size int64) (f file, synced bool, err error) {
 	name := segmentName(dir, no)
-	f, err := fs.Open(name)
+	if f, err = fs.Open(name); err != nil {
+		return nil, false, diskError("make a log segment", err)
+	}
+	reserved, err := writeZeros(f, 0, size)
+	if err == nil && !reserved {
+		err = f.Sync()
+	}
 	if err != nil {
-		return nil, diskError("make a log segment", err)
+		return nil, false, errors.Join(diskError("make a log segment", err), f.Close(), fs.Remove(name))
 	}
-	err = writeZeros(f, 0, size)
-	if err == nil {
-		err = errors.Join(f.Sync(), fs.SyncDir(dir))
-	}
-	if err != nil {
-		return nil, errors.Join(diskError("make a log segment", err), f.Close(), fs.Remove(name))
-	}
-	return f, nil
+	return f, !reserved, nil
 }
 
 // reserver is a file whose space can be had as a whole.
 type reserver interface {
 	// Reserve gives the first n bytes their space, and reads as zeros what was not
-	// written. It does nothing where the file system cannot.
-	Reserve(n int64) error
+	// written. It is false, and nothing is done, where the file system cannot.
+	Reserve(n int64) (bool, error)
 }
 
 // zeroPiece is how many zeros are written at once, in bytes, and so, where the host can,
@@ -84,20 +135,21 @@ type reserver interface {
 // and its write-back cost more; with much larger ones an append looks at too many blocks.
 const zeroPiece = 64 << 10
 
-// writeZeros writes zeros to a file between two offsets, through the host's memory.
-func writeZeros(f file, from, to int64) error {
+// writeZeros writes zeros to a file between two offsets, through the host's memory, and
+// tells whether all of the file up to there has its space.
+func writeZeros(f file, from, to int64) (reserved bool, err error) {
 	if r, ok := f.(reserver); ok {
-		if err := r.Reserve(to); err != nil {
-			return err
+		if reserved, err = r.Reserve(to); err != nil {
+			return false, err
 		}
 	}
 	zeros := make([]byte, zeroPiece)
 	for off := from; off < to; {
 		n := min(zeroPiece-off%zeroPiece, to-off)
 		if _, err := f.WriteAt(zeros[:n], off); err != nil {
-			return err
+			return false, err
 		}
 		off += n
 	}
-	return nil
+	return reserved, nil
 }

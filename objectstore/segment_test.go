@@ -22,8 +22,8 @@ func TestWriteZeros(t *testing.T) {
 	if _, err := f.WriteAt(want, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeZeros(f, from, to); err != nil {
-		t.Fatal(err)
+	if reserved, err := writeZeros(f, from, to); err != nil || !reserved {
+		t.Fatal(reserved, err)
 	}
 	clear(want[from:to])
 	got := make([]byte, size)
@@ -41,8 +41,8 @@ func TestReserve(t *testing.T) {
 	}
 	defer f.Close()
 	const n = 1 << 20
-	if err := f.(reserver).Reserve(n); err != nil {
-		t.Fatal(err)
+	if ok, err := f.(reserver).Reserve(n); err != nil || !ok {
+		t.Fatal(ok, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.(hostFile).fd), &st); err != nil {
@@ -55,7 +55,7 @@ func TestReserve(t *testing.T) {
 	if err := readFull(f, got, 0); err != nil || !bytes.Equal(got, make([]byte, n)) {
 		t.Errorf("it does not read as zeros (%v)", err)
 	}
-	if err := f.(reserver).Reserve(1 << 60); !errors.Is(diskError("make", err), sheepdog.ErrNoSpace) {
+	if _, err := f.(reserver).Reserve(1 << 60); !errors.Is(diskError("make", err), sheepdog.ErrNoSpace) {
 		t.Errorf("an exbibyte: %v, want %v", err, sheepdog.ErrNoSpace)
 	}
 }

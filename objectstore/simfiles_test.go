@@ -221,6 +221,25 @@ func (f *simFile) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), err
 }
 
+// Reserve implements reserver.
+func (f *simFile) Reserve(n int64) (bool, error) {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if err := f.fs.check("reserve", f.name); err != nil {
+		return false, err
+	}
+	for no := range n / blockSize {
+		if f.blocks[no] == nil {
+			if f.fs.allocated()+blockSize > f.fs.limit {
+				return false, fmt.Errorf("reserve %s: %w", f.name, unix.ENOSPC)
+			}
+			f.blocks[no] = make([]byte, blockSize)
+		}
+	}
+	f.size = max(f.size, n)
+	return true, nil
+}
+
 func (f *simFile) Sync() error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
