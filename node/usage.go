@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -27,8 +28,7 @@ type layersRequest struct {
 	Applied uint64 `json:"applied"`
 }
 
-// layerCounts asks every node once for what its layers hold. The objects of a
-// node that cannot be reached are missing; it is about to leave the view.
+// layerCounts asks every node once for what its layers hold.
 func (n *Node) layerCounts(ctx context.Context) (map[sheepdog.LayerID]layerCount, error) {
 	sum := make(map[sheepdog.LayerID]layerCount)
 	err := askStoring(ctx, n, methodLayers, layersRequest{Applied: n.dir.Applied()}, func(one map[sheepdog.LayerID]layerCount) {
@@ -43,35 +43,68 @@ func (n *Node) layerCounts(ctx context.Context) (map[sheepdog.LayerID]layerCount
 	return sum, nil
 }
 
+// A member that cannot be reached has just started, or is about to leave the view: what
+// it counts is then counted by others. So all are asked again each askAgain, or when the view
+// changes, and after askPatience its share is missing.
+const (
+	askAgain    = 100 * time.Millisecond
+	askPatience = 3 * time.Second
+)
+
 // askStoring sends a request to every member with storage at once, and calls add
-// with one answer at a time. Members that cannot be reached are left out.
+// with the answers. Members that cannot be reached for long are left out.
 func askStoring[T any](ctx context.Context, n *Node, method string, req any, add func(T)) error {
-	var mu sync.Mutex
 	body, err := json.Marshal(req)
 	if err != nil {
 		return err
 	}
+	for end := time.Now().Add(askPatience); ; {
+		view := n.cluster.View()
+		answers, absent, err := askMembers[T](ctx, n, view, method, body)
+		if err != nil {
+			return err
+		}
+		if !absent || time.Now().After(end) {
+			for _, one := range answers {
+				add(one)
+			}
+			return nil
+		}
+		select {
+		case <-n.cluster.Changed(view):
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// askMembers asks once, and tells whether a member could not be reached.
+func askMembers[T any](ctx context.Context, n *Node, view *sheepdog.View, method string, body []byte) (answers []T, absent bool, err error) {
+	var mu sync.Mutex
 	eg, ctx := errgroup.WithContext(ctx)
-	for _, m := range n.cluster.View().Members {
+	for _, m := range view.Members {
 		if m.VNodes == 0 {
 			continue
 		}
 		eg.Go(func() error {
 			var one T
 			err := n.call(ctx, m, method, body, &one)
-			if errors.Is(err, sheepdog.ErrUnreachable) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("node %s: %w", m.Addr, err)
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			add(one)
+			switch {
+			case errors.Is(err, sheepdog.ErrUnreachable):
+				absent = true
+			case err != nil:
+				return fmt.Errorf("node %s: %w", m.Addr, err)
+			default:
+				answers = append(answers, one)
+			}
 			return nil
 		})
 	}
-	return eg.Wait()
+	err = eg.Wait()
+	return answers, absent, err
 }
 
 // ownLayers counts this node's share: an object counts at its first acting

@@ -216,6 +216,37 @@ func TestGracefulStopDownToOneAndBack(t *testing.T) {
 	w.Checked()
 }
 
+// A member that has just started is not reached by all others yet.
+func TestListCountsAllObjectsAfterARestart(t *testing.T) {
+	w := start(t, 3)
+	w.Format(3)
+	w.Dog("vdi", "create", "v", "64M")
+	w.dogWith(noise(6, 64<<20), "vdi", "write", "v")
+	w.Dog("cluster", "shutdown")
+	for _, s := range w.Sheep {
+		<-s.Done()
+	}
+	for _, s := range w.Sheep {
+		w.Spawn(s)
+	}
+	for _, s := range w.Sheep {
+		w.Answers(s)
+		w.Eventually(30*time.Second, "the disk is listed", func() error {
+			var list struct {
+				VDIs []struct{ OwnObjects int }
+			}
+			if err := w.Get(s, "/v1/vdis", &list); err != nil {
+				return err
+			}
+			if len(list.VDIs) != 1 || list.VDIs[0].OwnObjects != 16 {
+				t.Errorf("listed: %+v, want one disk of 16 objects", list)
+			}
+			return nil
+		})
+	}
+	w.Recovered(60 * time.Second)
+}
+
 // A fourth node takes over the replicas of a lost one.
 func TestLostNodeIsReplacedByAnother(t *testing.T) {
 	w := start(t, 4, "--recovery-delay", "0s")
