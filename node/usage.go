@@ -28,7 +28,7 @@ type layersRequest struct {
 	Applied uint64 `json:"applied"`
 }
 
-// layerCounts asks every node once for what its layers hold.
+// layerCounts asks every node for what its layers hold.
 func (n *Node) layerCounts(ctx context.Context) (map[sheepdog.LayerID]layerCount, error) {
 	sum := make(map[sheepdog.LayerID]layerCount)
 	err := askStoring(ctx, n, methodLayers, layersRequest{Applied: n.dir.Applied()}, func(one map[sheepdog.LayerID]layerCount) {
