@@ -15,17 +15,15 @@ import (
 // objectSize is that of our objects, in bytes.
 const objectSize = 4 << 20
 
-// storedRuntime is that of a job of stored: in less it is a matter of chance whether the
-// destage of what was written before, as much as a job of two seconds writes, counts.
-const storedRuntime = 7 * time.Second
+// storedSeconds is how long a job of stored takes at least: in less it is a matter of chance
+// whether the destage of what was written before, as much as in two seconds, counts.
+const storedSeconds = 7
 
 // stored measures on a disk of which more and more is stored, one block in each
 // object: what a sheep knows of its objects grows with their number, not with
 // what is in them. Each job opens the disk anew, so that its slowest request tells
 // what the first ones wait for.
 func (s *scaling) stored(ctx context.Context, out io.Writer) error {
-	defer func(was time.Duration) { s.run.plan.runtime = was }(s.run.plan.runtime)
-	s.run.plan.runtime = storedRuntime
 	const name = "stored"
 	last := scaleStored[len(scaleStored)-1]
 	if _, err := s.ours.client.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: uint64(last) << 30}); err != nil {
@@ -43,7 +41,7 @@ func (s *scaling) stored(ctx context.Context, out io.Writer) error {
 		began = size
 		fmt.Fprintf(w, "%d GiB", n)
 		for _, rw := range []string{"randwrite", "randread"} {
-			j := job{name: rw, rw: rw, block: 4 * kib, depth: 16, align: objectSize}
+			j := job{name: rw, rw: rw, block: 4 * kib, depth: 16, align: objectSize, seconds: storedSeconds}
 			got, err := s.job(ctx, j, uri, size)
 			if err != nil {
 				return err

@@ -131,10 +131,10 @@ func (h *simHost) reach(ctx context.Context, addr string) (*simHost, error) {
 	return to, nil
 }
 
-// Call implements Caller.
 // Redial has nothing to do: every call is an attempt of its own.
 func (h *simHost) Redial(string) {}
 
+// Call implements Caller.
 func (h *simHost) Call(ctx context.Context, addr, method string, body []byte) ([]byte, error) {
 	to, err := h.reach(ctx, addr)
 	if err != nil {

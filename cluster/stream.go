@@ -167,6 +167,7 @@ func (s *raftStreams) judge(b []byte) (byte, error) {
 	return welcome, nil
 }
 
+// errNoStream tells that there is no stream, not that one has ended.
 var errNoStream = errors.New("open raft stream")
 
 // Dial opens a stream to the node of id@host:port. The address is that of a

@@ -238,8 +238,11 @@ const headBlocks = 8
 // fitsHead reports whether the map of an object is all known, and small enough for the
 // header.
 func (o *object) fitsHead() bool {
-	if o.present == 0 || o.present > headBlocks || o.complete || o.rest.all {
-		return 0 < o.present && o.present <= headBlocks
+	switch {
+	case o.present == 0 || o.present > headBlocks:
+		return false
+	case o.complete || o.rest.all:
+		return true
 	}
 	known := 0
 	for _, c := range o.chunks.each {

@@ -84,12 +84,12 @@ func (s sealed) Commit(changes []change) error {
 	for i := range changes {
 		room += len(changes[i].value) + sealLen
 	}
-	sealed := make([]byte, 0, room) // all of them
+	all := make([]byte, 0, room) // sealed values
 	for i, c := range changes {
 		if out[i] = c; len(c.value) > 0 && isSealed(c.key) {
-			from := len(sealed)
-			sealed = seal(sealed, c.key, c.value)
-			out[i].value = sealed[from:len(sealed):len(sealed)]
+			from := len(all)
+			all = seal(all, c.key, c.value)
+			out[i].value = all[from:len(all):len(all)]
 		}
 	}
 	return s.metadata.Commit(out)

@@ -38,13 +38,13 @@ func (j *journal) naming() func() error {
 // nameAll makes the names of live segments durable: metadata of a log of which there is
 // nothing are taken for those of one that somebody removed.
 func (j *journal) nameAll() error {
+	if j.noSync {
+		return nil
+	}
 	j.mu.RLock()
 	live := slices.Collect(maps.Values(j.live))
 	j.mu.RUnlock()
 	for _, s := range live {
-		if j.noSync {
-			break
-		}
 		if err := s.named(); err != nil {
 			return j.fail(diskError("make a log segment", err))
 		}
@@ -89,7 +89,7 @@ func (j *journal) makeSegment() error {
 	j.made++
 	j.making = true
 	j.mu.Unlock()
-	f, whole, err := createSegment(j.fs, j.dir, no, int64(j.segLen)*blockSize)
+	f, synced, err := createSegment(j.fs, j.dir, no, int64(j.segLen)*blockSize)
 	j.mu.Lock()
 	j.making = false
 	j.cond.Broadcast()
@@ -99,7 +99,7 @@ func (j *journal) makeSegment() error {
 	}
 	s := &segment{no: no, f: f, named: j.naming()}
 	j.free = append(j.free, s)
-	if !whole {
+	if !synced {
 		j.raw = append(j.raw, s)
 	}
 	return nil
