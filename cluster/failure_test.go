@@ -153,18 +153,26 @@ func TestKilledLeaderIsReplaced(t *testing.T) {
 // A killed leader is not waited for until its heartbeats are missed: with that and
 // its lease, guests of other nodes stood still for up to 1.7 s.
 // (Found by tests/chaos, TestLongestStall.)
+// aMoment is what it takes to find out that a process is gone, to elect and to commit.
+const aMoment = 350 * time.Millisecond
+
+// replace kills the leader, and wants it removed by its successor within limit.
+func (w *world) replace(leader *simNode, limit time.Duration) {
+	w.t.Helper()
+	leader.kill()
+	if took := w.eventually(5*time.Second, "removed by its successor", w.agreed); took > limit {
+		w.t.Errorf("the leader was replaced after %v, want %v", took, limit)
+	}
+}
+
 func TestKilledLeaderIsReplacedWithinAMoment(t *testing.T) {
 	for _, count := range []int{3, 5} {
 		t.Run(fmt.Sprint(count), func(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.formatted(count)
-				for round := range 3 {
+				for range 3 {
 					old := w.leader()
-					old.kill()
-					took := w.eventually(3*time.Second, "removed by its successor", w.agreed)
-					if took > 350*time.Millisecond {
-						t.Errorf("round %d: took %v", round, took)
-					}
+					w.replace(old, aMoment)
 					old.boot()
 					w.settle()
 				}
@@ -185,12 +193,9 @@ func TestKilledLeaderIsReplacedByWhoHasItsLastEntry(t *testing.T) {
 				behind := rest[first]
 				w.net.cut(old.self.Addr, behind.self.Addr, true)
 				w.propose(old.n, "last")
-				old.kill()
+				old.kill() // before the link is whole again
 				w.net.cut(old.self.Addr, behind.self.Addr, false)
-				took := w.eventually(5*time.Second, "removed by its successor", w.agreed)
-				if took > 350*time.Millisecond+stagger {
-					t.Errorf("took %v", took)
-				}
+				w.replace(old, aMoment+stagger)
 				if w.leader() == behind {
 					t.Error("the successor lacks an entry")
 				}
@@ -205,7 +210,7 @@ func TestKilledLeaderIsReplacedWithinAMomentAfterAnOutage(t *testing.T) {
 		t.Run(fmt.Sprintf("leads=%t", leads), func(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.formatted(3)
-				for round := range 6 {
+				for range 6 {
 					victim := w.follower()
 					if leads {
 						victim = w.leader()
@@ -215,11 +220,7 @@ func TestKilledLeaderIsReplacedWithinAMomentAfterAnOutage(t *testing.T) {
 					w.net.silence(victim.self.Addr, false)
 					w.settle()
 					old := w.leader()
-					old.kill()
-					took := w.eventually(5*time.Second, "removed by its successor", w.agreed)
-					if took > 350*time.Millisecond {
-						t.Errorf("round %d: took %v", round, took)
-					}
+					w.replace(old, aMoment)
 					old.boot()
 					w.settle()
 				}
