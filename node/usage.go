@@ -52,7 +52,7 @@ const (
 )
 
 // askStoring sends a request to every member with storage at once, and calls add
-// with the answers. Members that cannot be reached for long are left out.
+// with the answers. Members that cannot be reached for long are left out, and named in the log.
 func askStoring[T any](ctx context.Context, n *Node, method string, req any, add func(T)) error {
 	body, err := json.Marshal(req)
 	if err != nil {
@@ -64,7 +64,11 @@ func askStoring[T any](ctx context.Context, n *Node, method string, req any, add
 		if err != nil {
 			return err
 		}
-		if !absent || time.Now().After(end) {
+		late := time.Now().After(end)
+		if late && len(absent) > 0 {
+			n.log.Warn("what members hold that cannot be reached is not counted", "members", absent)
+		}
+		if late || len(absent) == 0 {
 			for _, one := range answers {
 				add(one)
 			}
@@ -79,8 +83,8 @@ func askStoring[T any](ctx context.Context, n *Node, method string, req any, add
 	}
 }
 
-// askMembers asks once, and tells whether a member could not be reached.
-func askMembers[T any](ctx context.Context, n *Node, view *sheepdog.View, method string, body []byte) (answers []T, absent bool, err error) {
+// askMembers asks once, and tells the addresses of members that could not be reached.
+func askMembers[T any](ctx context.Context, n *Node, view *sheepdog.View, method string, body []byte) (answers []T, absent []string, err error) {
 	var mu sync.Mutex
 	eg, ctx := errgroup.WithContext(ctx)
 	for _, m := range view.Members {
@@ -94,7 +98,7 @@ func askMembers[T any](ctx context.Context, n *Node, view *sheepdog.View, method
 			defer mu.Unlock()
 			switch {
 			case errors.Is(err, sheepdog.ErrUnreachable):
-				absent = true
+				absent = append(absent, m.Addr)
 			case err != nil:
 				return fmt.Errorf("node %s: %w", m.Addr, err)
 			default:
