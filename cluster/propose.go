@@ -315,6 +315,21 @@ func (c *Cluster) Barrier(ctx context.Context) error {
 	return nil
 }
 
+// Listed returns once the view lists this process. Until then a node that was restarted has
+// the view of before, which tells of former lives of all members as if they were here.
+func (c *Cluster) Listed(ctx context.Context) error {
+	for {
+		view := c.pub.view()
+		if listed(view, c.selfRef()) {
+			return nil
+		}
+		if err := errors.Join(c.GivenUp(), context.Cause(ctx), context.Cause(c.ctx)); err != nil {
+			return fmt.Errorf("join the view: %w", err)
+		}
+		c.waitEither(c.pub.changed(view), ctx.Done(), c.opts.Timing.Register)
+	}
+}
+
 // handleIndex is the leader's side of Barrier. The leader has applied the first
 // entry of its term, so its commit index covers all that earlier leaders
 // committed; and the proof says that there is no later one.

@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -96,24 +94,17 @@ func (b backend) Format(ctx context.Context, req *api.FormatRequest) (*api.Clust
 }
 
 // Shutdown stops all nodes: every one flushes and stops without leaving, so that
-// the cluster is whole again once they are started.
+// the cluster is whole again once they are started. It stops nobody before it has reached
+// everybody, or has waited for those that just start or are about to leave the view.
 func (b backend) Shutdown(ctx context.Context) error {
-	var errs []error
-	v := b.n.cluster.View()
-	if v == nil {
-		b.n.stop(errShutdown)
-		return nil
+	n := b.n
+	reached := func() (all bool, err error) { return n.tellAll(ctx, methodProgress) == nil, nil }
+	if err := n.patiently(ctx, reached); err != nil {
+		return err
 	}
-	for _, m := range v.Members {
-		if m.ID == b.n.self.ID {
-			continue
-		}
-		if err := b.n.call(ctx, m, methodShutdown, nil, nil); err != nil {
-			errs = append(errs, fmt.Errorf("node %s: %w", m.Addr, err))
-		}
-	}
-	b.n.stop(errShutdown)
-	return errors.Join(errs...)
+	err := n.tellAll(ctx, methodShutdown)
+	n.stop(errShutdown)
+	return err
 }
 
 // SetRecovery lets data move after a change of membership, or pauses it.
@@ -190,15 +181,14 @@ func (b backend) KillNode(ctx context.Context, ref api.NodeRef) error {
 		b.n.stop(errLeave)
 		return nil
 	}
-	v := b.n.cluster.View()
-	if v == nil {
+	if b.n.cluster.View() == nil {
 		return sheepdog.ErrNotFormatted
 	}
-	m, ok := v.Member(ref.ID)
-	if !ok {
+	lives := b.n.lives()[ref.ID]
+	if len(lives) == 0 {
 		return fmt.Errorf("node %s: %w", ref.ID, sheepdog.ErrNotFound)
 	}
-	return b.n.call(ctx, m, methodLeave, nil, nil)
+	return b.n.tell(ctx, lives, methodLeave)
 }
 
 // progress is the answer to methodProgress: objects, bytes, partitions, seconds.
@@ -215,43 +205,27 @@ type progress struct {
 }
 
 // Recovery lists the members that the view has as targets that do not act yet,
-// whose partitions are being compared, or that lack strips of coded layers. It waits for a quorum: until then
-// nobody knows.
+// whose partitions are being compared, or that lack strips of coded layers. It waits for a quorum, and for members
+// that just start or are about to leave the view: until then nobody knows.
 func (b backend) Recovery(ctx context.Context) ([]api.NodeRecovery, error) {
 	if err := b.n.ready(ctx); err != nil {
 		return nil, err
 	}
-	v := b.n.cluster.View()
-	var out []api.NodeRecovery
+	answers, v, err := askMembers[progress](ctx, b.n, methodProgress, nil)
+	if err != nil {
+		return nil, err
+	}
 	targets := recovering(v)
-	coded := len(b.n.dir.AllCoded()) > 0 // then any node may have strips to make
+	var out []api.NodeRecovery
 	for _, m := range v.Members {
-		if slices.Contains(targets, m.ID) || coded && m.VNodes > 0 {
-			out = append(out, api.NodeRecovery{Node: apiNode(m)})
+		p := answers[m.ID]
+		if !slices.Contains(targets, m.ID) && p.Strips == 0 {
+			continue
 		}
+		out = append(out, api.NodeRecovery{Node: apiNode(m), FinishedObjects: p.Finished, TotalObjects: p.Total, MovedBytes: p.Moved,
+			PartitionsLeft: p.Partitions, TotalPartitions: p.TotalPartitions, WaitingPartitions: p.Waiting, Seconds: p.Elapsed, SecondsLeft: p.Left})
 	}
-	strips := make([]uint64, len(out))
-	var wg sync.WaitGroup
-	for i := range out {
-		wg.Go(func() {
-			var p progress
-			m := sheepdog.Member{ID: out[i].ID, Incarnation: out[i].Incarnation, Addr: out[i].Addr}
-			if err := b.n.call(ctx, m, methodProgress, nil, &p); err == nil {
-				out[i].FinishedObjects, out[i].TotalObjects, out[i].MovedBytes = p.Finished, p.Total, p.Moved
-				out[i].PartitionsLeft, out[i].TotalPartitions, out[i].WaitingPartitions = p.Partitions, p.TotalPartitions, p.Waiting
-				out[i].Seconds, out[i].SecondsLeft = p.Elapsed, p.Left
-				strips[i] = p.Strips
-			}
-		})
-	}
-	wg.Wait()
-	left := out[:0]
-	for i := range out {
-		if strips[i] > 0 || slices.Contains(targets, out[i].ID) {
-			left = append(left, out[i])
-		}
-	}
-	return left, nil
+	return out, nil
 }
 
 // recovering lists the nodes that have work to do before the view is complete.

@@ -386,13 +386,16 @@ func closeHTTP(s *http.Server) {
 	}
 }
 
-// ready waits until this node has applied everything committed so far. A node
-// that was just started waits for a quorum.
+// ready waits until this node has applied everything committed so far, and is a
+// member. A node that was just started waits for a quorum.
 func (n *Node) ready(ctx context.Context) error {
 	if n.cluster.Status() == cluster.StatusUnformatted {
 		return sheepdog.ErrNotFormatted
 	}
-	return n.cluster.Barrier(ctx)
+	if err := n.cluster.Barrier(ctx); err != nil {
+		return err
+	}
+	return n.cluster.Listed(ctx)
 }
 
 // call runs a control method on a member, this node included, and decodes its

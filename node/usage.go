@@ -4,13 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
-	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"sheepdog"
 	"sheepdog/vdi/directory"
@@ -41,74 +36,6 @@ func (n *Node) layerCounts(ctx context.Context) (map[sheepdog.LayerID]layerCount
 		return nil, fmt.Errorf("count objects: %w", err)
 	}
 	return sum, nil
-}
-
-// A member that cannot be reached has just started, or is about to leave the view: what
-// it counts is then counted by others. So all are asked again each askAgain, or when the view
-// changes, and after askPatience its share is missing.
-const (
-	askAgain    = 100 * time.Millisecond
-	askPatience = 3 * time.Second
-)
-
-// askStoring sends a request to every member with storage at once, and calls add
-// with the answers. Members that cannot be reached for long are left out, and named in the log.
-func askStoring[T any](ctx context.Context, n *Node, method string, req any, add func(T)) error {
-	body, err := json.Marshal(req)
-	if err != nil {
-		return err
-	}
-	for end := time.Now().Add(askPatience); ; {
-		view := n.cluster.View()
-		answers, absent, err := askMembers[T](ctx, n, view, method, body)
-		if err != nil {
-			return err
-		}
-		late := time.Now().After(end)
-		if late && len(absent) > 0 {
-			n.log.Warn("what members hold that cannot be reached is not counted", "members", absent)
-		}
-		if late || len(absent) == 0 {
-			for _, one := range answers {
-				add(one)
-			}
-			return nil
-		}
-		select {
-		case <-n.cluster.Changed(view):
-		case <-time.After(askAgain):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// askMembers asks once, and tells the addresses of members that could not be reached.
-func askMembers[T any](ctx context.Context, n *Node, view *sheepdog.View, method string, body []byte) (answers []T, absent []string, err error) {
-	var mu sync.Mutex
-	eg, ctx := errgroup.WithContext(ctx)
-	for _, m := range view.Members {
-		if m.VNodes == 0 {
-			continue
-		}
-		eg.Go(func() error {
-			var one T
-			err := n.call(ctx, m, method, body, &one)
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case errors.Is(err, sheepdog.ErrUnreachable):
-				absent = append(absent, m.Addr)
-			case err != nil:
-				return fmt.Errorf("node %s: %w", m.Addr, err)
-			default:
-				answers = append(answers, one)
-			}
-			return nil
-		})
-	}
-	err = eg.Wait()
-	return answers, absent, err
 }
 
 // ownLayers counts this node's share: an object counts at its first acting

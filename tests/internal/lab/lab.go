@@ -263,7 +263,7 @@ func (l *Lab) RecoveredSeen(s *Sheep, limit time.Duration) (asked time.Time) {
 		asked = time.Now()
 		var members api.NodeList
 		var recovering api.RecoveryList
-		if err := errors.Join(l.Get(s, "/v1/nodes", &members), l.Get(s, "/v1/recovery", &recovering)); err != nil {
+		if err := errors.Join(l.Get(s, "/v1/recovery", &recovering), l.Get(s, "/v1/nodes", &members)); err != nil {
 			return err
 		}
 		if n := len(members.Nodes); n != len(l.Sheep) || len(recovering.Nodes) > 0 {
@@ -276,12 +276,12 @@ func (l *Lab) RecoveredSeen(s *Sheep, limit time.Duration) (asked time.Time) {
 
 // complete is an error unless a sheep sees n members, and none recovering.
 func (l *Lab) complete(s *Sheep, n int) error {
-	if got := len(Rows(l.DogOn(s, "node", "list", "-r"))); got != n {
-		return fmt.Errorf("%d nodes in the view, %d alive", got, n)
-	}
-	out, errText, code := l.DogAt(s, "node", "recovery", "-r")
+	out, errText, code := l.DogAt(s, "node", "recovery", "-r") // waits for members that just start
 	if code != 0 || len(Rows(out)) != 0 {
 		return fmt.Errorf("exit %d: %s%s", code, out, errText)
+	}
+	if got := len(Rows(l.DogOn(s, "node", "list", "-r"))); got != n {
+		return fmt.Errorf("%d nodes in the view, %d alive", got, n)
 	}
 	return nil
 }
