@@ -100,7 +100,7 @@ func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, env su
 	c.transport = newPatientTransport(ctx, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.streams, MaxPool: raftPool, Timeout: raftTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 		MaxRPCsInFlight: noPipeline,
-	}), o.Timing.Reconcile)
+	}), c.streams, o.Timing.Reconcile)
 	notify := make(chan bool, 16)
 	r, err := raft.NewRaft(c.config(notify, logger), configWatcher{f, c.transport.configured, func() { kick(c.herald.wake) }}, st.logs, st.stable, st.snaps, c.transport)
 	if err != nil {

@@ -257,6 +257,24 @@ func TestVotesAreAskedForThoughStreamsDied(t *testing.T) {
 	})
 }
 
+// What the other node answers is final, also if it is an error.
+func TestAnsweredErrorsAreNotAskedForAgain(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.formatted(3)
+		f := w.besides(w.leader())
+		transport := f[0].consensus.Load().transport
+		foreign := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax + 1, ID: []byte(f[0].self.ID.String()), Addr: []byte(raftAddress(f[0].self.ID, f[0].self.Addr))}
+		asked := 0
+		err := transport.onLiveStream(func() error {
+			asked++
+			return transport.NetworkTransport.RequestVote(raft.ServerID(f[1].self.ID.String()), raftAddress(f[1].self.ID, f[1].self.Addr), &raft.RequestVoteRequest{RPCHeader: foreign}, new(raft.RequestVoteResponse))
+		})
+		if err == nil || err.Error() != raft.ErrUnsupportedProtocol.Error() || asked != 1 {
+			t.Errorf("asked %d times: %v; want once, refused", asked, err)
+		}
+	})
+}
+
 func TestRestartedNodeFollowsAtOnceAfterALongOutage(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.formatted(3)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -58,6 +59,7 @@ type raftStreams struct {
 	unreachable func(id sheepdog.NodeID, err error)
 	log         *slog.Logger
 
+	broken atomic.Uint64 // reads and writes of opened streams that failed
 	conns  *connSet
 	ready  chan net.Conn
 	ctx    context.Context // ends with the streams
@@ -167,9 +169,6 @@ func (s *raftStreams) judge(b []byte) (byte, error) {
 	return welcome, nil
 }
 
-// errNoStream tells that there is no stream, not that one has ended.
-var errNoStream = errors.New("open raft stream")
-
 // Dial opens a stream to the node of id@host:port. The address is that of a
 // configuration which only a leader corrects; a node that has moved since is found
 // by gossip. Otherwise a cluster most of whose nodes have got new addresses while
@@ -185,7 +184,7 @@ func (s *raftStreams) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	conn, err := s.dial(ctx, StreamRaft, addr)
 	if err != nil {
 		s.unreachable(id, err)
-		return nil, fmt.Errorf("%w to node %v at %s: %w", errNoStream, id, addr, err)
+		return nil, fmt.Errorf("open raft stream to node %v at %s: %w", id, addr, err)
 	}
 	tracked, ok := s.conns.add(conn)
 	if !ok {
@@ -193,9 +192,26 @@ func (s *raftStreams) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	}
 	if err := s.greet(tracked, id, timeout); err != nil {
 		tracked.Close()
-		return nil, fmt.Errorf("%w to node %v at %s: %w", errNoStream, id, addr, err)
+		return nil, fmt.Errorf("open raft stream to node %v at %s: %w", id, addr, err)
 	}
-	return tracked, nil
+	return &openedStream{tracked, &s.broken}, nil
+}
+
+// openedStream counts how often it fails: the library's errors do not tell those from
+// errors that the other node has answered.
+type openedStream struct {
+	net.Conn
+	broken *atomic.Uint64
+}
+
+func (o *openedStream) Read(b []byte) (int, error)  { return o.counted(o.Conn.Read(b)) }
+func (o *openedStream) Write(b []byte) (int, error) { return o.counted(o.Conn.Write(b)) }
+
+func (o *openedStream) counted(n int, err error) (int, error) {
+	if err != nil {
+		o.broken.Add(1)
+	}
+	return n, err
 }
 
 func (s *raftStreams) greet(conn net.Conn, id sheepdog.NodeID, timeout time.Duration) error {

@@ -17,8 +17,9 @@ import (
 // decided by them alone.
 type patientTransport struct {
 	*raft.NetworkTransport
-	ctx   context.Context // ends at shutdown
-	retry time.Duration
+	streams *raftStreams    // its own
+	ctx     context.Context // ends at shutdown
+	retry   time.Duration
 
 	mu      sync.Mutex
 	moved   chan struct{}          // closed when held requests must go back to Raft
@@ -33,8 +34,8 @@ var (
 	_ raft.WithPreVote = (*patientTransport)(nil)
 )
 
-func newPatientTransport(ctx context.Context, t *raft.NetworkTransport, retry time.Duration) *patientTransport {
-	return &patientTransport{NetworkTransport: t, ctx: ctx, retry: retry, moved: make(chan struct{})}
+func newPatientTransport(ctx context.Context, t *raft.NetworkTransport, streams *raftStreams, retry time.Duration) *patientTransport {
+	return &patientTransport{NetworkTransport: t, streams: streams, ctx: ctx, retry: retry, moved: make(chan struct{})}
 }
 
 // release returns held requests to Raft: leadership or configuration moved.
@@ -79,21 +80,23 @@ func (t *patientTransport) AppendEntries(id raft.ServerID, target raft.ServerAdd
 
 // RequestVote asks for a vote.
 func (t *patientTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return onLiveStream(func() error { return t.NetworkTransport.RequestVote(id, target, args, resp) })
+	return t.onLiveStream(func() error { return t.NetworkTransport.RequestVote(id, target, args, resp) })
 }
 
 // RequestPreVote asks whether it would be given.
 func (t *patientTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return onLiveStream(func() error { return t.NetworkTransport.RequestPreVote(id, target, args, resp) })
+	return t.onLiveStream(func() error { return t.NetworkTransport.RequestPreVote(id, target, args, resp) })
 }
 
 // onLiveStream makes a request again as long as idle streams turn out to be dead:
 // followers use theirs at elections only, and the node at the other end may have
-// been away in between. A vote that fails costs an election time-out.
-func onLiveStream(request func() error) (err error) {
+// been away in between. A vote that fails costs an election time-out. An error that
+// the other node answers is final.
+func (t *patientTransport) onLiveStream(request func() error) (err error) {
 	began := time.Now()
 	for range raftPool + 1 {
-		if err = request(); err == nil || errors.Is(err, errNoStream) || time.Since(began) >= raftTimeout {
+		broken := t.streams.broken.Load()
+		if err = request(); err == nil || t.streams.broken.Load() == broken || time.Since(began) >= raftTimeout {
 			break
 		}
 	}
