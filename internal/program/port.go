@@ -19,7 +19,7 @@ const (
 	lastPort  = 65535
 )
 
-// FreePort finds a port that is free for TCP and UDP, and that nobody else who asks
+// FreePort finds a port that is free for TCP and UDP on the loopback address, and that nobody else who asks
 // FreePort gets before this process ends, also in other processes.
 func FreePort() (int, error) {
 	n := portsBelow(ephemeralPorts())
@@ -77,9 +77,10 @@ func reservePort(port int) (bool, error) {
 	return false, fmt.Errorf("reserve port %d: %w", port, err)
 }
 
-// portIsFree reports whether one can listen at a port on every address.
+// portIsFree reports whether one can listen at a port of the loopback address. It does so
+// for an instant, where nobody from outside reaches it.
 func portIsFree(port int) bool {
-	addr := ":" + strconv.Itoa(port)
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return false

@@ -119,6 +119,29 @@ func TestFreePortIsNotOneInUse(t *testing.T) {
 	}
 }
 
+func TestFreePortIsLookedForOnLoopbackOnly(t *testing.T) {
+	port, err := FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.2:"+strconv.Itoa(port))
+	if err != nil {
+		t.Skipf("there is no second loopback address: %v", err)
+	}
+	defer l.Close()
+	if !portIsFree(port) {
+		t.Error("a port that is in use at another address is looked for there")
+	}
+	w, err := net.Listen("tcp", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if portIsFree(w.Addr().(*net.TCPAddr).Port) {
+		t.Error("a port that is listened on at all addresses is free")
+	}
+}
+
 func TestPortsToChooseFrom(t *testing.T) {
 	for low, want := range map[int]int{0: 55536, 1024: 55536, firstPort: 55536, 10001: 1, 32768: 22768} {
 		if n := portsBelow(low); n != want {
