@@ -72,17 +72,6 @@ func (p *Placement) IsWriter(id NodeID) bool {
 	return slices.Contains(p.Acting, id) || slices.Contains(p.Target, id)
 }
 
-// Writers lists the acting replicas, then the targets that do not act yet.
-func (p *Placement) Writers() []NodeID {
-	out := p.Acting
-	for _, t := range p.Target {
-		if !slices.Contains(p.Acting, t) {
-			out = append(out[:len(out):len(out)], t)
-		}
-	}
-	return out
-}
-
 // Complete reports whether exactly the targets act.
 func (p *Placement) Complete() bool {
 	if len(p.Acting) != len(p.Target) || p.State != Clean {

@@ -12,7 +12,7 @@ import (
 )
 
 // Handler does the work behind a Server. Contexts end when the caller gave up
-// or its connection broke; PeerFrom tells who it is.
+// or its connection broke.
 type Handler interface {
 	// Write is called on the goroutine that reads the connection, with all
 	// writes that had arrived. While it runs nothing else is read from that
@@ -24,20 +24,6 @@ type Handler interface {
 	sheepdog.Forwarder
 	// Control runs a method for a node, which may belong to no cluster yet.
 	Control(ctx context.Context, from sheepdog.NodeID, method string, body []byte) ([]byte, error)
-}
-
-// Peer is who is at the far end of a connection.
-type Peer struct {
-	Node        sheepdog.NodeID
-	Incarnation sheepdog.Incarnation
-}
-
-type peerKey struct{}
-
-// PeerFrom is the caller of a request that a Server handles.
-func PeerFrom(ctx context.Context) (Peer, bool) {
-	p, ok := ctx.Value(peerKey{}).(Peer)
-	return p, ok
 }
 
 // Server serves the frames of other nodes' Pools.

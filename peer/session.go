@@ -81,15 +81,14 @@ func (ss *session) greet() error {
 // run serves until the connection ends and returns why it did, when nothing of
 // it is left.
 func (ss *session) run() error {
-	peer := Peer{Node: ss.from.node, Incarnation: ss.from.incarnation}
-	ss.ctx, ss.cancel = context.WithCancelCause(context.WithValue(ss.srv.ctx, peerKey{}, peer))
+	ss.ctx, ss.cancel = context.WithCancelCause(ss.srv.ctx)
 	ss.batch = ss.srv.newBatch(ss)
 	var writer sync.WaitGroup
 	writer.Go(ss.out.run)
 	err := ss.read()
 	ss.out.close(err)
 	err = ss.out.reason()
-	ss.cancel(fmt.Errorf("%w: connection of node %s ended: %w", sheepdog.ErrClosed, peer.Node, err))
+	ss.cancel(fmt.Errorf("%w: connection of node %s ended: %w", sheepdog.ErrClosed, ss.from.node, err))
 	ss.jobs.wait()
 	ss.writes.Wait()
 	ss.out.finish()

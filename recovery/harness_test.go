@@ -303,13 +303,13 @@ func (c *cluster) write(obj sheepdog.ObjectID, at sheepdog.BlockNo) {
 func (c *cluster) writeOnce(v *sheepdog.View, obj sheepdog.ObjectID, at sheepdog.BlockNo, s sheepdog.Stamp) bool {
 	pl, _ := v.Placement(policy, obj.Partition())
 	ok := true
-	for _, id := range pl.Writers() {
-		if _, member := v.Member(id); !member {
+	for _, m := range v.Members {
+		if !pl.IsWriter(m.ID) {
 			continue
 		}
 		r := &sheepdog.WriteRequest{Fence: sheepdog.Fence{Revision: v.Revision, Token: s.Token}, Policy: policy, Object: obj, Layer: top,
 			Start: at, Count: 1, Data: fill(s), Stamp: s}
-		c.nodes[id].server.Write(context.Background(), []*sheepdog.WriteRequest{r}, func(_ int, err error) { ok = ok && err == nil })
+		c.nodes[m.ID].server.Write(context.Background(), []*sheepdog.WriteRequest{r}, func(_ int, err error) { ok = ok && err == nil })
 	}
 	return ok
 }

@@ -27,7 +27,7 @@ func TestLookoutPlansAsIfItHadSeenNoViewBefore(t *testing.T) {
 				}
 			}
 		})
-		if got, want := describePlan(planFrom(asking, v, 3, nil)), describePlan(NewPlan(v, 3, nil)); got != want {
+		if got, want := describePlan(planFrom(asking, v, 3, nil)), describePlan(planOf(v, 3)); got != want {
 			t.Fatalf("revision %d: %s\nwant %s", v.Revision, got, want)
 		}
 	}

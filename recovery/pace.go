@@ -166,13 +166,6 @@ func (p *Pace) Busy() (rate float64, busy bool) {
 	return p.rate, p.busy
 }
 
-// Share is the part of its speed that recovery takes now.
-func (p *Pace) Share() float64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.share
-}
-
 // sleepAtLeast is sleep for waits that may be none.
 func sleepAtLeast(ctx context.Context, d time.Duration) error {
 	if d <= 0 {

@@ -58,7 +58,7 @@ func TestPaceGivesWay(t *testing.T) {
 	p.move(20, 100*time.Millisecond, 0, 0)
 	p.guests(5*time.Second, 1000, time.Millisecond)
 	p.move(60, 100*time.Millisecond, 600, 3*time.Millisecond)
-	if got := p.Share(); got != paceLeast {
+	if got := p.share; got != paceLeast {
 		t.Errorf("share %.2f while requests take three times as long, want %.2f", got, paceLeast)
 	}
 	if pause := p.move(50, 100*time.Millisecond, 600, 3*time.Millisecond); pause < 0.95-paceLeast || pause > 1.05-paceLeast {
@@ -94,7 +94,7 @@ func TestPaceTakesWhatGuestsDoNotNeed(t *testing.T) {
 	}
 	p.move(60, 100*time.Millisecond, 600, 3*time.Millisecond)
 	p.move(60, 100*time.Millisecond, 900, 1100*time.Microsecond)
-	if got := p.Share(); got != 1 {
+	if got := p.share; got != 1 {
 		t.Errorf("share %.2f after the guests' requests became fast again", got)
 	}
 }

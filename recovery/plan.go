@@ -76,12 +76,6 @@ type Plan struct {
 	Pending int
 }
 
-// NewPlan says what node self has to do in v. Partitions for which skip is true
-// are left out: somebody works on them already, or they wait.
-func NewPlan(v *sheepdog.View, self sheepdog.NodeID, skip func(Place, sheepdog.Revision) bool) *Plan {
-	return planFrom(newAsking(self), v, self, skip)
-}
-
 // newAsking finds the partitions that may ask something of a node.
 func newAsking(self sheepdog.NodeID) *lookout {
 	return newLookout(func(pl *sheepdog.Placement) bool {
@@ -89,7 +83,9 @@ func newAsking(self sheepdog.NodeID) *lookout {
 	})
 }
 
-// planFrom is NewPlan for views that follow each other.
+// planFrom says what node self has to do in v, one of views that follow each other.
+// Partitions for which skip is true are left out: somebody works on them already, or
+// they wait.
 func planFrom(asking *lookout, v *sheepdog.View, self sheepdog.NodeID, skip func(Place, sheepdog.Revision) bool) *Plan {
 	asking.look(v)
 	b := &planner{view: v, self: self, skip: skip, plan: new(Plan), load: make(map[sheepdog.NodeID]int)}

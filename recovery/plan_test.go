@@ -30,7 +30,7 @@ func TestPlan(t *testing.T) {
 				prev, now = now, parseView(t, d)
 				return ""
 			case "plan":
-				return describePlan(NewPlan(now, selfArg(t, d), nil))
+				return describePlan(planOf(now, selfArg(t, d)))
 			case "substitutes":
 				var out strings.Builder
 				for _, at := range Substitutes(prev, now, selfArg(t, d)) {
@@ -42,6 +42,11 @@ func TestPlan(t *testing.T) {
 			return ""
 		})
 	})
+}
+
+// planOf is what a node has to do in a view, whatever was before.
+func planOf(v *sheepdog.View, self sheepdog.NodeID) *Plan {
+	return planFrom(newAsking(self), v, self, nil)
 }
 
 func selfArg(t *testing.T, d *datadriven.TestData) sheepdog.NodeID {

@@ -23,7 +23,7 @@ func TestManySetsAreReconciledTogether(t *testing.T) {
 	for i, set := range sets {
 		v.Tables[policy][object(i).Partition()] = &sheepdog.Placement{Acting: set, Target: set, Since: 10, State: sheepdog.Unclean}
 	}
-	if plan := NewPlan(v, 1, nil); len(sets) <= mostSets || len(plan.Reconcile) != 1 || len(plan.Reconcile[0].Items) != len(sets) {
+	if plan := planOf(v, 1); len(sets) <= mostSets || len(plan.Reconcile) != 1 || len(plan.Reconcile[0].Items) != len(sets) {
 		t.Fatalf("%d sets of partitions to compare are in %d groups, want one", len(sets), len(plan.Reconcile))
 	}
 	c := newCluster(t, v, nil)

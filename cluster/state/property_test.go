@@ -330,7 +330,7 @@ func (r stepRules) replaced(id sheepdog.NodeID) bool {
 }
 
 func (r stepRules) replacedAny(p *sheepdog.Placement) bool {
-	return slices.ContainsFunc(p.Writers(), r.replaced)
+	return slices.ContainsFunc(p.Acting, r.replaced) || slices.ContainsFunc(p.Target, r.replaced)
 }
 
 func (r stepRules) promotes(id sheepdog.NodeID, old *sheepdog.Placement) bool {
