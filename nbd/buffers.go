@@ -3,6 +3,8 @@ package nbd
 import (
 	"math/bits"
 	"sync"
+
+	"sheepdog/internal/hugepage"
 )
 
 // Buffers come in powers of two between these sizes.
@@ -11,6 +13,7 @@ const (
 	largestShift   = 26
 	smallestBuffer = 1 << smallestShift
 	largestBuffer  = 1 << largestShift
+	hugeBuffer     = 1 << 20 // from here on in huge pages
 )
 
 // buffers are pools of payload buffers by size class.
@@ -38,8 +41,21 @@ func (b *buffers) get(n int) *[]byte {
 	if p, ok := b.classes[class].Get().(*[]byte); ok {
 		return p
 	}
-	p := make([]byte, smallestBuffer<<class)
-	return &p
+	return b.make(class)
+}
+
+// make makes a buffer, and others for later where memory is made for several.
+func (b *buffers) make(class int) *[]byte {
+	n := smallestBuffer << class
+	if n < hugeBuffer {
+		p := make([]byte, n)
+		return &p
+	}
+	all := hugepage.Alloc(n)
+	for i := range all[1:] {
+		b.classes[class].Put(&all[i+1])
+	}
+	return &all[0]
 }
 
 // put gives back what get returned.

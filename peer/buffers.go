@@ -3,14 +3,18 @@ package peer
 import (
 	"sync"
 	"sync/atomic"
+
+	"sheepdog/internal/hugepage"
 )
 
 // Buffer sizes in bytes: a power of two of data and room for headers beside it: those
-// of 16 writes of a block each in 64 KiB, of 64 in 256 KiB.
+// of 16 writes of a block each in 64 KiB, of 64 in 256 KiB, besides what an inBuffer leaves
+// in front.
 const (
 	bufferSlack = 4 << 10
 	minBuffer   = 4<<10 + bufferSlack
-	moreSlack   = 12 << 10
+	moreSlack   = 16 << 10
+	hugeBuffer  = 1 << 20 // from here on in huge pages
 )
 
 // buffers keeps buffers for reuse, a pool per size class.
@@ -18,10 +22,10 @@ type buffers struct {
 	classes [6]sync.Pool
 }
 
-// classSize tells the size of a class: 8 KiB, 68 KiB, 268 KiB, 1 MiB and 4 MiB
-// with their slack, and the largest frame.
+// classSize tells the size of a class: 8 KiB, 68 KiB, 272 KiB, 1 MiB, 4 MiB and the
+// largest frame, with their slack.
 func classSize(class int) int {
-	sizes := [6]int{minBuffer, 64<<10 + bufferSlack, 256<<10 + moreSlack, 1<<20 + bufferSlack, 4<<20 + bufferSlack, maxFrame}
+	sizes := [6]int{minBuffer, 64<<10 + bufferSlack, 256<<10 + moreSlack, 1<<20 + moreSlack, 4<<20 + moreSlack, maxFrame + moreSlack}
 	return sizes[class]
 }
 
@@ -33,7 +37,7 @@ type chunk struct {
 	home  *buffers
 }
 
-// get returns a chunk of at least n bytes (at most maxFrame) with one holder.
+// get returns a chunk of at least n bytes (at most a frame and its slack) with one holder.
 // Its content is arbitrary.
 func (p *buffers) get(n int) *chunk {
 	class := 0
@@ -42,10 +46,23 @@ func (p *buffers) get(n int) *chunk {
 	}
 	c, _ := p.classes[class].Get().(*chunk)
 	if c == nil {
-		c = &chunk{b: make([]byte, classSize(class)), class: class, home: p}
+		c = p.make(class)
 	}
 	c.holds.Store(1)
 	return c
+}
+
+// make makes a chunk, and others for later where memory is made for several.
+func (p *buffers) make(class int) *chunk {
+	n := classSize(class)
+	if n < hugeBuffer {
+		return &chunk{b: make([]byte, n), class: class, home: p}
+	}
+	all := hugepage.Alloc(n)
+	for _, b := range all[1:] {
+		p.classes[class].Put(&chunk{b: b, class: class, home: p})
+	}
+	return &chunk{b: all[0], class: class, home: p}
 }
 
 func (c *chunk) hold() { c.holds.Add(1) }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 )
 
 // trickle gives at most so many bytes at a time.
@@ -58,5 +59,40 @@ func TestRoomForLongMessagesStaysWhileTheyCome(t *testing.T) {
 	}
 	if len(b.chunk.b) > 2*startBuffer {
 		t.Errorf("%d bytes of room are kept for short messages", len(b.chunk.b))
+	}
+}
+
+// The data of a long write begin with a page of memory, if it comes by itself.
+func TestDataOfLongWritesBeginWithAPage(t *testing.T) {
+	const size = 1 << 20
+	all := make([]byte, 5*(headerSize+writeSize+size))
+	b := newInBuffer(bytes.NewReader(all), new(buffers))
+	defer b.close()
+	for i := range 5 {
+		if err := b.ensure(headerSize); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.ensure(headerSize + writeSize + size); err != nil {
+			t.Fatal(err)
+		}
+		data := b.unread()[headerSize+writeSize:][:size]
+		if at := uintptr(unsafe.Pointer(&data[0])); at%4096 != 0 {
+			t.Errorf("the data of message %d begin at %#x", i, at)
+		}
+		b.skip(headerSize + writeSize + size)
+		if i%2 == 0 { // somebody keeps it: the next comes to other room
+			kept := b.chunk
+			kept.hold()
+			defer kept.release()
+		}
+	}
+}
+
+// The largest message that is allowed has room.
+func TestLargestFrameHasRoom(t *testing.T) {
+	b := newInBuffer(bytes.NewReader(make([]byte, maxFrame)), new(buffers))
+	defer b.close()
+	if err := b.ensure(maxFrame); err != nil || len(b.unread()) < maxFrame {
+		t.Errorf("%d of %d bytes: %v", len(b.unread()), maxFrame, err)
 	}
 }
