@@ -1,10 +1,6 @@
 package objectstore
 
-import (
-	"context"
-
-	"sheepdog/internal/rawio"
-)
+import "context"
 
 const (
 	// behindBlocks is about how much of the log stays in the host's memory alone, in
@@ -26,7 +22,7 @@ type stretch struct {
 type eagerFile interface {
 	// beginWrite has the host begin to write a range, and waits only while the disk
 	// takes no more. Nothing is durable by that; what fails is told by the next Sync.
-	beginWrite(w *rawio.Writer, off, n int64)
+	beginWrite(off, n int64)
 }
 
 // writeBehind has what was appended to the log, and large data, written, until the
@@ -34,7 +30,6 @@ type eagerFile interface {
 // keep up gets no more of them but longer ones, or fewer.
 func (d *Disk) writeBehind(ctx context.Context) {
 	defer d.done.Done()
-	var quick rawio.Writer
 	for {
 		var s stretch
 		select {
@@ -44,7 +39,7 @@ func (d *Disk) writeBehind(ctx context.Context) {
 		case s = <-d.volumes.behind:
 		}
 		if f, ok := s.f.(eagerFile); ok {
-			f.beginWrite(&quick, s.off, s.n)
+			f.beginWrite(s.off, s.n)
 		}
 	}
 }

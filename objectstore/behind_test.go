@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"sheepdog"
-	"sheepdog/internal/rawio"
 )
 
 // eagerFiles is the host's file system; it tells of the ranges that are begun.
@@ -31,7 +30,7 @@ func (e eagerFiles) Open(name string) (file, error) {
 	return eagerHostFile{f.(hostFile), e.begun}, nil
 }
 
-func (f eagerHostFile) beginWrite(_ *rawio.Writer, off, n int64) { f.begun <- byteRange{off, off + n} }
+func (f eagerHostFile) beginWrite(off, n int64) { f.begun <- byteRange{off, off + n} }
 
 // Bug: what was appended to the log went to the disk when somebody flushed, all of
 // it at once: a snapshot of a disk in use took 30 to 80 ms.

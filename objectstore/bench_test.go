@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"sheepdog"
-	"sheepdog/internal/rawio"
 )
 
 const benchObjects = 128 // of 4 MiB
@@ -143,7 +142,7 @@ func benchAppendOver(b *testing.B, size int64, piece, record int) {
 		b.Fatal(err)
 	}
 	defer opened.Close()
-	f, w := opened.(hostFile), rawio.Writer{}
+	f := opened.(hostFile)
 	if _, err := f.Reserve(size); err != nil {
 		b.Fatal(err)
 	}
@@ -162,11 +161,11 @@ func benchAppendOver(b *testing.B, size int64, piece, record int) {
 		if off+int64(record) > size {
 			begun, off = blockSize, blockSize
 		}
-		if err := writeQuickly(f, &w, p, off); err != nil {
+		if _, err := f.WriteAt(p, off); err != nil {
 			b.Fatal(err)
 		}
 		if off += int64(record); off-begun >= behindBlocks*blockSize {
-			f.beginWrite(&w, begun, off-begun)
+			f.beginWrite(begun, off-begun)
 			begun = off
 		}
 	}

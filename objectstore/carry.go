@@ -178,7 +178,7 @@ func (m *carrier) part(v *volume, part []loggedBlock) error {
 		}
 		i += n
 	}
-	runs, err := v.put(m.data, rowBlocks, route{quick: &m.d.mover})
+	runs, err := v.put(m.data, rowBlocks, route{})
 	if err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (m *carrier) part(v *volume, part []loggedBlock) error {
 		i, _ := slices.BinarySearch(m.c.from, part[k].from)
 		m.c.to[i] = cur.next()
 	}
-	v.hurry(&m.d.mover, runs)
+	v.hurry(runs)
 	return nil
 }
 

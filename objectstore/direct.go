@@ -7,8 +7,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"sheepdog/internal/rawio"
 )
 
 // directLeast is from how many bytes in a row data that nobody reads soon go to the
@@ -18,8 +16,7 @@ const directLeast = 256 << 10
 
 // route is how data get into a file. The zero value is the host's memory.
 type route struct {
-	quick  *rawio.Writer // past the scheduler, where it is not nil
-	direct bool          // past the host's memory, as far as the file lets it
+	direct bool // past the host's memory, as far as the file lets it
 }
 
 // directFile is a file that can be written past the host's memory. That saves a copy,

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"sheepdog"
-	"sheepdog/internal/rawio"
 )
 
 // Disk is the engine on this node's disks.
@@ -44,7 +43,6 @@ type Disk struct {
 	destageMu  sync.Mutex        // one destage at a time; guards what the metadata store has:
 	tombstones map[objectKey]lsn // the last drop of objects that the log may have entries of
 	checkpoint checkpoint
-	mover      rawio.Writer // of what a destage moves
 	kicks      chan struct{}
 	wholly     atomic.Bool // the next destage takes everything
 

@@ -96,13 +96,16 @@ type hostFile struct {
 // TryReadAt implements promptFile.
 func (f hostFile) TryReadAt(p []byte, off int64) bool { return rawio.TryReadAt(f.fd, p, off) }
 
-// tryWriteAt implements quickFile.
-func (f hostFile) tryWriteAt(w *rawio.Writer, p []byte, off int64) int {
-	return w.TryWriteAt(f.fd, p, off)
-}
+// maxPieces bounds what gatherAt writes in one call; Linux takes 1024.
+const maxPieces = 1024
 
-func (f hostFile) tryGatherAt(w *rawio.Writer, pieces [][]byte, off int64) int {
-	return w.TryGatherAt(f.fd, pieces, off)
+// gatherAt implements gatherFile.
+func (f hostFile) gatherAt(pieces [][]byte, off int64) int {
+	if len(pieces) > maxPieces {
+		return 0
+	}
+	n, _ := unix.Pwritev(int(f.fd), pieces, off)
+	return max(n, 0)
 }
 
 // writeDirect implements directFile.
@@ -129,10 +132,7 @@ func (f hostFile) Reserve(n int64) (bool, error) {
 // beginWrite implements eagerFile. A call that waits for no write takes no error away
 // from the next Sync. It may come after Close, of an unplugged disk; then it does
 // nothing, or hurries a file that was opened since.
-func (f hostFile) beginWrite(w *rawio.Writer, off, n int64) {
-	if w.TryBeginWrite(f.fd, off, n) {
-		return
-	}
+func (f hostFile) beginWrite(off, n int64) {
 	_ = unix.SyncFileRange(int(f.fd), off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 

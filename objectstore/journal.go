@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"sheepdog"
-	"sheepdog/internal/rawio"
 )
 
 // journal is the log: a ring of preallocated segment files. The holder of the
@@ -40,10 +39,9 @@ type journal struct {
 	begun  uint32     // and up to which it is being written to the disk, see push
 	buf    []byte     // of a record's head
 	pieces [][]byte   // of a record
-	whole  []byte     // of a record that goes the long way
+	whole  []byte     // of a record that is not written from its pieces
 	asked  bool       // of ahead, since the last rotation
 	rooted bool       // a segment of this life has a durable header, or none needs one
-	quick  rawio.Writer
 
 	applied atomic.Uint64 // LSN of the last entry that is in the maps
 	durable atomic.Uint64 // LSN up to which entries are known to be durable
@@ -136,8 +134,8 @@ func (j *journal) charge(tasks []*task, head uint32) {
 func (j *journal) put(n int64) error {
 	defer clear(j.pieces)
 	off, done := int64(j.at)*blockSize, 0
-	if f, ok := j.active.f.(quickFile); ok {
-		done = f.tryGatherAt(&j.quick, j.pieces, off)
+	if f, ok := j.active.f.(gatherFile); ok {
+		done = f.gatherAt(j.pieces, off)
 	}
 	if int64(done) == n {
 		return nil
@@ -150,26 +148,11 @@ func (j *journal) put(n int64) error {
 	return err
 }
 
-// quickFile is a file with a short way for small writes to space that it has.
-type quickFile interface {
-	// tryWriteAt writes what it can of p and tells how much that is.
-	tryWriteAt(w *rawio.Writer, p []byte, off int64) int
-	// tryGatherAt is tryWriteAt of pieces that follow each other in the file.
-	tryGatherAt(w *rawio.Writer, pieces [][]byte, off int64) int
-}
-
-// writeQuickly writes b to f by the short way as far as that goes, and by the other
-// from there on.
-func writeQuickly(f file, w *rawio.Writer, b []byte, off int64) error {
-	n := 0
-	if f, ok := f.(quickFile); ok {
-		n = f.tryWriteAt(w, b, off)
-	}
-	if n == len(b) {
-		return nil
-	}
-	_, err := f.WriteAt(b[n:], off+int64(n))
-	return err
+// gatherFile is a file that can be written from several places in memory at once.
+type gatherFile interface {
+	// gatherAt writes pieces that follow each other in the file and tells how many
+	// bytes. What it does not write, errors included, is left to WriteAt.
+	gatherAt(pieces [][]byte, off int64) int
 }
 
 // fail stops the log for good: after a failed write nobody knows what a replay

@@ -78,7 +78,7 @@ func (d *Disk) movePart(v *volume, part []moveRef, buf []byte) error {
 	}
 	rank := func(order []*volume) []*volume { return append([]*volume{v}, order...) }
 	return d.volumes.first(rank, func(v *volume) error {
-		runs, err := v.put(buf, 1, route{quick: &d.mover}) // small writes: their neighbours are apart anyhow
+		runs, err := v.put(buf, 1, route{}) // small writes: their neighbours are apart anyhow
 		if err == nil {
 			setPlaces(part, runs)
 		}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"sheepdog"
-	"sheepdog/internal/rawio"
 )
 
 // volume is the extent files of one disk. A file is sparse: only blocks in use
@@ -276,12 +275,9 @@ func (v *volume) write(r run, data []byte, by route) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case by.direct:
+	if by.direct {
 		err = writeDirectly(f.f, data, off)
-	case by.quick != nil:
-		err = writeQuickly(f.f, by.quick, data, off)
-	default:
+	} else {
 		_, err = f.f.WriteAt(data, off)
 	}
 	if err != nil {
@@ -294,14 +290,14 @@ func (v *volume) write(r run, data []byte, by route) error {
 
 // hurry has the host begin to write long runs of data that were written, so that the
 // next sync finds little to do.
-func (v *volume) hurry(w *rawio.Writer, runs []run) {
+func (v *volume) hurry(runs []run) {
 	for _, r := range runs {
 		f, off, err := v.file(r.at.block())
 		if err != nil || r.n < rowBlocks {
 			continue
 		}
 		if f, ok := f.f.(eagerFile); ok {
-			f.beginWrite(w, off, int64(r.n)*blockSize)
+			f.beginWrite(off, int64(r.n)*blockSize)
 		}
 	}
 }

@@ -9,13 +9,13 @@ import (
 
 // monitorSlack is how much later than it asked for the host may wake the thread with
 // which Go's scheduler watches over the others.
-const monitorSlack = time.Millisecond
+const monitorSlack = 4 * time.Millisecond
 
-// calmMonitor lets the host wake that thread less often. It sleeps 20 us at a time
-// while anything is in a system call, which a node whose guests flush nearly always
-// is, and the host adds 50 us: each time two switches between threads and a timer, in
-// all a fifth of the CPU of writes that are flushed one by one. What it does may
-// well be done a millisecond later: it gives the processors of goroutines that are
+// calmMonitor lets the host wake that thread less often. It is woken by the first system
+// call after a moment in which all was idle, and then sleeps 20 us at a time until all is
+// again, to which the host adds 50 us: each time two switches between threads and a timer,
+// in all a fifth of the CPU of writes that are flushed one by one. What it does may
+// well be done milliseconds later: it gives the processors of goroutines that are
 // long in a system call to others, and interrupts goroutines that run for 10 ms.
 //
 // Only a process with CAP_SYS_NICE may say so of another thread than the one that

@@ -54,10 +54,11 @@ func TestCalmMonitor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := slackOf(t, thread); got != "1000000" {
-		t.Errorf("the monitor's slack is %s ns, want 1000000", got)
+	want := strconv.FormatInt(int64(monitorSlack), 10)
+	if got := slackOf(t, thread); got != want {
+		t.Errorf("the monitor's slack is %s ns, want %s", got, want)
 	}
-	if got := slackOf(t, "self"); got == "1000000" {
+	if got := slackOf(t, "self"); got == want {
 		t.Errorf("the first thread's slack is %s ns, too", got)
 	}
 }

@@ -1,9 +1,11 @@
 //go:build linux && (amd64 || arm64) && !race
 
-// Package rawio sends and receives on sockets of the host by system calls that the
-// Go scheduler is not told of. It is for small transfers that do not block; waiting
-// is left to the runtime's poller. Where it cannot be used New returns nil, and its
-// callers use the net.Conn.
+// Package rawio sends and receives on sockets of the host, and reads of files what the
+// host has in memory, by system calls that the Go scheduler is not told of. It is for
+// small transfers that do not block; waiting is left to the runtime's poller. Nothing
+// that a disk can hold up may be done so: the scheduler would lose one of its processors
+// for as long, and stop altogether at the next collection of garbage. Where it cannot
+// be used New returns nil, and its callers use the net.Conn.
 //
 // Main type: Conn.
 package rawio

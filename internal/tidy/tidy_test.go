@@ -31,7 +31,7 @@ type file struct {
 func TestHouse(t *testing.T) {
 	all := sources(t)
 	for name, check := range map[string]func(*testing.T, []file){
-		"layers": checkLayers, "libraries": checkLibrariesBehindOneFile, "sizes": checkSizes, "init": checkNoInit, "clocks": checkClocks, "comments": checkPackageComments,
+		"layers": checkLayers, "libraries": checkLibrariesBehindOneFile, "sizes": checkSizes, "init": checkNoInit, "clocks": checkClocks, "raw calls": checkRawCalls, "comments": checkPackageComments,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, all) })
 	}
@@ -248,6 +248,34 @@ func checkClocks(t *testing.T, all []file) {
 			to, ok := call.Fun.(*ast.SelectorExpr)
 			if ok && slices.Contains([]string{"Unix", "UnixMilli", "UnixMicro", "UnixNano"}, to.Sel.Name) {
 				t.Errorf("%s: %s makes a number of a wall clock; measure with time.Since, or give the reason in clockReaders", f.fset.Position(call.Pos()), to.Sel.Name)
+			}
+			return true
+		})
+	}
+}
+
+// prompt are the system calls that may be made without the scheduler's knowledge: they
+// wait for nothing. Whatever a disk can hold up would keep one of its processors as long,
+// and all of them from the next collection of garbage on.
+var prompt = []string{"SYS_SENDMSG", "SYS_RECVFROM", "SYS_PREADV2", "SYS_CLOCK_GETTIME"}
+
+func checkRawCalls(t *testing.T, all []file) {
+	for _, f := range all {
+		if f.test {
+			continue
+		}
+		raw := false
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			raw = raw || ok && strings.HasPrefix(sel.Sel.Name, "RawSyscall")
+			return true
+		})
+		if !raw {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok && strings.HasPrefix(sel.Sel.Name, "SYS_") && !slices.Contains(prompt, sel.Sel.Name) {
+				t.Errorf("%s: %s in a file that makes system calls past the scheduler", f.fset.Position(n.Pos()), sel.Sel.Name)
 			}
 			return true
 		})

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,6 +114,75 @@ func TestFailedMetadataEndsTheNode(t *testing.T) {
 		t.Fatal("other bytes than were written")
 	}
 	w.Checked()
+}
+
+// The disk of a node stands still while it is written to. That is all that stands: the
+// node answers, serves what it has in memory, and stays a member. A system call that the
+// scheduler does not know of would keep one of its processors all the while.
+func TestNodeGoesOnWhileItsDiskStandsStill(t *testing.T) {
+	lab.Need(t, "fio")
+	for _, processors := range []string{"1", "2"} {
+		t.Run(processors+" processors", func(t *testing.T) {
+			w := &world{lab.New(t)}
+			for i := range 3 {
+				s := w.Plan(i)
+				if i == 0 {
+					w.GiveDisk(s, 1<<30)
+					s.Env = []string{"GOMAXPROCS=" + processors}
+				}
+				w.Run(s)
+			}
+			w.Format(3)
+			frozen := w.Sheep[0]
+			for _, name := range []string{"read", "written"} {
+				w.Dog("vdi", "create", name, "48M")
+			}
+			lab.Fio(t, w.URI(frozen, "read"), "--rw=write", "--fsync_on_close=1")
+			epoch := func() int {
+				t.Helper()
+				var c struct{ Epoch int }
+				if err := w.Get(frozen, "/v1/cluster", &c); err != nil {
+					t.Fatal(err)
+				}
+				return c.Epoch
+			}
+			before := epoch()
+			const still, longest = 3 * time.Second, time.Second
+			var load sync.WaitGroup
+			defer load.Wait()
+			load.Go(func() {
+				lab.Fio(t, w.URI(w.Sheep[1], "written"), "--rw=randwrite", "--iodepth=16", "--time_based=1", "--runtime=6")
+			})
+			load.Go(func() {
+				out := lab.Fio(t, w.URI(frozen, "read"), "--rw=randread", "--time_based=1", "--runtime=6")
+				if l := lab.MaxLatency(t, out); l > longest {
+					t.Errorf("a read of what is in memory took %v", l)
+				}
+			})
+			time.Sleep(time.Second) // in the middle of the load
+			thawed := w.FreezeDisk(w.Meta(frozen), still)
+			for over := false; !over; {
+				select {
+				case err := <-thawed:
+					if err != nil {
+						t.Fatal(err)
+					}
+					over = true
+				case <-time.After(50 * time.Millisecond):
+				}
+				asked := time.Now()
+				epoch()
+				if took := time.Since(asked); took > longest {
+					t.Errorf("the node took %v to answer", took)
+				}
+			}
+			load.Wait()
+			if after := epoch(); after != before {
+				t.Errorf("epoch %d, and %d before its disk stood still", after, before)
+			}
+			w.Checked()
+		})
+	}
 }
 
 type errFrom string

@@ -69,6 +69,21 @@ func (l *Lab) ExtraDisk(name string, size int64) (dir string) {
 	return dir
 }
 
+// FreezeDisk has whoever writes to the file system that is mounted on dir wait for so
+// long. A process of its own ends that, whatever becomes of the test.
+func (l *Lab) FreezeDisk(dir string, long time.Duration) (thawed <-chan error) {
+	l.TB.Helper()
+	Tool(l.TB, "xfs_io", "-x", "-c", "freeze", dir)
+	thaw := exec.Command("sh", "-c", `sleep "$0"; exec xfs_io -x -c thaw "$1"`, fmt.Sprint(long.Seconds()), dir)
+	if err := thaw.Start(); err != nil {
+		Tool(l.TB, "xfs_io", "-x", "-c", "thaw", dir)
+		l.TB.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- thaw.Wait() }()
+	return done
+}
+
 // BreakDisk makes every access to a file system fail from now on.
 func (l *Lab) BreakDisk(dir string) {
 	l.TB.Helper()

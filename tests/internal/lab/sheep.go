@@ -21,9 +21,10 @@ type Sheep struct {
 	Args []string
 	// Disks are directories for replicas besides META; empty: META/obj.
 	Disks []string
-	Files int    // how many files it may have open; 0: as many as the test
-	NS    string // network namespace; empty: the host's
-	Addr  string // in that namespace
+	Env   []string // added to the environment
+	Files int      // how many files it may have open; 0: as many as the test
+	NS    string   // network namespace; empty: the host's
+	Addr  string   // in that namespace
 	cmd   *exec.Cmd
 	done  chan struct{} // closed when cmd has ended
 }
@@ -68,6 +69,7 @@ func (l *Lab) Spawn(s *Sheep) {
 	}
 	defer log.Close()
 	s.cmd.Stdout, s.cmd.Stderr = log, log
+	s.cmd.Env = append(os.Environ(), s.Env...)
 	if err := s.cmd.Start(); err != nil {
 		l.TB.Fatal(err)
 	}
