@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"sheepdog"
 	"sheepdog/api"
@@ -292,7 +293,7 @@ func (c *counters) copyOut(ctx context.Context, v *vdi.Volume, off, left uint64,
 		p := buf[:min(left, copyChunk)]
 		c.begin(&c.read)
 		err := v.ReadAt(ctx, p, off)
-		c.end(err, &c.readBytes, uint64(len(p)))
+		c.end(&c.read, time.Time{}, err, len(p))
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"time"
 
 	"sheepdog"
 	"sheepdog/vdi"
@@ -24,11 +25,11 @@ func (c *counters) put(ctx context.Context, v *vdi.Volume, p []byte, off uint64)
 		if zero {
 			c.begin(&c.remove)
 			err = v.ZeroAt(ctx, off, uint64(n))
-			c.end(err, nil, 0)
+			c.end(&c.remove, time.Time{}, err, 0)
 		} else {
 			c.begin(&c.write)
 			err = v.WriteAt(ctx, p[:n], off)
-			c.end(err, &c.writtenBytes, uint64(n))
+			c.end(&c.write, time.Time{}, err, n)
 		}
 		if err != nil {
 			return err

@@ -69,18 +69,18 @@ func (d *device) ReadOnly() bool         { return d.v.ReadOnly() }
 func (d *device) PreferredBlock() uint32 { return sheepdog.BlockSize }
 
 func (d *device) ReadAt(ctx context.Context, p []byte, off uint64) error {
+	began := time.Now()
 	d.stats.begin(&d.stats.read)
-	defer d.stats.serve(time.Now())
 	err := d.v.ReadAt(ctx, p, off)
-	d.stats.end(err, &d.stats.readBytes, uint64(len(p)))
+	d.stats.end(&d.stats.read, began, err, len(p))
 	return errno(err)
 }
 
 func (d *device) WriteAt(ctx context.Context, p []byte, off uint64, fua bool) error {
+	began := time.Now()
 	d.stats.begin(&d.stats.write)
-	defer d.stats.serve(time.Now())
 	err := d.v.WriteAt(ctx, p, off)
-	d.stats.end(err, &d.stats.writtenBytes, uint64(len(p)))
+	d.stats.end(&d.stats.write, began, err, len(p))
 	return d.then(ctx, err, fua)
 }
 
@@ -90,9 +90,7 @@ func (d *device) TryReadAt(p []byte, off uint64) bool {
 	if !d.v.TryReadAt(p, off) {
 		return false
 	}
-	d.stats.serve(began)
-	d.stats.begin(&d.stats.read)
-	d.stats.end(nil, &d.stats.readBytes, uint64(len(p)))
+	d.stats.read.serve(began, len(p))
 	return true
 }
 
@@ -109,23 +107,24 @@ func (d *device) StartWrites(ctx context.Context, ws []nbd.Write, begun []bool) 
 
 // judge counts a write that StartWrites began.
 func (d *device) judge(began time.Time, n int, err error) error {
-	d.stats.serve(began)
-	d.stats.end(err, &d.stats.writtenBytes, uint64(n))
+	d.stats.end(&d.stats.write, began, err, n)
 	return errno(err)
 }
 
 func (d *device) Flush(ctx context.Context) error {
+	began := time.Now()
 	d.stats.begin(&d.stats.flush)
 	err := d.v.Flush(ctx)
-	d.stats.end(err, nil, 0)
+	d.stats.end(&d.stats.flush, began, err, 0)
 	return errno(err)
 }
 
 // zero counts as the removal of data.
 func (d *device) zero(ctx context.Context, off, n uint64) error {
+	began := time.Now()
 	d.stats.begin(&d.stats.remove)
 	err := d.v.ZeroAt(ctx, off, n)
-	d.stats.end(err, nil, 0)
+	d.stats.end(&d.stats.remove, began, err, 0)
 	return err
 }
 

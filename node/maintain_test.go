@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"time"
 
 	"sheepdog"
 	"sheepdog/api"
@@ -59,9 +60,9 @@ func TestCounters(t *testing.T) {
 	var c counters
 	c.begin(&c.write)
 	c.begin(&c.read)
-	c.begin(nil)
-	c.end(nil, &c.writtenBytes, 10)
-	c.end(errors.New("failed"), &c.readBytes, 20)
+	c.begin(&c.other)
+	c.end(&c.write, time.Time{}, nil, 10)
+	c.end(&c.read, time.Time{}, errors.New("failed"), 20)
 	want := api.RequestStats{Active: 1, Total: 3, Write: 1, Read: 1, WrittenBytes: 10}
 	if got := c.document(); got != want {
 		t.Errorf("%+v, want %+v", got, want)

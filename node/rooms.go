@@ -106,9 +106,10 @@ func (h handler) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 	}
 	n, c := uint64(len(reqs)), &h.n.stats.peer
 	c.active.Add(int64(n))
-	c.total.Add(n)
-	c.write.Add(n - zeros)
-	c.remove.Add(zeros)
+	c.write.requests.Add(n - zeros)
+	if zeros > 0 {
+		c.remove.requests.Add(zeros)
+	}
 	w := newCounted()
 	w.c, w.reqs, w.done, w.began = c, reqs, done, time.Now()
 	w.left.Store(int64(n))
@@ -138,10 +139,14 @@ func newCounted() *countedWrite {
 
 func (w *countedWrite) answered(i int, err error) {
 	r, c, done := w.reqs[i], w.c, w.done
-	if !r.Repair {
-		c.serve(w.began)
+	o, began := &c.write, w.began
+	if r.Data == nil {
+		o = &c.remove
 	}
-	c.end(err, &c.writtenBytes, uint64(len(r.Data)))
+	if r.Repair {
+		began = time.Time{}
+	}
+	c.end(o, began, err, len(r.Data))
 	if w.left.Add(-1) == 0 {
 		w.reqs, w.done = nil, nil
 		counted.Put(w)
@@ -154,42 +159,44 @@ func (h handler) Read(ctx context.Context, req *sheepdog.ReadRequest) error {
 	c.begin(&c.read)
 	began := time.Now()
 	err := h.n.strips.Read(ctx, req)
-	c.serve(began)
-	c.end(err, &c.readBytes, uint64(len(req.Buf)))
+	c.end(&c.read, began, err, len(req.Buf))
 	return err
 }
 
 func (h handler) Flush(ctx context.Context, req *sheepdog.FlushRequest) error {
 	c := &h.n.stats.peer
 	c.begin(&c.flush)
+	began := time.Now()
 	err := h.n.strips.Flush(ctx, req)
-	c.end(err, nil, 0)
+	c.end(&c.flush, began, err, 0)
 	return err
 }
 
 func (h handler) Seal(ctx context.Context, req *sheepdog.SealRequest) (*sheepdog.SealReply, error) {
 	c := &h.n.stats.peer
-	c.begin(nil)
-	defer c.end(nil, nil, 0)
-	return h.n.strips.Seal(ctx, req)
+	c.begin(&c.other)
+	reply, err := h.n.strips.Seal(ctx, req)
+	c.end(&c.other, time.Time{}, err, 0)
+	return reply, err
 }
 
 func (h handler) List(ctx context.Context, req *sheepdog.ListRequest) (*sheepdog.ListReply, error) {
 	c := &h.n.stats.peer
-	c.begin(nil)
-	defer c.end(nil, nil, 0)
-	return h.n.strips.List(ctx, req)
+	c.begin(&c.other)
+	reply, err := h.n.strips.List(ctx, req)
+	c.end(&c.other, time.Time{}, err, 0)
+	return reply, err
 }
 
 func (h handler) Fetch(ctx context.Context, req *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
 	c := &h.n.stats.peer
 	c.begin(&c.read)
 	reply, err := h.n.strips.Fetch(ctx, req)
-	if reply == nil {
-		c.end(err, nil, 0)
-	} else {
-		c.end(err, &c.readBytes, uint64(len(reply.Data)))
+	moved := 0
+	if reply != nil {
+		moved = len(reply.Data)
 	}
+	c.end(&c.read, time.Time{}, err, moved)
 	return reply, err
 }
 
