@@ -402,6 +402,47 @@ func TestStalledBodyIsRefused(t *testing.T) {
 	}
 }
 
+// Prometheus is answered in its own format, also while no other request is let in.
+func TestMetricsAreServed(t *testing.T) {
+	b := apitest.New(1)
+	b.Exposed = "# HELP up Whether.\n# TYPE up gauge\nup 1\n"
+	enter, leave := make(chan struct{}), make(chan struct{})
+	failing := false
+	b.Fail = func(method string) error {
+		switch {
+		case method == "Cluster":
+			close(enter)
+			<-leave
+		case method == "Metrics" && failing:
+			return sheepdog.ErrClosed
+		}
+		return nil
+	}
+	c, base := serve(t, b, api.Options{MaxRequests: 1})
+	done := make(chan error, 1)
+	go func() { _, err := c.Cluster(context.Background()); done <- err }()
+	<-enter
+	get := func() (*http.Response, string) {
+		resp, err := http.Get(base + "/metrics")
+		must(t, resp, err)
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		must(t, text, err)
+		return resp, string(text)
+	}
+	if resp, text := get(); resp.StatusCode != http.StatusOK || text != b.Exposed || resp.Header.Get("Content-Type") != "text/plain; version=0.0.4; charset=utf-8" {
+		t.Errorf("%d %v %q", resp.StatusCode, resp.Header, text)
+	}
+	failing = true
+	if resp, text := get(); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("while the node ends: %d %q", resp.StatusCode, text)
+	}
+	close(leave)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestReady(t *testing.T) {
 	b := apitest.New(1)
 	c, base := serve(t, b, api.Options{})

@@ -27,6 +27,9 @@ type MaintainBackend interface {
 	SetLogLevel(ctx context.Context, l *LogLevel) error
 	// Stats counts what this node has served since it was started.
 	Stats(ctx context.Context) (*Stats, error)
+	// Metrics is what this node, and the cluster as it knows it, tell Prometheus, in the
+	// text exposition format.
+	Metrics(ctx context.Context) ([]byte, error)
 	// Disks lists the disks of this node, or of all nodes.
 	Disks(ctx context.Context, all bool) (*DiskList, error)
 	// PlugDisks adds empty disks to this node; ErrExists if it has one already.
@@ -183,6 +186,21 @@ func (s *Server) disks(w http.ResponseWriter, r *http.Request) error {
 		out.Nodes[i].Disks = list(out.Nodes[i].Disks)
 	}
 	return reply(w, out, nil)
+}
+
+// metricsType is the text exposition format of Prometheus.
+const metricsType = "text/plain; version=0.0.4; charset=utf-8"
+
+// metrics answers Prometheus.
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
+	text, err := s.backend.Metrics(r.Context())
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", metricsType)
+	w.Header().Set("Cache-Control", "no-store")
+	_, err = w.Write(text)
+	return err
 }
 
 func throttle(t *Throttle, err error) (any, error) {

@@ -31,6 +31,7 @@ func (s *Server) routes() []route {
 	list := []route{
 		{"GET", "/healthz", s.health, true},
 		{"GET", "/readyz", s.ready, true},
+		{"GET", "/metrics", s.metrics, true},
 		{"GET", "/v1/openapi.json", serveOpenAPI, true},
 		{"GET", "/v1/status", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return s.status(ctx) }), true},
 		{"GET", "/v1/cluster", answer(s, noBody, func(ctx context.Context, _ *nothing) (any, error) { return cluster(b.Cluster(ctx)) }), false},

@@ -282,6 +282,9 @@ func TestHangUpDuringOpen(t *testing.T) {
 func TestTooManyConnections(t *testing.T) {
 	g := newRig(t, newMemDevice(4096), func(c *Config) { c.MaxConnections = 1 })
 	first := g.connect("disk", false)
+	if attached, most := g.server.Clients(); attached != 1 || most != 1 {
+		t.Errorf("%d of %d clients", attached, most)
+	}
 	c := g.hello()
 	all := c.option(optGo, exportPayload("disk"))
 	if last := all[len(all)-1]; last.typ != repErrPolicy || !strings.Contains(string(last.data), "too many") {

@@ -253,6 +253,13 @@ func (s *Server) attach(c *conn) bool {
 	return c.attached
 }
 
+// Clients counts the connections past their handshake, and how many there may be.
+func (s *Server) Clients() (attached, most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.attached, s.cfg.MaxConnections
+}
+
 // begin turns a handshake into a session.
 func (s *Server) begin(c *conn, session *session) {
 	s.mu.Lock()

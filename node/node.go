@@ -76,9 +76,11 @@ type Node struct {
 	spaces   spaceCache
 	stuck    atomic.Pointer[stuck] // of the newest view that anybody asked about
 	stats    stats
-	nbdAddr  string         // TCP address of NBD; empty: none
-	doors    []net.Listener // of NBD: the unix socket, and TCP if there is that
-	http     *http.Server
+	// redundancy is of the newest view whose metrics were asked for.
+	redundancy atomic.Pointer[redundancy]
+	nbdAddr    string         // TCP address of NBD; empty: none
+	doors      []net.Listener // of NBD: the unix socket, and TCP if there is that
+	http       *http.Server
 
 	joined  atomic.Pointer[cluster.Cluster] // cluster, for those who may ask before it is there
 	wired   chan struct{}                   // closed when every room is in place

@@ -124,3 +124,49 @@ func (n *Node) warnings(v *sheepdog.View) []string {
 	}
 	return out
 }
+
+// redundancy is what a view says of the replicas of all partitions.
+type redundancy struct {
+	view                          *sheepdog.View
+	partitions, degraded, waiting int
+	missing                       int // replicas
+}
+
+// redundancyOf looks at a view that nobody has asked about before.
+func (n *Node) redundancyOf(v *sheepdog.View) *redundancy {
+	r := n.redundancy.Load()
+	if r == nil || r.view != v {
+		r = newRedundancy(v)
+		n.redundancy.Store(r)
+	}
+	return r
+}
+
+func newRedundancy(v *sheepdog.View) *redundancy {
+	r := &redundancy{view: v}
+	for policy, t := range v.Tables {
+		need := v.MinCopies(policy)
+		type verdict struct {
+			missing int
+			waits   bool
+		}
+		seen := make(map[*sheepdog.Placement]verdict) // rows are shared
+		for _, p := range t {
+			is, ok := seen[p]
+			if !ok {
+				live, _ := v.ActingMembers(p)
+				is = verdict{max(policy.Width()-len(live), 0), len(p.Acting) < need || !v.Serves(p)}
+				seen[p] = is
+			}
+			r.partitions++
+			r.missing += is.missing
+			if is.missing > 0 {
+				r.degraded++
+			}
+			if is.waits {
+				r.waiting++
+			}
+		}
+	}
+	return r
+}

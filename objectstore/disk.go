@@ -36,6 +36,8 @@ type Disk struct {
 	freedBlocks   atomic.Int64 // that wait for a destage
 	replaced      atomic.Int64 // those of them that have data in their place
 
+	rotten, unread atomic.Uint64 // see Status
+
 	plugMu   sync.Mutex // one change of the disks at a time
 	nextDisk diskID     // guarded by plugMu once the store is open
 	layout   format

@@ -243,6 +243,9 @@ func TestBitFlips(t *testing.T) {
 		t.Fatal("blocks are not where they should be")
 	}
 	wantBad(1, 15)
+	if s := u.d.Status(); s.RottenBlocks != 2 || s.UnreadBlocks != 0 || s.BacklogBytes == 0 || s.LogBytes < s.BacklogBytes || s.LogLimitBytes < s.LogBytes {
+		t.Errorf("status: %+v, want two rotten blocks and a log with the others", s)
+	}
 	u.Reopen(t) // destaged as it was: still found
 	wantBad(1, 15)
 	op := dataOp(1, 1, 1, small[blockSize:2*blockSize], 1)

@@ -53,8 +53,10 @@ func (d *Disk) badBlocks(obj sheepdog.ObjectID, start sheepdog.BlockNo, bad []in
 		e.Blocks = append(e.Blocks, start+sheepdog.BlockNo(i))
 	}
 	if ioErr != nil {
+		d.unread.Add(uint64(len(bad)))
 		d.log.Error("blocks cannot be read", "object", obj, "blocks", e.Blocks, "error", ioErr)
 	} else {
+		d.rotten.Add(uint64(len(bad)))
 		d.log.Warn("blocks failed their checksum", "object", obj, "blocks", e.Blocks)
 	}
 	return e

@@ -18,6 +18,8 @@ type Progress struct {
 	// for them.
 	Finished, Total uint64
 	MovedBytes      uint64
+	// ReceivedBytes were fetched since this process was started.
+	ReceivedBytes uint64
 	// Elapsed is since it began; Left is what it will probably still take. Objects
 	// are spread evenly over partitions, so that these tell. Negative: not known.
 	Elapsed, Left time.Duration
@@ -33,6 +35,7 @@ type progress struct {
 	partitions int
 	waiting    int
 	most       int       // partitions since it began
+	earlier    uint64    // moved by recoveries before
 	began      time.Time // also of what is over
 	ended      time.Time
 }
@@ -46,7 +49,7 @@ func (p *progress) set(pending, waiting int, now time.Time) {
 	if pending > 0 && p.partitions == 0 {
 		p.finished.Store(0)
 		p.total.Store(0)
-		p.moved.Store(0)
+		p.earlier += p.moved.Swap(0)
 		p.began, p.most = now, 0
 	}
 	if pending == 0 && p.partitions > 0 {
@@ -61,6 +64,7 @@ func (p *progress) get(now time.Time) Progress {
 	defer p.mu.Unlock()
 	out := Progress{Partitions: p.partitions, TotalPartitions: p.most, Waiting: p.waiting,
 		Finished: p.finished.Load(), Total: p.total.Load(), MovedBytes: p.moved.Load(), Left: -1}
+	out.ReceivedBytes = p.earlier + out.MovedBytes
 	switch done := p.most - p.partitions; {
 	case p.began.IsZero():
 	case p.partitions == 0:

@@ -151,6 +151,12 @@ func (m *Manager) flushQuietly(c *coordinator) {
 	}
 }
 
+// Opened counts the families of VDIs that clients have open through this node, and those
+// that it coordinates.
+func (m *Manager) Opened() (open, coordinated int) {
+	return len(m.open()), len(m.coordinators())
+}
+
 func (m *Manager) coordinators() []*coordinator {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -34,6 +34,7 @@ type Backend struct {
 	ReadLimit int
 	Locked    []api.Lock
 	Counted   api.Stats
+	Exposed   string // metrics
 	// Loss is what Force reports.
 	Loss    *api.ForceReport
 	Plugged []string // disks of every node besides the first

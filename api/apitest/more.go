@@ -368,6 +368,15 @@ func (b *Backend) SetLogLevel(_ context.Context, l *api.LogLevel) error {
 	return nil
 }
 
+func (b *Backend) Metrics(context.Context) ([]byte, error) {
+	unlock, err := b.begin("Metrics")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return []byte(b.Exposed), nil
+}
+
 func (b *Backend) Stats(context.Context) (*api.Stats, error) {
 	unlock, err := b.begin("Stats")
 	if err != nil {

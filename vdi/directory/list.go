@@ -22,6 +22,22 @@ func (d *Directory) List() []Entry {
 	return out
 }
 
+// Count counts the working VDIs and the snapshots, and the VDIs in the trash.
+func (d *Directory) Count() (vdis, snapshots, trashed int) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, r := range d.state.Load().names {
+		snapshots += len(r.snaps)
+		switch {
+		case r.trash != nil:
+			trashed++
+		case r.vdi != nil:
+			vdis++
+		}
+	}
+	return vdis, snapshots, trashed
+}
+
 // ListName is the working VDI and the snapshots of one name by VDI id; empty if
 // nothing has the name.
 func (d *Directory) ListName(name string) []Entry {

@@ -248,6 +248,9 @@ func (w *world) checkFamilies(layers map[sheepdog.FamilyID]int) {
 			working[e.Family] = fmt.Sprint(e.Name, e.VID, e.Layer, e.Size)
 		}
 	}
+	if vdis, snapshots, trashed := w.d.Count(); vdis != len(working) || vdis+snapshots != len(w.d.List()) || trashed != len(w.d.Trash()) {
+		w.t.Fatalf("counts %d VDIs, %d snapshots, %d in the trash; lists %d, %d of both, and %d", vdis, snapshots, trashed, len(working), len(w.d.List()), len(w.d.Trash()))
+	}
 	for _, f := range w.d.Families() {
 		want, ok := working[f.ID]
 		got := fmt.Sprint(f.Name, f.VID, f.Working, f.Size)
