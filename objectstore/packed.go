@@ -251,7 +251,8 @@ func (o *object) fitsHead() bool {
 	return known == int(o.present)
 }
 
-// mustUnpack makes an object complete of which all is known; p is locked.
+// mustUnpack makes an object complete of which all is known, and was read before it
+// changed, see loadRange; p is locked.
 func (p *pile) mustUnpack(o *object) {
 	if _, err := p.unpackAll(o); err != nil {
 		panic(fmt.Sprintf("objectstore: object %s layer %x: %v", p.id, uint64(o.key.Layer), err))

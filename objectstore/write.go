@@ -164,17 +164,21 @@ func (d *Disk) loadObjects(p *pile) error {
 	return nil
 }
 
-// loadRange makes sure that the chunks of a range are loaded.
+// loadRange makes sure that the chunks of a range are loaded that is to change, and all of
+// a map that is in the header of its object, for it is written as a whole.
 func (d *Disk) loadRange(p *pile, layer sheepdog.LayerID, start sheepdog.BlockNo, count uint32) error {
 	p.mu.RLock()
 	o := p.find(layer)
-	ok := o == nil || o.has(start, count)
+	ok := o == nil || o.complete || !o.inHead && o.has(start, count)
 	p.mu.RUnlock()
 	if ok {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if o.inHead {
+		return d.loadAll(p, o)
+	}
 	return d.loadChunks(p, o, start, count)
 }
 
@@ -237,7 +241,7 @@ func (p *pile) addChunk(o *object, no uint32, value []byte) error {
 	}
 	c := o.room()
 	if err := c.decode(value); err != nil {
-		return fmt.Errorf("object %s layer %x chunk %d: %w", p.id, uint64(o.key.Layer), no, err)
+		return fmt.Errorf("object %s layer %x chunk %d: %w: %w", p.id, uint64(o.key.Layer), no, sheepdog.ErrIO, err)
 	}
 	c.stored = !o.inHead
 	o.chunks.put(no, c)
