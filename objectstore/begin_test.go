@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"sheepdog"
 	"sheepdog/objectstore/storetest"
 )
@@ -100,6 +102,54 @@ func TestWritersDoNotWaitForNewSegmentsToBeSynced(t *testing.T) {
 	g.open()
 	if got, err := readBlocks(t, g.d, 0, 1, 2, 1); err != nil || !bytes.Equal(got, fill) {
 		t.Errorf("what was flushed is gone with the power: %v", err)
+	}
+}
+
+// A segment that cannot be brought to the disk is given up while nothing is in it, and
+// the store goes on. What is in use may be lost from the host's memory without anybody
+// noticing later: then the store is out of service.
+func TestUnusedSegmentThatCannotBeSyncedIsGivenUp(t *testing.T) {
+	for name, test := range map[string]struct {
+		no   int
+		used bool
+	}{"unused": {2, false}, "used": {0, true}} {
+		t.Run(name, func(t *testing.T) {
+			g := newCrashRig(t, 5)
+			defer func() { g.abandon() }()
+			hit := false
+			fault(g.files, func(op, file string) error {
+				if !hit && op == "sync" && file == segmentName(g.opts.Meta, test.no) {
+					hit = true
+					return unix.EIO
+				}
+				return nil
+			})
+			mustWrite(t, g.d, dataOp(0, 1, 1, storetest.Fill(1, 1), 1))
+			j := &g.d.journal
+			j.makeAhead()
+			if err := j.failed(); !hit || test.used != (err != nil) {
+				t.Fatalf("hit: %v; the store after that: %v", hit, err)
+			}
+			if test.used {
+				return
+			}
+			fill := storetest.Fill(2, 1)
+			for seq := range uint64(2 * j.maxSegs) { // two laps of the log
+				j.seal()
+				mustWrite(t, g.d, dataOp(0, 1, sheepdog.BlockNo(seq), fill, seq+2))
+			}
+			if err := g.d.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			g.abandon()
+			g.files.loseUnsynced()
+			g.open()
+			for seq := range 2 * j.maxSegs {
+				if got, err := readBlocks(t, g.d, 0, 1, sheepdog.BlockNo(seq), 1); err != nil || !bytes.Equal(got, fill) {
+					t.Errorf("what was flushed is gone with the power: %v", err)
+				}
+			}
+		})
 	}
 }
 

@@ -40,7 +40,7 @@ func (j *journal) openSegments(ck checkpoint) (*logScan, error) {
 		last := !slices.Contains(names, filepath.Base(segmentName(j.dir, j.made+1)))
 		err := j.openSegment(s, named)
 		if last && errors.Is(err, sheepdog.ErrNoSpace) {
-			if err := j.unmakeSegment(); err != nil {
+			if err := j.unmake(j.free[len(j.free)-1]); err != nil {
 				return nil, err
 			}
 			break
@@ -88,16 +88,6 @@ func (j *journal) openSegment(s *logScan, named func() error) error {
 		s.segs = append(s.segs, scannedSegment{seg, h})
 	}
 	return nil
-}
-
-// unmakeSegment removes the last segment, which the process died over making and
-// for which there is no space now.
-func (j *journal) unmakeSegment() error {
-	j.made--
-	n := len(j.free) - 1
-	s := j.free[n]
-	j.free = j.free[:n]
-	return diskError("remove a log segment", errors.Join(s.f.Close(), j.fs.Remove(segmentName(j.dir, s.no))))
 }
 
 // completeSegment fills up a file that was being made when the process died, or

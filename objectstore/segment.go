@@ -74,11 +74,33 @@ func (j *journal) makeAhead() {
 	}
 	j.mu.Unlock()
 	for _, s := range raw {
-		if err := s.sync(); err != nil {
+		if err := s.sync(); err != nil && !j.giveUp(s) {
 			_ = j.fail(diskError("sync a new log segment", err))
 			return
 		}
 	}
+}
+
+// giveUp removes a segment that could not be brought to the disk, so that another one is
+// made in its place; false if it was used or is not the last. What was in it could be
+// lost from the host's memory, and no later sync would tell.
+func (j *journal) giveUp(s *segment) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s.gen != 0 || s.no != j.made-1 || !slices.Contains(j.free, s) {
+		return false
+	}
+	_ = j.unmake(s) // what stays of it is taken for one that a process died over making
+	j.cond.Broadcast()
+	return true
+}
+
+// unmake removes the segment that was made last. It was not used, or only in an earlier
+// life of the store.
+func (j *journal) unmake(s *segment) error {
+	j.made--
+	j.free = slices.DeleteFunc(j.free, func(f *segment) bool { return f == s })
+	return diskError("remove a log segment", errors.Join(s.f.Close(), j.fs.Remove(segmentName(j.dir, s.no))))
 }
 
 // makeSegment makes a file and fills it with zeros, so that later appends need
