@@ -166,7 +166,7 @@ func (n *Node) openStore() error {
 	if err != nil {
 		return err
 	}
-	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Existing: known, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, ReserveBytes: n.cfg.Reserve,
+	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Existing: known, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, ReserveBytes: n.cfg.Reserve, LogReadyBytes: logReady,
 		OnDiskFailed: n.diskFailed, OnFailed: n.storeFailed, Logger: n.log.With("part", "store")})
 	if err != nil {
 		return err
@@ -178,6 +178,10 @@ func (n *Node) openStore() error {
 	}
 	return n.beginLife()
 }
+
+// logReady is how much of a store's log is there before anybody writes, in bytes: about
+// half a second of the smallest writes.
+const logReady = 64 << 20
 
 func (n *Node) closeStore() {
 	if errors.Is(context.Cause(n.ctx), errStore) {

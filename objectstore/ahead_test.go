@@ -49,3 +49,63 @@ func TestSegmentsAreMadeAhead(t *testing.T) {
 		t.Errorf("after opening again: %v", err)
 	}
 }
+
+// What is wanted ready of the log is made without a write, once, and brought to the disk.
+func TestLogIsMadeEarly(t *testing.T) {
+	const segment, ready = 256 << 10, 1 << 20
+	u := openDisk(t, Options{LogBytes: 16 * segment, LogReadyBytes: ready, openMeta: newFakeMeta().open})
+	state := func() (made, free, raw int) {
+		j := &u.d.journal
+		j.mu.RLock()
+		defer j.mu.RUnlock()
+		return j.made, len(j.free), len(j.raw)
+	}
+	await := func() {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			made, free, raw := state()
+			if made == ready/segment && free == made && raw == 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("of %d segments %d are made, %d free, %d not at the disk", ready/segment, made, free, raw)
+			}
+		}
+	}
+	await()
+	data := bytes.Repeat([]byte{1}, blockSize)
+	mustWrite(t, u.d, dataOp(0, 1, 1, data, 1))
+	if made, free, _ := state(); made != ready/segment || free != made-1 {
+		t.Errorf("after the first write %d segments are made and %d free", made, free)
+	}
+	u.Reopen(t)
+	if u.d.journal.makeEarly(ready) {
+		t.Error("a store that is opened again makes more")
+	}
+	if got, err := readBlocks(t, u.d, 0, 1, 1, 1); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("after opening again: %v", err)
+	}
+}
+
+// littleSpace is the host's file system with less to spare.
+type littleSpace struct {
+	hostFiles
+	free uint64
+}
+
+func (l littleSpace) Space(string) (total, free uint64, err error) { return 1 << 40, l.free, nil }
+
+// A log that nobody has written to takes nothing where there is little.
+func TestLogIsNotMadeEarlyOfLittleSpace(t *testing.T) {
+	const ready = 1 << 20
+	u := openDisk(t, Options{LogBytes: 4 << 20, openMeta: newFakeMeta().open})
+	j := &u.d.journal
+	j.fs = littleSpace{free: earlyPart*ready - 1}
+	if j.makeEarly(ready) || j.made > 0 {
+		t.Errorf("%d segments are made", j.made)
+	}
+	j.fs = littleSpace{free: earlyPart * ready}
+	if !j.makeEarly(ready) || j.made != 1 {
+		t.Errorf("%d segments are made, want 1", j.made)
+	}
+}

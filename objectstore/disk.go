@@ -134,6 +134,8 @@ func (d *Disk) destager(ctx context.Context) {
 // closes: filling one with zeros and syncing it takes longer than writing it.
 func (d *Disk) segmentMaker(ctx context.Context) {
 	defer d.done.Done()
+	for ctx.Err() == nil && d.journal.makeEarly(d.opts.LogReadyBytes) {
+	}
 	for {
 		select {
 		case <-ctx.Done():

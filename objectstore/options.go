@@ -24,6 +24,10 @@ type Options struct {
 	// LogBytes bounds the log: 1 MiB to 64 GiB, default 256 MiB. It takes the
 	// space only when it is needed.
 	LogBytes int64
+	// LogReadyBytes is how much of the log is made when the store is opened, in the
+	// background, where it is at most a sixteenth of what is free: so the first writes do
+	// not wait for that, nor share the processor with it. Default: nothing.
+	LogReadyBytes int64
 	// MapCacheBytes bounds the maps kept in memory: at least 1 MiB, default
 	// 96 MiB. Those with changes that are not destaged may take four thirds of it.
 	MapCacheBytes int64
@@ -107,6 +111,7 @@ func (o *Options) check() error {
 		min, max int64
 	}{
 		{"LogBytes", o.LogBytes, 1 << 20, 64 << 30},
+		{"LogReadyBytes", o.LogReadyBytes, 0, 64 << 30},
 		{"MapCacheBytes", o.MapCacheBytes, 1 << 20, 1 << 40},
 		{"ExtentFileBytes", o.ExtentFileBytes, 1 << 20, 1 << 40},
 		{"ReserveBytes", o.ReserveBytes, 0, 1 << 50},

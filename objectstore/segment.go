@@ -62,10 +62,31 @@ func segmentName(dir string, no int) string { return filepath.Join(dir, fmt.Spri
 // brings what was made to the disk, so that no flush has to.
 // If it cannot make one, whoever needs it tries again and tells.
 func (j *journal) makeAhead() {
-	j.mu.Lock()
 	const spare = 2 // one to take, and the one that stays; see takeFree
-	if !j.making && j.failure == nil && len(j.free) < spare && j.made < j.maxSegs {
-		_ = j.makeSegment()
+	j.makeWhere(func() bool { return len(j.free) < spare })
+}
+
+// makeEarly makes a segment while the log has less than so many bytes, and tells whether
+// it did. Where there is little space it does not.
+func (j *journal) makeEarly(ready int64) bool {
+	if j.ahead == nil {
+		return false
+	}
+	if _, free, err := j.fs.Space(j.dir); err != nil || free/earlyPart < uint64(ready) {
+		return false
+	}
+	return j.makeWhere(func() bool { return int64(j.made)*int64(j.segLen)*blockSize < ready })
+}
+
+// earlyPart is which part of the free space is made log before anybody needs it, at most.
+const earlyPart = 16
+
+// makeWhere makes a segment where want says so, which is asked under mu, and brings all
+// that were made to the disk.
+func (j *journal) makeWhere(want func() bool) (made bool) {
+	j.mu.Lock()
+	if !j.making && j.failure == nil && j.made < j.maxSegs && want() {
+		made = j.makeSegment() == nil
 	}
 	raw := j.raw
 	j.raw = nil
@@ -76,9 +97,10 @@ func (j *journal) makeAhead() {
 	for _, s := range raw {
 		if err := s.sync(); err != nil && !j.giveUp(s) {
 			_ = j.fail(diskError("sync a new log segment", err))
-			return
+			return made
 		}
 	}
+	return made
 }
 
 // giveUp removes a segment that could not be brought to the disk, so that another one is
