@@ -28,7 +28,14 @@ type stampedRun struct {
 type dirtyObject struct {
 	born   sheepdog.Revision // interval of the partition at the first mark
 	runs   []stampedRun
-	coarse bool // runs is one run that covers more than what is dirty
+	coarse bool          // runs is one run that covers more than what is dirty
+	one    [1]stampedRun // room for one run: what is coarse takes no other memory
+}
+
+func newDirtyObject(born sheepdog.Revision) *dirtyObject {
+	d := &dirtyObject{born: born}
+	d.runs = d.one[:0]
+	return d
 }
 
 // mark adds a run; where runs overlap the higher stamp stays.
@@ -144,7 +151,8 @@ func (d *dirtyObject) coarsen() {
 	for _, r := range d.runs[1:] {
 		all.cover(r)
 	}
-	d.runs, d.coarse = append(d.runs[:0:0], all), true
+	d.one[0] = all
+	d.runs, d.coarse = d.one[:], true
 }
 
 // cover makes the run one that covers another as well, with the higher stamp.

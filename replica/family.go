@@ -24,7 +24,7 @@ type family struct {
 	// flushes only after it has made equal what older ones left, so stamps of
 	// older tokens are durable with its first flush.
 	cleared sheepdog.Stamp
-	dirty   map[replicaKey]*dirtyObject
+	dirty   dirtyObjects
 	runs    int
 	origins map[sheepdog.Incarnation]*originSet
 }
@@ -44,7 +44,7 @@ func (s *Server) family(id sheepdog.FamilyID) *family {
 	s.families.mu.Lock()
 	defer s.families.mu.Unlock()
 	if f = s.families.all[id]; f == nil {
-		f = &family{used: time.Now(), dirty: make(map[replicaKey]*dirtyObject), origins: make(map[sheepdog.Incarnation]*originSet)}
+		f = &family{used: time.Now(), origins: make(map[sheepdog.Incarnation]*originSet)}
 		s.families.all[id] = f
 	}
 	return f
@@ -81,7 +81,7 @@ func (f *family) raiseLocked(token sheepdog.Token) sheepdog.Token {
 func (f *family) noteLocked(s *Server, r *sheepdog.WriteRequest, p sheepdog.Partition, since sheepdog.Revision, applied bool) {
 	f.clearLocked(sheepdog.Stamp{Token: r.Token, Seq: r.Flushed})
 	key := replicaKey{r.Object, r.Layer}
-	d := f.dirty[key]
+	d := f.dirty.find(key)
 	if d != nil && d.coarse && d.born >= since && r.Origin.Gateway == 0 { // also of a failed one
 		if f.cleared.Less(r.Stamp) {
 			d.runs[0].cover(stampedRun{blocks(r.Start, r.Count), r.Stamp})
@@ -90,7 +90,7 @@ func (f *family) noteLocked(s *Server, r *sheepdog.WriteRequest, p sheepdog.Part
 	}
 	f.markIn(d, s, mark{place{r.Policy, p}, key, blocks(r.Start, r.Count), r.Stamp, since})
 	if !applied {
-		if d = f.dirty[key]; d != nil {
+		if d = f.dirty.find(key); d != nil {
 			f.runs -= len(d.runs) - 1
 			d.coarsen()
 		}
@@ -116,7 +116,7 @@ type mark struct {
 
 // markLocked notes a run. Marks of the replica from before this node ceased to
 // act go.
-func (f *family) markLocked(s *Server, m mark) { f.markIn(f.dirty[m.key], s, m) }
+func (f *family) markLocked(s *Server, m mark) { f.markIn(f.dirty.find(m.key), s, m) }
 
 // markIn is markLocked where d is the replica's entry, nil if there is none.
 func (f *family) markIn(d *dirtyObject, s *Server, m mark) {
@@ -128,8 +128,8 @@ func (f *family) markIn(d *dirtyObject, s *Server, m mark) {
 		d = nil
 	}
 	if d == nil {
-		d = &dirtyObject{born: m.since}
-		f.dirty[m.key] = d
+		d = newDirtyObject(m.since)
+		f.dirty.put(m.key, d)
 	}
 	f.runs -= len(d.runs)
 	d.mark(m.blocks, m.stamp)
@@ -146,9 +146,9 @@ func (f *family) clearLocked(upTo sheepdog.Stamp) {
 	}
 	f.cleared = upTo
 	f.runs = 0
-	for key, d := range f.dirty {
+	for key, d := range f.dirty.all {
 		if d.clear(upTo) {
-			delete(f.dirty, key)
+			f.dirty.forget(key)
 			continue
 		}
 		f.runs += len(d.runs)

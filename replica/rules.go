@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"sheepdog"
@@ -13,6 +15,35 @@ const ruleSlots = 256
 type rulings struct {
 	view  *sheepdog.View // lists this incarnation
 	rules [ruleSlots]atomic.Pointer[rules]
+
+	// rows are placements of view, each once, up to known; they are only added to. Of
+	// 2^16 partitions most share a few.
+	rows  [maxRows]*sheepdog.Placement
+	known atomic.Uint32
+	mu    sync.Mutex // for adding
+}
+
+// maxRows is of how many placements of a view objects are remembered.
+const maxRows = 16
+
+// row is the number of a placement in rows; false if it is not there and there is no room.
+func (all *rulings) row(pl *sheepdog.Placement) (uint32, bool) {
+	n := all.known.Load()
+	if i := slices.Index(all.rows[:n], pl); i >= 0 {
+		return uint32(i), true
+	}
+	if n == maxRows {
+		return 0, false
+	}
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	n = all.known.Load()
+	if i := slices.Index(all.rows[:n], pl); i >= 0 || n == maxRows {
+		return uint32(i), i >= 0
+	}
+	all.rows[n] = pl
+	all.known.Store(n + 1)
+	return n, true
 }
 
 // rules is what writes of a layer are checked against in a view, besides what they say
@@ -27,6 +58,23 @@ type rules struct {
 	blocks  uint64         // of an object
 	token   sheepdog.Token // committed
 	of      *family
+	// objects has the placements of some objects, each where its index leads: the index,
+	// and above it the row and 1. That is less memory than the table, which has a page
+	// for each object.
+	objects [nearObjects]atomic.Uint64
+}
+
+// placement is that of an object, whose partition is p.
+func (k *rules) placement(all *rulings, index sheepdog.Index, p sheepdog.Partition) *sheepdog.Placement {
+	at := &k.objects[index%nearObjects]
+	if w := at.Load(); w>>32 > 0 && sheepdog.Index(w) == index {
+		return all.rows[w>>32-1]
+	}
+	pl := k.table[p]
+	if row, ok := all.row(pl); ok {
+		at.Store(uint64(index) | uint64(row+1)<<32)
+	}
+	return pl
 }
 
 // learn keeps the rules of a write that was admitted under v by a replica that acts.
@@ -62,7 +110,7 @@ func (s *Server) admitQuickly(v *sheepdog.View, r *sheepdog.WriteRequest, p shee
 	if k == nil || k.layer != r.Layer || k.family != r.Object.Family || k.policy != r.Policy || !k.hold(s) {
 		return admitted{}, false
 	}
-	pl := k.table[p]
+	pl := k.placement(all, r.Object.Index, p)
 	if r.Revision > v.Revision || pl.Since > r.Revision || pl.State != sheepdog.Clean || !pl.IsActing(s.cfg.Self) {
 		return admitted{}, false
 	}

@@ -56,7 +56,7 @@ func (s *Server) activeFamilies() *sheepdog.SealReply {
 	reply := new(sheepdog.SealReply)
 	for id, f := range s.families.all {
 		f.mu.Lock()
-		if len(f.dirty) > 0 || len(f.origins) > 0 || f.promised.Load() > 0 {
+		if len(f.dirty.all) > 0 || len(f.origins) > 0 || f.promised.Load() > 0 {
 			reply.Dirty = append(reply.Dirty, sheepdog.DirtyBlocks{
 				Object: sheepdog.ObjectID{Family: id}, Stamp: sheepdog.Stamp{Token: sheepdog.Token(f.promised.Load())}})
 		}
@@ -74,11 +74,11 @@ func (s *Server) dirtyBlocks(id sheepdog.FamilyID, f *family) ([]sheepdog.DirtyB
 	policy, _ := s.cfg.Layers.Policy(id)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	keys := make([]replicaKey, 0, len(f.dirty))
-	for key, d := range f.dirty {
+	keys := make([]replicaKey, 0, len(f.dirty.all))
+	for key, d := range f.dirty.all {
 		if !s.valid(place{policy, key.object.Partition()}, d.born) {
 			f.runs -= len(d.runs)
-			delete(f.dirty, key)
+			f.dirty.forget(key)
 			continue
 		}
 		keys = append(keys, key)
@@ -90,12 +90,12 @@ func (s *Server) dirtyBlocks(id sheepdog.FamilyID, f *family) ([]sheepdog.DirtyB
 		// of a layer that was dropped are nobody's.
 		owner, listed := s.cfg.Layers.Owner(key.layer)
 		if !listed {
-			f.runs -= len(f.dirty[key].runs)
-			delete(f.dirty, key)
+			f.runs -= len(f.dirty.all[key].runs)
+			f.dirty.forget(key)
 			continue
 		}
-		runs := f.dirty[key].runs
-		if f.dirty[key].coarse {
+		runs := f.dirty.all[key].runs
+		if f.dirty.all[key].coarse {
 			var err error
 			if runs, err = s.resolveCoarse(replicaKey{key.object, owner}, runs[0], f.cleared); err != nil {
 				return nil, err

@@ -291,7 +291,7 @@ func TestCoarseDirtyMapAsksTheEngine(t *testing.T) {
 	far.Start = 100
 	b.mustWrite(far)
 	f := b.server.family(fam)
-	for _, d := range f.dirty {
+	for _, d := range f.dirty.all {
 		d.coarsen()
 	}
 	b.wantDirty(b.seal(10, 3), run(4, 2, 3, 1), run(100, 2, 3, 2))
@@ -313,7 +313,7 @@ func TestCoarseReportEqualsTheExactOne(t *testing.T) {
 	flushed.Start, flushed.Flushed = 0, 2*fewRuns
 	newest[0], newest[1] = flushed.Stamp.Seq, flushed.Stamp.Seq
 	b.mustWrite(flushed)
-	for _, d := range b.server.family(fam).dirty {
+	for _, d := range b.server.family(fam).dirty.all {
 		if !d.coarse {
 			t.Fatal("a mark of each write was kept")
 		}

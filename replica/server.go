@@ -81,8 +81,8 @@ const DefaultCatchUp = 2 * time.Second
 
 // Server is the sheepdog.Replica of this node. It is safe for concurrent use.
 type Server struct {
-	cfg      Config
 	shards   [shardCount]shard
+	cfg      Config
 	families families
 	rulings  atomic.Pointer[rulings] // of the newest view that was met; see admitQuickly
 	// born is the revision of the first view seen that lists this incarnation;
