@@ -8,7 +8,7 @@ import (
 	"sheepdog"
 )
 
-const cacheShards = 64
+const cacheShards = 256
 
 // cache keeps piles in memory. Those without pins are packed, the longest unused
 // first, when all together take more than limit bytes, and are forgotten, no matter
@@ -21,9 +21,10 @@ type cache struct {
 }
 
 type cacheShard struct {
-	mu    sync.Mutex
-	piles map[sheepdog.ObjectID]*pile
-	packs packs // those that left
+	mu     sync.Mutex
+	latest *pile // of piles, the one that was asked for; nil: none
+	piles  map[sheepdog.ObjectID]*pile
+	packs  packs // those that left
 	// idle is the ring of piles without pins; next is the latest used.
 	idle pile
 }
@@ -40,8 +41,30 @@ func newCache(bytes int64) *cache {
 	return c
 }
 
+// shard is that of a pile. The objects of a small disk have one each, where each is the
+// latest.
 func (c *cache) shard(id sheepdog.ObjectID) *cacheShard {
-	return &c.shards[mix64(uint64(id.Family)^uint64(id.Index)<<32)%cacheShards]
+	return &c.shards[(mix64(uint64(id.Family))+uint64(id.Index))%cacheShards]
+}
+
+// find is the pile of an object, nil if there is none; s is locked.
+func (s *cacheShard) find(id sheepdog.ObjectID) *pile {
+	if p := s.latest; p != nil && p.id == id {
+		return p
+	}
+	p := s.piles[id]
+	if p != nil {
+		s.latest = p
+	}
+	return p
+}
+
+// forget lets go of a pile; s is locked.
+func (s *cacheShard) forget(p *pile) {
+	delete(s.piles, p.id)
+	if s.latest == p {
+		s.latest = nil
+	}
 }
 
 // pin finds or makes a pile and keeps it in memory until unpin.
@@ -49,7 +72,7 @@ func (c *cache) pin(id sheepdog.ObjectID) *pile {
 	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.piles[id]
+	p := s.find(id)
 	if p == nil {
 		p = &pile{id: id}
 		p.bytes.Store(pileBytes)
@@ -68,7 +91,7 @@ func (c *cache) pinned(id sheepdog.ObjectID) *pile {
 	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.piles[id]; p != nil && p.pins > 0 {
+	if p := s.find(id); p != nil && p.pins > 0 {
 		return p
 	}
 	return nil
@@ -97,7 +120,7 @@ func (c *cache) unpin(p *pile) {
 	for s.idle.prev != &s.idle && c.crowded(s.idle.prev) {
 		old := s.idle.prev
 		old.unlink()
-		delete(s.piles, old.id)
+		s.forget(old)
 		c.used.Add(-old.charged)
 		c.shelve(s, old)
 	}

@@ -5,8 +5,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"sheepdog"
+	"sheepdog/internal/prefetch"
 )
 
 // pile is all that the store holds of one ObjectID. Whoever uses one has it
@@ -14,37 +16,39 @@ import (
 type pile struct {
 	id     sheepdog.ObjectID
 	loaded atomic.Bool // objects has every object of the metadata store
+	pins   int32       // guarded by the cache's shard
 
-	mu      sync.RWMutex
+	mu   sync.RWMutex
+	last *object // the latest that object found; nil or one of objects
+	// since is the first entry that the metadata store lacks; 0 if it lacks none.
+	since lsn
+
+	// Guarded by the cache's shard. A write needs what is before this and not much more:
+	// it is on one line of the processor's cache.
+	prev, next *pile
+	charged    int64 // bytes charged to the cache
+
+	bytes  atomic.Int64 // bytes in use
+	latest lsn          // the last entry that changed anything here, as far as memory knows
+	// packed is what the pile was packed to, if memory knows no more than that; see
+	// packed.go.
+	packed []byte
+
 	objects []*object // ascending by layer
-	last    *object   // the latest that object found; nil or one of objects
 	// freed are extents that the metadata store may still point to: free once
 	// the pile has been committed.
 	freed []run
 	// replaced is how many blocks of freed have new data in their place.
 	replaced int
-	// since is the first entry that the metadata store lacks; 0 if it lacks none.
-	since  lsn
-	latest lsn // the last entry that changed anything here, as far as memory knows
-	// packed is what the pile was packed to, if memory knows no more than that; see
-	// packed.go.
-	packed []byte
 
 	dirtyAt int // place in the dirty set, from 1 on; guarded by it
-
-	// Guarded by the cache's shard.
-	pins       int
-	prev, next *pile
-	charged    int64 // bytes charged to the cache
-
-	bytes atomic.Int64 // bytes in use
 
 	// Room for the first object, and for the list of one. Neither is used twice:
 	// somebody may still look at what was there.
 	first struct {
-		used bool
-		list [1]*object
 		o    object
+		list [1]*object
+		used bool
 	}
 }
 
@@ -52,17 +56,18 @@ type pile struct {
 type object struct {
 	key    objectKey
 	chunks chunkMap
-	rest   rest // known as well
+	floor  lsn // entries up to here were dropped; set by replay
+
+	present uint32
+	data    uint32 // present blocks that take space
+	digest  uint64
 	// complete: every chunk that the metadata store has is in chunks.
 	complete bool
-	present  uint32
-	data     uint32 // present blocks that take space
-	digest   uint64
 	dirty    bool
 	stored   bool // the metadata store has a header
 	inHead   bool // with the map in it, so that there are no chunks beside it
 	dropped  lsn  // the last drop that the metadata store does not know; 0: none
-	floor    lsn  // entries up to here were dropped; set by replay
+	rest     rest // known as well
 
 	// Room for the first chunk, not used twice either, and for a list of usual length.
 	first struct {
@@ -160,6 +165,16 @@ func (o *object) has(start sheepdog.BlockNo, count uint32) bool {
 	return true
 }
 
+// fetch has the slot of a block brought near, if there is one: it is needed when the
+// data are in the log.
+func (o *object) fetch(no sheepdog.BlockNo) {
+	if c := o.chunks.at(uint32(no) / chunkBlocks); c != nil {
+		if p := c.parts[no%chunkBlocks/partBlocks]; p != nil {
+			prefetch.Line(unsafe.Pointer(&p[no%partBlocks]))
+		}
+	}
+}
+
 // header is what the metadata store keeps of an object beside its map. If it came
 // from a header of version 1, data may be too high.
 func (o *object) header() header {
@@ -191,9 +206,9 @@ func (p *pile) apply(e *entry, at lsn, out *outcome) {
 		} else {
 			p.write(e, at, out)
 		}
-		if e.hasData() {
-			p.replaced += out.freedBlocks - before
-			out.replaced += out.freedBlocks - before
+		if n := out.freedBlocks - before; n > 0 && e.hasData() {
+			p.replaced += n
+			out.replaced += n
 		}
 	}
 }

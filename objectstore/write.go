@@ -170,6 +170,9 @@ func (d *Disk) loadRange(p *pile, layer sheepdog.LayerID, start sheepdog.BlockNo
 	p.mu.RLock()
 	o := p.find(layer)
 	ok := o == nil || o.complete || !o.inHead && o.has(start, count)
+	if o != nil && count == 1 {
+		o.fetch(start)
+	}
 	p.mu.RUnlock()
 	if ok {
 		return nil
