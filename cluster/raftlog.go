@@ -32,6 +32,7 @@ type raftLog struct {
 	db      *badger.DB
 	reserve *reserve.Reserve
 	failed  func(error) // told once why the log is out of service; it must not block
+	compact *compactor
 
 	mu          sync.Mutex
 	first, last uint64 // 0: empty
@@ -51,6 +52,7 @@ const (
 	// raftMemTable keeps the preallocated files of an idle node near 30 MiB;
 	// a transaction may hold 15 % of it.
 	raftMemTable  = 8 << 20
+	raftTables    = 5         // more of them are merged; Badger holds writers back at 15
 	raftTxnBytes  = 256 << 10 // a transaction is closed once it has this much
 	raftTxnCount  = 4096      // or this many deletions
 	maxStoredData = maxEntry + 64<<10
@@ -80,7 +82,8 @@ func openRaftLog(dir string, failed func(error)) (*raftLog, error) {
 		WithBaseTableSize(2 << 20).
 		WithValueLogFileSize(1 << 20).
 		WithValueThreshold(1 << 20).
-		WithNumCompactors(2)
+		WithNumLevelZeroTables(raftTables).
+		WithNumCompactors(0) // see compactor
 	if err := kvcheck.Database(dir, o); err != nil {
 		return nil, fmt.Errorf("open raft log: %w; %s", err, startAnew)
 	}
@@ -94,6 +97,9 @@ func openRaftLog(dir string, failed func(error)) (*raftLog, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read raft log %s: %w", dir, err), s.db.Close())
 	}
+	s.compact = newCompactor(s.crowded, func() error { return s.db.Flatten(1) })
+	s.compact.look()
+	go s.compact.run()
 	return s, nil
 }
 
@@ -124,15 +130,26 @@ func (s *raftLog) broken() error {
 	return s.failure
 }
 
+// crowded reports whether tables are to be merged.
+func (s *raftLog) crowded() bool { return s.db.Levels()[0].NumTables > raftTables }
+
+// update is a transaction that writes so many bytes.
+func (s *raftLog) update(bytes int, write func(txn *badger.Txn) error) error {
+	defer s.compact.wrote(bytes)
+	return s.db.Update(write)
+}
+
 // Close waits for Badger's goroutines. What failed stays open until the process
 // ends: Badger would try again for ever to write what it has in memory.
 func (s *raftLog) Close() error {
 	if s.broken() != nil {
+		s.compact.end()
 		return nil
 	}
 	if err := s.reserve.Closing(); err != nil {
 		return fmt.Errorf("raft log stays open: %w", err)
 	}
+	s.compact.stop()
 	return s.db.Close()
 }
 
@@ -201,7 +218,7 @@ func (s *raftLog) storeBatch(logs []*raft.Log) error {
 	if err := s.reserve.Admit(len(logs), size); err != nil {
 		return s.broke(err)
 	}
-	err := s.db.Update(func(txn *badger.Txn) error {
+	err := s.update(size, func(txn *badger.Txn) error {
 		for _, l := range logs {
 			if len(l.Data) > maxStoredData {
 				return fmt.Errorf("entry %d has %d bytes, more than %d: %w", l.Index, len(l.Data), maxStoredData, sheepdog.ErrInvalid)
@@ -247,7 +264,7 @@ func (s *raftLog) DeleteRange(low, high uint64) error {
 		if err := s.reserve.AdmitVital(int(min(count-done, raftTxnCount)), 9*raftTxnCount); err != nil {
 			return s.broke(err)
 		}
-		err := s.db.Update(func(txn *badger.Txn) error {
+		err := s.update(9*raftTxnCount, func(txn *badger.Txn) error {
 			for i := done; i < min(count, done+raftTxnCount); i++ {
 				if err := txn.Delete(logKey(step(i))); err != nil {
 					return err
@@ -284,7 +301,7 @@ func (s *raftLog) Set(name, value []byte) error {
 	if err := s.reserve.AdmitVital(1, len(name)+len(value)); err != nil {
 		return s.broke(err)
 	}
-	return s.broke(s.db.Update(func(txn *badger.Txn) error {
+	return s.broke(s.update(len(name)+len(value), func(txn *badger.Txn) error {
 		return txn.Set(stableKey(name), append([]byte(nil), value...))
 	}))
 }
