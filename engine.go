@@ -17,6 +17,9 @@ type Op struct {
 	// Unread says that nobody is expected to read the blocks soon: they need not be
 	// in the host's memory afterwards.
 	Unread bool
+	// Remote says that the client is served by another node: unless its family is read
+	// here as well, what it writes is wanted here when that node is lost.
+	Remote bool
 	// Sums are the CRC-32C of each block of Data, nil if the caller does not know
 	// them. They are believed: a block that does not match its sum is bad to whoever
 	// reads it.

@@ -20,6 +20,15 @@ const (
 	aheadBlocks = 1024
 )
 
+// destination is where blocks are carried: to which disk, and whether they stay in the
+// host's memory. Those of families that are not local take none of it: clients are served by
+// another node, which has them in its memory, and a page that is new to the host costs it
+// more than all else that a destage does with a block.
+type destination struct {
+	v      *volume
+	direct bool
+}
+
 // carried are blocks that were copied from the log to extents ahead of the rounds of a
 // destage, in the order of the log: it is read and written in long rows, where a
 // round finds its blocks all over it. No map leads to the copies before a round takes
@@ -58,30 +67,31 @@ func (d *Disk) carry(piles []*pile) (c *carried, n int) {
 	return c, n
 }
 
-// logged lists what the first of the piles have in the log, by the disk where it should
+// logged lists what the first of the piles have in the log, by where it should
 // go, as much as is carried at once, and tells how many piles that is. It leaves out
 // piles that no entry after one has changed.
-func (d *Disk) logged(piles []*pile, after lsn, roomy map[*volume]bool) (out map[*volume][]loggedBlock, n int) {
-	out = make(map[*volume][]loggedBlock)
+func (d *Disk) logged(piles []*pile, after lsn, roomy map[*volume]bool) (out map[destination][]loggedBlock, n int) {
+	out = make(map[destination][]loggedBlock)
 	for blocks := 0; n < len(piles) && blocks < carryBlocks; n++ {
 		order := d.volumes.ranked(piles[n].id)
 		if len(order) == 0 || !roomy[order[0]] {
 			continue
 		}
-		all := piles[n].logged(uint64(n), after, out[order[0]])
-		blocks += len(all) - len(out[order[0]])
-		out[order[0]] = all
+		to := destination{order[0], !d.local.has(piles[n].id.Family)}
+		all := piles[n].logged(uint64(n), after, out[to])
+		blocks += len(all) - len(out[to])
+		out[to] = all
 	}
 	return out, n
 }
 
 // carryMore copies what was not copied before.
-func (d *Disk) carryMore(before *carried, logged map[*volume][]loggedBlock) *carried {
+func (d *Disk) carryMore(before *carried, logged map[destination][]loggedBlock) *carried {
 	c := &carried{before: before}
-	for v, refs := range logged {
+	for to, refs := range logged {
 		refs = slices.DeleteFunc(refs, func(b loggedBlock) bool { return before.has(b.from) })
 		slices.SortFunc(refs, func(a, b loggedBlock) int { return cmp.Compare(a.from, b.from) })
-		logged[v] = refs
+		logged[to] = refs
 		for i := range refs {
 			c.from = append(c.from, refs[i].from)
 		}
@@ -90,10 +100,8 @@ func (d *Disk) carryMore(before *carried, logged map[*volume][]loggedBlock) *car
 	c.to = make([]place, len(c.from))
 	m := carrier{d: d, c: c}
 	for _, v := range d.volumes.all() {
-		for part := range slices.Chunk(logged[v], copyBlocks) {
-			if m.part(v, part) != nil || m.keepUp(len(part)) != nil {
-				break // whoever copies the blocks of its round tells
-			}
+		for _, direct := range []bool{false, true} {
+			m.all(destination{v, direct}, logged[destination{v, direct}])
 		}
 	}
 	return c
@@ -159,8 +167,18 @@ func (m *carrier) keepUp(blocks int) error {
 	return m.d.volumes.syncHealthy()
 }
 
-// part copies some blocks, which are in the order of the log.
-func (m *carrier) part(v *volume, part []loggedBlock) error {
+// all copies blocks, which are in the order of the log, as far as it can: whoever copies
+// what is left tells of errors.
+func (m *carrier) all(to destination, blocks []loggedBlock) {
+	for part := range slices.Chunk(blocks, copyBlocks) {
+		if m.part(to, part) != nil || m.keepUp(len(part)) != nil {
+			return
+		}
+	}
+}
+
+// part copies some of them.
+func (m *carrier) part(to destination, part []loggedBlock) error {
 	m.order = m.order[:0]
 	for i := range part {
 		m.order = append(m.order, int32(i))
@@ -178,7 +196,7 @@ func (m *carrier) part(v *volume, part []loggedBlock) error {
 		}
 		i += n
 	}
-	runs, err := v.put(m.data, rowBlocks, route{})
+	runs, err := to.v.put(m.data, rowBlocks, route{direct: to.direct})
 	if err != nil {
 		return err
 	}
@@ -187,7 +205,7 @@ func (m *carrier) part(v *volume, part []loggedBlock) error {
 		i, _ := slices.BinarySearch(m.c.from, part[k].from)
 		m.c.to[i] = cur.next()
 	}
-	v.hurry(runs)
+	to.v.hurry(runs)
 	return nil
 }
 

@@ -29,6 +29,7 @@ type Disk struct {
 	inventory  *inventory
 	dirty      dirtySet
 	guard      guard
+	local      local
 	committer  committer
 
 	dirtyBytes    atomic.Int64 // of maps that the metadata store lacks
@@ -110,10 +111,15 @@ func (d *Disk) destager(ctx context.Context) {
 	giveWay()
 	tick := time.NewTicker(d.opts.DestageEvery)
 	defer tick.Stop()
+	turn := time.NewTicker(localFor)
+	defer turn.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-turn.C:
+			d.local.forget()
+			continue
 		case <-d.kicks:
 		case <-tick.C:
 			if err := d.trimIdle(func() bool { return len(d.kicks) > 0 || ctx.Err() != nil }); err != nil {

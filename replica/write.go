@@ -115,7 +115,7 @@ func (s *Server) admitQuickest(b *batch) bool {
 			return false
 		}
 		a.i, a.first, a.last = i, i, i+1
-		b.ready, b.ops = append(b.ready, a), append(b.ops, writeOp(r))
+		b.ready, b.ops = append(b.ready, a), append(b.ops, s.writeOp(r))
 	}
 	return true
 }
@@ -371,9 +371,9 @@ func (s *Server) prepare(b *batch) (repairs []int) {
 		a := &b.ready[k]
 		a.first = len(b.ops)
 		if a.set == nil {
-			b.ops = append(b.ops, writeOp(b.reqs[a.i]))
+			b.ops = append(b.ops, s.writeOp(b.reqs[a.i]))
 		} else {
-			b.ops = overwriteOps(b.ops, b.reqs[a.i], seen[a.set])
+			b.ops = overwriteOps(b.ops, s.writeOp(b.reqs[a.i]), seen[a.set])
 		}
 		a.last = len(b.ops)
 	}
