@@ -53,13 +53,16 @@ type savedObject struct {
 	dropped lsn
 }
 
-// savedChunk is a copy; its log places become extents.
+// savedChunk is a chunk as a destage found it; its log places become extents.
 type savedChunk struct {
-	c     *chunk
-	no    uint32
-	clean bool
-	copy  chunk
-	moves []move
+	c       *chunk
+	no      uint32
+	clean   bool
+	stored  bool
+	present int
+	moves   []move
+	value   []byte // see encode
+	copy    *chunk // what value is made of once all has been moved; nil if it is made
 }
 
 type move struct {
@@ -145,16 +148,18 @@ var errMetaFull = errors.New("no room to commit maps")
 func (d *Disk) destageRound(piles []*pile, limit int, c *carried) (int, error) {
 	d.dropFailed(c)
 	var saved []*savedPile
+	var by saver
+	by.carried = c
 	n, chunks, blocks := 0, 0, 0
 	for n < len(piles) && chunks < limit && blocks < roundBlocks {
-		s, logged := piles[n].save()
+		s, logged := by.save(piles[n])
 		d.dirtyBytes.Add(-int64(s.chunks) * chunkBytes)
 		saved = append(saved, s)
 		chunks += s.chunks
 		blocks += logged // carried or not: their maps are committed at once
 		n++
 	}
-	saved, moveErr := d.moveAll(saved, c)
+	saved, moveErr := d.moveAll(saved)
 	if err := d.syncFor(saved); err != nil {
 		d.unsaveAll(saved)
 		return n, err
@@ -194,8 +199,17 @@ func lastOf(saved []*savedPile) lsn {
 	return last
 }
 
+// saver takes snapshots for a round of a destage.
+type saver struct {
+	carried *carried
+	chunk   chunk // a copy of the one at hand
+	parts   [chunkBlocks / partBlocks]part
+	moves   [chunkBlocks]move
+	value   []byte
+}
+
 // save takes a snapshot of what is dirty and makes the pile clean.
-func (p *pile) save() (s *savedPile, logged int) {
+func (by *saver) save(p *pile) (s *savedPile, logged int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s = &savedPile{p: p, since: p.since, freed: p.freed, replaced: p.replaced}
@@ -213,14 +227,14 @@ func (p *pile) save() (s *savedPile, logged int) {
 			if !c.dirty && !whole {
 				continue
 			}
-			so.chunks = append(so.chunks, savedChunk{c: c, no: no, clean: !c.dirty, copy: c.clone()})
+			so.chunks = append(so.chunks, by.saveChunk(no, c))
 			if !c.dirty {
 				continue
 			}
 			c.dirty = false
 			s.last = max(s.last, c.applied)
 			s.chunks++
-			logged += so.chunks[len(so.chunks)-1].findMoves()
+			logged += len(so.chunks[len(so.chunks)-1].moves)
 		}
 		o.dirty = false
 		s.merged = s.merged || o.dropped != 0
@@ -230,18 +244,55 @@ func (p *pile) save() (s *savedPile, logged int) {
 	return s, logged
 }
 
-func (c *savedChunk) findMoves() int {
-	for i, p := range c.copy.parts {
+// saveChunk takes a snapshot of a chunk. If all of its blocks in the log were carried,
+// that is at once what the metadata store gets of it: to keep a copy until then takes
+// longer than all else that is done with it.
+func (by *saver) saveChunk(no uint32, c *chunk) savedChunk {
+	s := savedChunk{c: c, no: no, clean: !c.dirty, stored: c.stored, present: c.present}
+	by.chunk = *c
+	moves, carried := by.moves[:0], true
+	for i, p := range c.parts {
 		if p == nil {
 			continue
 		}
-		for j := range p {
-			if at := p[j].at; at.inLog() {
-				c.moves = append(c.moves, move{slot: i*partBlocks + j, from: at})
+		q := &by.parts[i]
+		*q = *p
+		by.chunk.parts[i] = q
+		for j := range q {
+			if at := q[j].at; at.inLog() {
+				m := move{slot: i*partBlocks + j, from: at}
+				if by.carried.take(&m) {
+					q[j].at = m.to
+				} else {
+					carried = false
+				}
+				moves = append(moves, m)
 			}
 		}
 	}
-	return len(c.moves)
+	s.moves = slices.Clone(moves)
+	switch {
+	case c.present == 0:
+	case carried:
+		by.value = by.chunk.append(by.value[:0])
+		s.value = slices.Clone(by.value)
+	default:
+		c := by.chunk.clone()
+		s.copy = &c
+	}
+	return s
+}
+
+// encode is the chunk for the metadata store, once all of its blocks have been moved; nil
+// if nothing is in it.
+func (c *savedChunk) encode() []byte {
+	if c.copy != nil {
+		for _, m := range c.moves {
+			c.copy.place(m.slot, m.to)
+		}
+		c.value, c.copy = c.copy.encode(), nil
+	}
+	return c.value
 }
 
 // unsave makes a pile dirty again, as if the destage had not been.
@@ -347,7 +398,7 @@ func (d *Disk) publishChunk(p *pile, o *object, s *savedChunk) {
 			d.replaced.Add(1)
 		}
 	}
-	s.c.stored = s.copy.present > 0 && !o.inHead
+	s.c.stored = s.present > 0 && !o.inHead
 	if s.c.dirty || s.c.present > 0 {
 		return
 	}

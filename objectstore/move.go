@@ -19,12 +19,12 @@ type moveRef struct {
 // moveAll copies what the snapshots have in the log to extents, in their order,
 // so that neighbours become neighbours, but for what was carried there. It returns the
 // snapshots whose data found room; the others are undone.
-func (d *Disk) moveAll(saved []*savedPile, c *carried) ([]*savedPile, error) {
+func (d *Disk) moveAll(saved []*savedPile) ([]*savedPile, error) {
 	var errs []error
 	failed := make(map[*savedPile]bool)
 	byVolume := make(map[*volume][]moveRef)
 	for _, s := range saved {
-		refs := s.refs(c)
+		refs := s.refs()
 		if best := d.volumes.ranked(s.p.id); len(best) > 0 {
 			byVolume[best[0]] = append(byVolume[best[0]], refs...)
 		} else if len(refs) > 0 {
@@ -55,13 +55,13 @@ func (d *Disk) moveAll(saved []*savedPile, c *carried) ([]*savedPile, error) {
 }
 
 // refs lists the blocks that are still to be moved.
-func (s *savedPile) refs(carried *carried) []moveRef {
+func (s *savedPile) refs() []moveRef {
 	var out []moveRef
 	for i := range s.objects {
 		for j := range s.objects[i].chunks {
 			c := &s.objects[i].chunks[j]
 			for k := range c.moves {
-				if m := &c.moves[k]; !carried.take(m) {
+				if m := &c.moves[k]; m.to == 0 {
 					out = append(out, moveRef{s, m})
 				}
 			}
@@ -183,17 +183,14 @@ func (s *savedPile) changes() []change {
 		var maps []byte
 		for j := range so.chunks {
 			c := &so.chunks[j]
-			for _, m := range c.moves {
-				c.copy.place(m.slot, m.to)
-			}
-			switch there := c.copy.present > 0; {
-			case there && !so.inHead:
-				out = append(out, change{key: chunkKey(so.o.key, c.no), value: c.copy.encode()})
+			switch value := c.encode(); {
+			case value != nil && !so.inHead:
+				out = append(out, change{key: chunkKey(so.o.key, c.no), value: value})
 				continue
-			case there:
-				maps = appendPacked(maps, c.no, c.copy.encode())
+			case value != nil:
+				maps = appendPacked(maps, c.no, value)
 			}
-			if c.copy.stored {
+			if c.stored {
 				out = append(out, change{key: chunkKey(so.o.key, c.no)})
 			}
 		}
