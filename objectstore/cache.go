@@ -150,11 +150,14 @@ func (c *cache) shelve(s *cacheShard, p *pile) {
 	}
 	s.packs.put(p.id, b)
 	c.packedUsed.Add(int64(len(b)) + packedBytes)
+	if c.packedUsed.Load() <= c.packedLimit {
+		return // to begin the loop takes longer than all else
+	}
 	for id := range s.packs.at {
-		if c.packedUsed.Load() <= c.packedLimit {
-			break
-		}
 		c.packedUsed.Add(-int64(s.packs.drop(id)) - packedBytes)
+		if c.packedUsed.Load() <= c.packedLimit {
+			return
+		}
 	}
 }
 

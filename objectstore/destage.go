@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -134,10 +135,26 @@ func (d *Disk) dirtyUpTo(all bool, upto lsn) []*pile {
 			return p.since == 0 || p.since > upto
 		})
 	}
-	slices.SortFunc(piles, func(a, b *pile) int {
-		return objectKey{Object: a.id}.compare(objectKey{Object: b.id})
-	})
+	sortPiles(piles)
 	return piles
+}
+
+// sortPiles sorts piles by their keys.
+func sortPiles(piles []*pile) {
+	type keyed struct {
+		partition sheepdog.Partition // costs as much as the rest of a comparison
+		p         *pile
+	}
+	all := make([]keyed, len(piles))
+	for i, p := range piles {
+		all[i] = keyed{p.id.Partition(), p}
+	}
+	slices.SortFunc(all, func(a, b keyed) int {
+		return cmp.Or(cmp.Compare(a.partition, b.partition), cmp.Compare(a.p.id.Family, b.p.id.Family), cmp.Compare(a.p.id.Index, b.p.id.Index))
+	})
+	for i := range all {
+		piles[i] = all[i].p
+	}
 }
 
 // errMetaFull is why a round was undone: the metadata store has no room for it.

@@ -13,12 +13,16 @@ import (
 )
 
 // BenchmarkDestage is what a destage costs for each block that was written, to disks
-// of two sizes: CPU of the process and time. Blocks that were written again before they
-// were moved count as well. The disks have been written over before, so that there is
-// slack of all kinds.
+// of two sizes, served here or by another node: CPU of the process and time. Blocks that
+// were written again before they were moved count as well. The disks have been written over
+// before, so that there is slack of all kinds.
 func BenchmarkDestage(b *testing.B) {
-	for _, objects := range []int{96, 1024} { // of 4 MiB
-		b.Run(fmt.Sprintf("%dMiB", 4*objects), func(b *testing.B) {
+	for _, c := range []struct {
+		objects int // of 4 MiB
+		remote  bool
+	}{{96, false}, {96, true}, {1024, false}, {1024, true}} {
+		objects := c.objects
+		b.Run(fmt.Sprintf("%dMiB-remote=%v", 4*objects, c.remote), func(b *testing.B) {
 			d := openDisk(b, Options{DestageEvery: time.Hour}).d
 			large := make([]byte, 1<<20)
 			errs := make([]error, 16)
@@ -33,6 +37,7 @@ func BenchmarkDestage(b *testing.B) {
 				write(sheepdog.Op{
 					Object: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i / 4)}, Layer: 1,
 					Start: sheepdog.BlockNo(i % 4 * 256), Count: 256, Data: large, Stamp: sheepdog.Stamp{Token: 1, Seq: seq},
+					Remote: c.remote,
 				})
 			}
 			r := rand.New(rand.NewPCG(1, 1))
@@ -43,6 +48,7 @@ func BenchmarkDestage(b *testing.B) {
 						ops[i] = sheepdog.Op{
 							Object: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(r.IntN(objects))}, Layer: 1,
 							Start: sheepdog.BlockNo(r.IntN(1024)), Count: 1, Data: large[:blockSize], Stamp: sheepdog.Stamp{Token: 1, Seq: seq},
+							Remote: c.remote,
 						}
 					}
 					write(ops...)

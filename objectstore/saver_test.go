@@ -72,3 +72,18 @@ func TestSavedChunkIsTheSameCarriedOrMoved(t *testing.T) {
 		}
 	}
 }
+
+// Piles are destaged in the order of their keys.
+func TestPilesAreSortedByTheirKeys(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 1))
+	var piles []*pile
+	for range 2000 {
+		piles = append(piles, &pile{id: sheepdog.ObjectID{Family: sheepdog.FamilyID(rnd.IntN(20)), Index: sheepdog.Index(rnd.IntN(50))}})
+	}
+	sortPiles(piles)
+	for i := 1; i < len(piles); i++ {
+		if a, b := (objectKey{Object: piles[i-1].id}), (objectKey{Object: piles[i].id}); a.compare(b) > 0 {
+			t.Fatalf("%s is before %s", a.Object, b.Object)
+		}
+	}
+}
