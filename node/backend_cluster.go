@@ -95,10 +95,14 @@ func (b backend) Format(ctx context.Context, req *api.FormatRequest) (*api.Clust
 
 // Shutdown stops all nodes: every one flushes and stops without leaving, so that
 // the cluster is whole again once they are started. It stops nobody before it has reached
-// everybody, or has waited for those that just start or are about to leave the view.
+// everybody, or has waited for those that just start or are about to leave the view. A node
+// that just starts itself has no view, and does not know who everybody is.
 func (b backend) Shutdown(ctx context.Context) error {
 	n := b.n
-	reached := func() (all bool, err error) { return n.tellAll(ctx, methodProgress) == nil, nil }
+	reached := func() (all bool, err error) {
+		known := n.clusterID().IsZero() || n.cluster.View() != nil
+		return known && n.tellAll(ctx, methodProgress) == nil, nil
+	}
 	if err := n.patiently(ctx, reached); err != nil {
 		return err
 	}
@@ -181,7 +185,7 @@ func (b backend) KillNode(ctx context.Context, ref api.NodeRef) error {
 		b.n.stop(errLeave)
 		return nil
 	}
-	if b.n.cluster.View() == nil {
+	if b.n.clusterID().IsZero() {
 		return sheepdog.ErrNotFormatted
 	}
 	lives := b.n.lives()[ref.ID]

@@ -247,6 +247,31 @@ func TestListCountsAllObjectsAfterARestart(t *testing.T) {
 	w.Recovered(60 * time.Second)
 }
 
+// TestStopRightAfterAStart: a stop while nodes were not members again failed with "wrong node", and
+// stopped one of them.
+func TestStopRightAfterAStart(t *testing.T) {
+	w := start(t, 3)
+	w.Format(3)
+	for range 3 {
+		w.Dog("cluster", "shutdown")
+		for _, s := range w.Sheep {
+			select {
+			case <-s.Done():
+			case <-time.After(20 * time.Second):
+				t.Fatalf("the sheep on port %d was not stopped", s.Port)
+			}
+		}
+		for _, s := range w.Sheep {
+			w.Spawn(s)
+		}
+		for _, s := range w.Sheep {
+			w.Answers(s)
+		}
+	}
+	w.Recovered(60 * time.Second)
+	w.Checked()
+}
+
 // A fourth node takes over the replicas of a lost one.
 func TestLostNodeIsReplacedByAnother(t *testing.T) {
 	w := start(t, 4, "--recovery-delay", "0s")

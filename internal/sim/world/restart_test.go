@@ -99,6 +99,40 @@ func TestStopRightAfterARestart(t *testing.T) {
 	}
 }
 
+// TestStopAtTheFirstToStart: a node that was just started knows of nobody. A stop there waits
+// until it does.
+func TestStopAtTheFirstToStart(t *testing.T) {
+	why, trace := trial(t, Options{Seed: 3}, func(w *World) error {
+		w.BootAll()
+		w.Format()
+		hosts := w.Hosts()
+		if err := w.stopAll(hosts[0]); err != nil {
+			return err
+		}
+		hosts[0].Boot()
+		stopped := make(chan error, 1)
+		go func() { stopped <- hosts[0].Node().Backend().Shutdown(context.Background()) }()
+		time.Sleep(500 * time.Millisecond)
+		hosts[1].Boot()
+		hosts[2].Boot()
+		if err := <-stopped; err != nil {
+			return err
+		}
+		for _, h := range hosts {
+			select {
+			case <-h.Node().Done():
+			case <-time.After(time.Second):
+				return fmt.Errorf("node %d runs", h.Number)
+			}
+			h.Leave()
+		}
+		return nil
+	})
+	if why != "" {
+		t.Errorf("%s\n%s", why, trace)
+	}
+}
+
 // TestKillRightAfterARestart is the same for one node that is to leave.
 func TestKillRightAfterARestart(t *testing.T) {
 	why, trace := trial(t, Options{Seed: 3}, func(w *World) error {
