@@ -2,6 +2,8 @@ package objectstore
 
 import (
 	"bytes"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,5 +109,21 @@ func TestLogIsNotMadeEarlyOfLittleSpace(t *testing.T) {
 	j.fs = littleSpace{free: earlyPart * ready}
 	if !j.makeEarly(ready) || j.made != 1 {
 		t.Errorf("%d segments are made, want 1", j.made)
+	}
+}
+
+// Bug: a disk that took no segment had the same one made again and again.
+func TestSegmentThatIsGivenUpIsNotMadeAgainAtOnce(t *testing.T) {
+	g := newCrashRig(t, 5)
+	defer func() { g.abandon() }()
+	fault(g.files, func(op, name string) error {
+		if op == "sync" && strings.Contains(name, "log.") {
+			return errors.New("no")
+		}
+		return nil
+	})
+	j := &g.d.journal
+	if before := j.made; j.makeWhere(func() bool { return true }) || j.made != before {
+		t.Errorf("%d segments, %d before: it is said that one was made", j.made, before)
 	}
 }

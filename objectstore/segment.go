@@ -82,7 +82,7 @@ func (j *journal) makeEarly(ready int64) bool {
 const earlyPart = 16
 
 // makeWhere makes a segment where want says so, which is asked under mu, and brings all
-// that were made to the disk.
+// that were made to the disk. It tells whether it made one that stays.
 func (j *journal) makeWhere(want func() bool) (made bool) {
 	j.mu.Lock()
 	if !j.making && j.failure == nil && j.made < j.maxSegs && want() {
@@ -95,9 +95,14 @@ func (j *journal) makeWhere(want func() bool) (made bool) {
 	}
 	j.mu.Unlock()
 	for _, s := range raw {
-		if err := s.sync(); err != nil && !j.giveUp(s) {
+		err := s.sync()
+		if err == nil {
+			continue
+		}
+		made = false
+		if !j.giveUp(s) {
 			_ = j.fail(diskError("sync a new log segment", err))
-			return made
+			break
 		}
 	}
 	return made
