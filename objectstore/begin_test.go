@@ -2,6 +2,7 @@ package objectstore
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -150,6 +151,31 @@ func TestUnusedSegmentThatCannotBeSyncedIsGivenUp(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// tellsOnce is a file whose data the disk did not take, which the host tells once.
+type tellsOnce struct {
+	file
+	told bool
+}
+
+func (f *tellsOnce) Sync() error {
+	if f.told {
+		return nil
+	}
+	f.told = true
+	return unix.EIO
+}
+
+// Bug: who flushed a segment just after its sync in the background had failed was told
+// that its data were durable.
+func TestFailedSyncOfASegmentIsToldToAll(t *testing.T) {
+	s := segment{f: &tellsOnce{}, named: func() error { return nil }}
+	for range 2 {
+		if err := s.sync(); !errors.Is(err, unix.EIO) {
+			t.Errorf("sync: %v, want %v", err, unix.EIO)
+		}
 	}
 }
 

@@ -22,11 +22,20 @@ type segment struct {
 	gen   generation
 	last  lsn                          // of a sealed segment: its last entry
 	used  map[sheepdog.FamilyID]uint64 // guarded by shares.mu
+
+	syncMu sync.Mutex
+	lost   error // why a sync failed
 }
 
-// sync makes what is in the segment durable.
+// sync makes what is in the segment durable. The host tells of what it could not write
+// once, to one of those who sync a file: so one does at a time, and after a failure all fail.
 func (s *segment) sync() error {
-	return errors.Join(s.named(), s.f.Sync())
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
+	if s.lost == nil {
+		s.lost = errors.Join(s.named(), s.f.Sync())
+	}
+	return s.lost
 }
 
 // naming is a function that makes all names in the log's directory durable when it is
