@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
-	"net"
 	"slices"
 	"testing"
 
 	"sheepdog"
 	"sheepdog/api"
+	"sheepdog/internal/program"
 	"sheepdog/objectstore"
 )
 
@@ -95,13 +94,18 @@ func TestZerosWrittenTakeNoSpace(t *testing.T) {
 // startAlone makes a formatted cluster of one node in memory.
 func startAlone(t *testing.T) *Node {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return startFormatted(t, Config{Engine: objectstore.NewMemory(), NoNBD: true, Identity: 7})
+}
+
+// startFormatted makes a formatted cluster of one node with a directory and a port of its own.
+func startFormatted(t *testing.T, cfg Config) *Node {
+	t.Helper()
+	port, err := program.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	n, err := Start(Config{Meta: t.TempDir(), Port: port, Engine: objectstore.NewMemory(), NoNBD: true, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Identity: 7})
+	cfg.Meta, cfg.Port, cfg.Logger = t.TempDir(), port, slog.New(slog.DiscardHandler)
+	n, err := Start(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,7 @@
 package node
 
 import (
-	"context"
 	"errors"
-	"io"
-	"log/slog"
-	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -25,22 +21,9 @@ func (e *fullEngine) Usage() (sheepdog.Usage, error) { return *e.usage.Load(), n
 // A node that filled up within the last half minute took new VDIs, and `cluster
 // info` never warned of full nodes.
 func TestFullNodeRefusesNewVDIsAtOnceAndWarns(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
 	e := &fullEngine{Engine: objectstore.NewMemory()}
 	e.usage.Store(&sheepdog.Usage{Used: 1 << 20, Free: 99 << 20})
-	n, err := Start(Config{Meta: t.TempDir(), Port: port, Engine: e, NoNBD: true, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Identity: 7})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer n.Close(context.Background())
-	if err := n.cluster.Format(t.Context(), sheepdog.Config{Policy: sheepdog.Policy{Copies: 1}, BlockSizeShift: sheepdog.DefaultObjectShift}); err != nil {
-		t.Fatal(err)
-	}
+	n := startFormatted(t, Config{Engine: e, NoNBD: true, Identity: 7})
 	if err := n.room(); err != nil {
 		t.Fatalf("an empty node is full: %v", err)
 	}

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"math"
-	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -27,21 +25,7 @@ import (
 // startReal is startAlone with a store on disk, and NBD on its unix socket.
 func startReal(t *testing.T) *Node {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	n, err := Start(Config{Meta: t.TempDir(), Port: port, NBDSocket: t.TempDir() + "/nbd.sock", Version: "1.0", Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { n.Close(context.Background()) })
-	if err := n.cluster.Format(t.Context(), sheepdog.Config{Policy: sheepdog.Policy{Copies: 1}, BlockSizeShift: sheepdog.DefaultObjectShift}); err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return startFormatted(t, Config{NBDSocket: t.TempDir() + "/nbd.sock", Version: "1.0"})
 }
 
 // scrape reads the metrics of a node, strictly.
