@@ -17,9 +17,6 @@ type Op struct {
 	// Unread says that nobody is expected to read the blocks soon: they need not be
 	// in the host's memory afterwards.
 	Unread bool
-	// Remote says that the client is served by another node: unless its family is read
-	// here as well, what it writes is wanted here when that node is lost.
-	Remote bool
 	// Sums are the CRC-32C of each block of Data, nil if the caller does not know
 	// them. They are believed: a block that does not match its sum is bad to whoever
 	// reads it.
@@ -123,6 +120,14 @@ type PacedEngine interface {
 	// AwaitRoom waits, while that is so, for as long as one call of Write is to wait,
 	// or until ctx ends.
 	AwaitRoom(ctx context.Context, f FamilyID)
+}
+
+// ServingEngine is an Engine that keeps in the host's memory what is used here, and
+// leaves out what is only wanted when another node is lost.
+type ServingEngine interface {
+	// Serving notes that clients read the family here, or write to it through this node.
+	// It costs next to nothing. What recovery and checks read does not count.
+	Serving(f FamilyID)
 }
 
 // PromptReplica is a Replica that may have what a read wants at hand.

@@ -186,7 +186,7 @@ func TestSecondLookFindsWhatIsNew(t *testing.T) {
 	roomy := map[*volume]bool{d.volumes.all()[0]: true}
 	list := func(piles []*pile, after lsn) (out []place) {
 		logged, _ := d.logged(piles, after, roomy)
-		for _, b := range logged[destination{v: d.volumes.all()[0]}] {
+		for _, b := range logged[destination{d.volumes.all()[0], true}] {
 			out = append(out, b.from)
 		}
 		slices.Sort(out)

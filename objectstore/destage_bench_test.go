@@ -24,6 +24,9 @@ func BenchmarkDestage(b *testing.B) {
 		objects := c.objects
 		b.Run(fmt.Sprintf("%dMiB-remote=%v", 4*objects, c.remote), func(b *testing.B) {
 			d := openDisk(b, Options{DestageEvery: time.Hour}).d
+			if !c.remote {
+				d.Serving(1)
+			}
 			large := make([]byte, 1<<20)
 			errs := make([]error, 16)
 			seq := uint64(1)
@@ -37,7 +40,6 @@ func BenchmarkDestage(b *testing.B) {
 				write(sheepdog.Op{
 					Object: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i / 4)}, Layer: 1,
 					Start: sheepdog.BlockNo(i % 4 * 256), Count: 256, Data: large, Stamp: sheepdog.Stamp{Token: 1, Seq: seq},
-					Remote: c.remote,
 				})
 			}
 			r := rand.New(rand.NewPCG(1, 1))
@@ -48,7 +50,6 @@ func BenchmarkDestage(b *testing.B) {
 						ops[i] = sheepdog.Op{
 							Object: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(r.IntN(objects))}, Layer: 1,
 							Start: sheepdog.BlockNo(r.IntN(1024)), Count: 1, Data: large[:blockSize], Stamp: sheepdog.Stamp{Token: 1, Seq: seq},
-							Remote: c.remote,
 						}
 					}
 					write(ops...)

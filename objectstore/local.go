@@ -16,13 +16,16 @@ const (
 	localFor = 10 * time.Minute
 )
 
-// local is which families clients of this node use, or read here. It may have more.
+// local is which families are served here, see Disk.Serving. It may have more.
 type local struct {
 	turns [2]localTurn
 	turn  atomic.Uint32 // of turns: the present one
 }
 
 type localTurn [localBits / 64]atomic.Uint64
+
+// Serving implements sheepdog.ServingEngine.
+func (d *Disk) Serving(f sheepdog.FamilyID) { d.local.note(f) }
 
 // note tells that a family is used here.
 func (l *local) note(f sheepdog.FamilyID) {

@@ -22,7 +22,6 @@ func (d *Disk) TryRead(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 		return false
 	}
 	defer d.end()
-	d.local.note(obj.Family)
 	side := d.guard.enter()
 	defer side.RUnlock()
 	var room [maxPrompt]slot

@@ -15,7 +15,6 @@ func (d *Disk) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheep
 	if err := checkRead(start, count, len(buf), len(states)); err != nil {
 		return err
 	}
-	d.local.note(obj.Family)
 	return d.resolved(obj, chain, start, count, func(slots []slot) error {
 		for i := range slots {
 			states[i] = slots[i].state

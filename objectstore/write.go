@@ -70,9 +70,6 @@ func (d *Disk) prepare(c *call, op *sheepdog.Op, result *error, admitted bool) e
 	if err := checkOp(op); err != nil {
 		return err
 	}
-	if !op.Remote {
-		d.local.note(op.Object.Family)
-	}
 	p, err := d.load(op.Object)
 	if err != nil {
 		return err

@@ -53,13 +53,13 @@ func (s *Server) mendOps(r *sheepdog.WriteRequest) ([]sheepdog.Op, error) {
 	if err := s.cfg.Engine.Records(r.Object, chain, r.Start, r.Count, recs); err != nil {
 		return nil, err
 	}
-	ops := []sheepdog.Op{s.writeOp(r)}
+	ops := []sheepdog.Op{writeOp(r)}
 	buf := make([]byte, sheepdog.BlockSize)
 	for i, rec := range recs {
 		if rec.Stamp != r.Stamp {
 			continue
 		}
-		op := s.writeOp(r)
+		op := writeOp(r)
 		op.Start, op.Count, op.Force = r.Start+sheepdog.BlockNo(i), 1, true
 		if r.Data != nil {
 			op.Data = r.Data[i*sheepdog.BlockSize : (i+1)*sheepdog.BlockSize]

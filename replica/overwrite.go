@@ -82,18 +82,18 @@ func unlockTouched(sets []*touched) {
 	}
 }
 
-// overwriteOps cuts an op into some that replace and some that go by stamp.
+// overwriteOps cuts a request into ops that replace and ops that go by stamp.
 // seen has what the ops before it in the same batch will have touched.
-func overwriteOps(ops []sheepdog.Op, whole sheepdog.Op, seen *blockSet) []sheepdog.Op {
-	all := blocks(whole.Start, whole.Count)
+func overwriteOps(ops []sheepdog.Op, r *sheepdog.WriteRequest, seen *blockSet) []sheepdog.Op {
+	all := blocks(r.Start, r.Count)
 	seen.split(all, func(part span, in bool) {
-		op := whole
+		op := writeOp(r)
 		op.Start, op.Count = sheepdog.BlockNo(part.from), uint32(part.to-part.from)
-		if whole.Data != nil {
-			op.Data = whole.Data[(part.from-all.from)*sheepdog.BlockSize : (part.to-all.from)*sheepdog.BlockSize]
+		if r.Data != nil {
+			op.Data = r.Data[(part.from-all.from)*sheepdog.BlockSize : (part.to-all.from)*sheepdog.BlockSize]
 		}
-		if whole.Sums != nil {
-			op.Sums = whole.Sums[part.from-all.from : part.to-all.from]
+		if r.Sums != nil {
+			op.Sums = r.Sums[part.from-all.from : part.to-all.from]
 		}
 		op.Force = !in
 		ops = append(ops, op)
@@ -102,7 +102,6 @@ func overwriteOps(ops []sheepdog.Op, whole sheepdog.Op, seen *blockSet) []sheepd
 	return ops
 }
 
-func (s *Server) writeOp(r *sheepdog.WriteRequest) sheepdog.Op {
-	return sheepdog.Op{Object: r.Object, Layer: r.Layer, Start: r.Start, Count: r.Count, Data: r.Data, Stamp: r.Stamp, Unread: r.Repair,
-		Remote: r.Origin.Gateway != s.cfg.Incarnation, Sums: r.Sums}
+func writeOp(r *sheepdog.WriteRequest) sheepdog.Op {
+	return sheepdog.Op{Object: r.Object, Layer: r.Layer, Start: r.Start, Count: r.Count, Data: r.Data, Stamp: r.Stamp, Unread: r.Repair, Sums: r.Sums}
 }

@@ -252,13 +252,3 @@ func TestDropScratch(t *testing.T) {
 		t.Errorf("layers %v, want only %d", held, top)
 	}
 }
-
-func TestWritesOfOtherNodesAreRemote(t *testing.T) {
-	s := &Server{cfg: Config{Incarnation: 5}}
-	for gateway, remote := range map[sheepdog.Incarnation]bool{5: false, 6: true} {
-		op := s.writeOp(&sheepdog.WriteRequest{Origin: sheepdog.Origin{Gateway: gateway}})
-		if op.Remote != remote {
-			t.Errorf("a write of gateway %d is remote: %v", gateway, op.Remote)
-		}
-	}
-}

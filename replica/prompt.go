@@ -19,6 +19,7 @@ func (s *Server) TryRead(r *sheepdog.ReadRequest) bool {
 	if adopted == nil || adopted.Revision < v.Revision {
 		return false
 	}
+	s.serving(r.Object.Family)
 	return engine.TryRead(r.Object, s.cfg.Layers.Chain(r.Layer), r.Start, r.Count, r.Buf, r.States) &&
 		s.fenceReader(s.view(), r.Revision, r.Policy, p) == nil
 }

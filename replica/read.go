@@ -26,6 +26,7 @@ func (s *Server) read(v *sheepdog.View, r *sheepdog.ReadRequest) error {
 		return err
 	}
 	s.adopt(shardOf(p), v)
+	s.serving(r.Object.Family)
 	err := s.cfg.Engine.Read(r.Object, s.cfg.Layers.Chain(r.Layer), r.Start, r.Count, r.Buf, r.States)
 	if err := s.fenceReader(s.view(), r.Revision, r.Policy, p); err != nil {
 		return err

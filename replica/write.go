@@ -65,8 +65,20 @@ func (s *Server) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 	}
 }
 
+// serving tells the engine that clients use a family here.
+func (s *Server) serving(f sheepdog.FamilyID) {
+	if engine, ok := s.cfg.Engine.(sheepdog.ServingEngine); ok {
+		engine.Serving(f)
+	}
+}
+
 // write is Write without a look at how far the engine is behind.
 func (s *Server) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
+	for _, r := range reqs {
+		if r != nil && r.Origin.Gateway == s.cfg.Incarnation {
+			s.serving(r.Object.Family)
+		}
+	}
 	b := batches.Get().(*batch)
 	b.reqs, b.done = reqs, done
 	if !s.writeQuickly(b) {
@@ -115,7 +127,7 @@ func (s *Server) admitQuickest(b *batch) bool {
 			return false
 		}
 		a.i, a.first, a.last = i, i, i+1
-		b.ready, b.ops = append(b.ready, a), append(b.ops, s.writeOp(r))
+		b.ready, b.ops = append(b.ready, a), append(b.ops, writeOp(r))
 	}
 	return true
 }
@@ -371,9 +383,9 @@ func (s *Server) prepare(b *batch) (repairs []int) {
 		a := &b.ready[k]
 		a.first = len(b.ops)
 		if a.set == nil {
-			b.ops = append(b.ops, s.writeOp(b.reqs[a.i]))
+			b.ops = append(b.ops, writeOp(b.reqs[a.i]))
 		} else {
-			b.ops = overwriteOps(b.ops, s.writeOp(b.reqs[a.i]), seen[a.set])
+			b.ops = overwriteOps(b.ops, b.reqs[a.i], seen[a.set])
 		}
 		a.last = len(b.ops)
 	}
