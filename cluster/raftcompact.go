@@ -16,7 +16,7 @@ const (
 
 // compactor merges the tables of a raftLog when there are many. Badger's own compactors
 // look for work twenty times a second each, which is a tenth of what an idle node does;
-// this one looks only after something was written.
+// this one looks only after something was written. Badger logs why a compaction fails.
 type compactor struct {
 	crowded func() bool  // there is something to merge
 	compact func() error // merges it

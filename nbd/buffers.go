@@ -13,7 +13,6 @@ const (
 	largestShift   = 26
 	smallestBuffer = 1 << smallestShift
 	largestBuffer  = 1 << largestShift
-	hugeBuffer     = 1 << 20 // from here on in huge pages
 )
 
 // buffers are pools of payload buffers by size class.
@@ -46,12 +45,7 @@ func (b *buffers) get(n int) *[]byte {
 
 // make makes a buffer, and others for later where memory is made for several.
 func (b *buffers) make(class int) *[]byte {
-	n := smallestBuffer << class
-	if n < hugeBuffer {
-		p := make([]byte, n)
-		return &p
-	}
-	all := hugepage.Alloc(n)
+	all := hugepage.Alloc(smallestBuffer << class)
 	for i := range all[1:] {
 		b.classes[class].Put(&all[i+1])
 	}

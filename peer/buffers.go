@@ -14,7 +14,6 @@ const (
 	bufferSlack = 4 << 10
 	minBuffer   = 4<<10 + bufferSlack
 	moreSlack   = 16 << 10
-	hugeBuffer  = 1 << 20 // from here on in huge pages
 )
 
 // buffers keeps buffers for reuse, a pool per size class.
@@ -54,11 +53,7 @@ func (p *buffers) get(n int) *chunk {
 
 // make makes a chunk, and others for later where memory is made for several.
 func (p *buffers) make(class int) *chunk {
-	n := classSize(class)
-	if n < hugeBuffer {
-		return &chunk{b: make([]byte, n), class: class, home: p}
-	}
-	all := hugepage.Alloc(n)
+	all := hugepage.Alloc(classSize(class))
 	for _, b := range all[1:] {
 		p.classes[class].Put(&chunk{b: b, class: class, home: p})
 	}

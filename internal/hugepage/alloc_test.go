@@ -6,6 +6,14 @@ import (
 	"unsafe"
 )
 
+func TestShortBuffersComeAlone(t *testing.T) {
+	for _, n := range []int{1, least - 1} {
+		if all := Alloc(n); len(all) != 1 || len(all[0]) != n {
+			t.Errorf("%d buffers for one of %d bytes", len(all), n)
+		}
+	}
+}
+
 func TestBuffersAreApart(t *testing.T) {
 	for _, c := range []struct{ n, want int }{{1 << 20, 8}, {1<<20 + 4<<10, 7}, {slab, 1}, {slab + 1, 1}, {5*hugePage + 4<<10, 1}} {
 		all := Alloc(c.n)
