@@ -178,3 +178,48 @@ func TestAnotherBuildHasToBeNamed(t *testing.T) {
 		t.Errorf("sheep runs %s, other %s; want %v", a.bin, b.bin, builds)
 	}
 }
+
+func TestStoredPrintsASystemPerRow(t *testing.T) {
+	s := storedSystem{name: "sheep", memory: func() (int64, error) { return 64 << 20, nil }, rows: [][]sample{
+		{{CPU: 30, PerSecond: 40_000, Max: 8000}, {CPU: 6, PerSecond: 150_000, Max: 7000}},
+		{{CPU: 45, PerSecond: 20_000, Max: 60_000}, {CPU: 7.5, PerSecond: 120_000, Max: 30_000}},
+	}}
+	if got, want := s.growth(), "sheep, CPU of the last row in that of the first: randwrite 1.50 randread 1.25"; got != want {
+		t.Errorf("%q; want %q", got, want)
+	}
+	var out bytes.Buffer
+	if err := s.print(&out, 1024); err != nil {
+		t.Fatal(err)
+	}
+	if want := "1024 GiB\tsheep\t45.0\t20000\t60.0\t7.5\t120000\t30.0\t64\t\n"; out.String() != want {
+		t.Errorf("%q; want %q", &out, want)
+	}
+}
+
+// What is asked of the machine is more than it has: so much is touched as is free.
+func TestTouchedMemoryIsFree(t *testing.T) {
+	for _, n := range []int64{4 << 20, 0, -1} {
+		if err := touchMemory(n); err != nil {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+	if got := touchable(1<<50, 3<<30); got != 1<<30 {
+		t.Errorf("%d bytes of 3 GiB are touched; want 1 GiB", got)
+	}
+	if got := touchable(1<<50, 1<<30); got != 0 {
+		t.Errorf("%d bytes of 1 GiB are touched; want none", got)
+	}
+}
+
+func TestLocalRests(t *testing.T) {
+	l := &local{dir: t.TempDir()}
+	if err := l.rest(context.Background()); err == nil {
+		t.Error("a system without a disk rests")
+	}
+	if err := os.WriteFile(l.path("disk"), []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.rest(context.Background()); err != nil {
+		t.Error(err)
+	}
+}

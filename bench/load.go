@@ -12,51 +12,6 @@ import (
 	"sheepdog/api"
 )
 
-// objectSize is that of our objects, in bytes.
-const objectSize = 4 << 20
-
-// storedSeconds is how long a job of stored takes at least: in less it is a matter of chance
-// whether the destage of what was written before, as much as in two seconds, counts.
-const storedSeconds = 7
-
-// stored measures on a disk of which more and more is stored, one block in each
-// object: what a sheep knows of its objects grows with their number, not with
-// what is in them. Each job opens the disk anew, so that its slowest request tells
-// what the first ones wait for.
-func (s *scaling) stored(ctx context.Context, out io.Writer) error {
-	const name = "stored"
-	last := scaleStored[len(scaleStored)-1]
-	if _, err := s.ours.client.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: uint64(last) << 30}); err != nil {
-		return err
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "stored, one block in each object\twrite CPU us\twrites/s\tslowest ms\tread CPU us\treads/s\tslowest ms\tmemory MiB\t")
-	uri, began := s.ours.uri(name), int64(0)
-	for _, n := range scaleStored {
-		size := int64(n) << 30
-		fill := job{name: "fill", rw: "write", block: 4 * kib, depth: 16, stride: true, offset: began}
-		if _, err := runFio(ctx, s.run.dir, fill, uri, size-began, 0, s.ours.pids()); err != nil {
-			return err
-		}
-		began = size
-		fmt.Fprintf(w, "%d GiB", n)
-		for _, rw := range []string{"randwrite", "randread"} {
-			j := job{name: rw, rw: rw, block: 4 * kib, depth: 16, align: objectSize, seconds: storedSeconds}
-			got, err := s.job(ctx, j, uri, size)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "\t%.1f\t%.0f\t%.1f", got.CPU, got.PerSecond, got.Max/1000)
-		}
-		memory, err := s.ours.largest()
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(w, "\t%d\t\n", memory>>20)
-	}
-	return w.Flush()
-}
-
 // clientBytes is the disk of each client: all of them together fit into the memory of
 // the host, three times, so that the host's disk is not what is measured.
 const clientBytes = 8 << 20
