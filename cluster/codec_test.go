@@ -108,7 +108,7 @@ func FuzzDecodeOutcome(f *testing.F) {
 
 func FuzzReadSnapshot(f *testing.F) {
 	var b bytes.Buffer
-	if err := (&fsmSnapshot{index: 5, parts: [][]byte{[]byte("a"), nil, []byte("ccc")}}).write(&b); err != nil {
+	if err := (&fsmSnapshot{index: 5}).write(&b, []byte("a"), nil, []byte("ccc")); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())
@@ -119,7 +119,7 @@ func FuzzReadSnapshot(f *testing.F) {
 			return
 		}
 		var again bytes.Buffer
-		if err := (&fsmSnapshot{index: index, parts: parts[:]}).write(&again); err != nil || !bytes.HasPrefix(b, again.Bytes()) {
+		if err := (&fsmSnapshot{index: index}).write(&again, parts[:]...); err != nil || !bytes.HasPrefix(b, again.Bytes()) {
 			t.Errorf("%x became %x", b, again.Bytes())
 		}
 	})

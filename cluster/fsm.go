@@ -207,7 +207,7 @@ const snapshotVersion = 1
 // maxSnapshotPart bounds one part of a snapshot.
 const maxSnapshotPart = 4 << 30
 
-// Snapshot encodes the state; Raft writes it while more entries are applied.
+// Snapshot takes the state; Raft encodes and writes it while more entries are applied.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if f.broken != nil {
 		return nil, f.broken
@@ -216,36 +216,39 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("snapshot of the membership: %w", err)
 	}
-	machine, err := f.machine.Snapshot()
-	if err != nil {
-		return nil, fmt.Errorf("snapshot of the directory: %w", err)
-	}
 	requests, err := f.requests.snapshot()
 	if err != nil {
 		return nil, fmt.Errorf("snapshot of the requests: %w", err)
 	}
-	return &fsmSnapshot{index: f.pub.index(), parts: [][]byte{st, machine, requests}}, nil
+	return &fsmSnapshot{index: f.pub.index(), state: st, machine: f.machine.Snapshot(), requests: requests}, nil
 }
 
 type fsmSnapshot struct {
-	index uint64
-	parts [][]byte
+	index           uint64
+	state, requests []byte
+	machine         func() ([]byte, error)
 }
 
 // Persist writes the snapshot.
 func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
-	if err := s.write(sink); err != nil {
+	machine, err := s.machine()
+	if err != nil {
+		err = fmt.Errorf("snapshot of the directory: %w", err)
+	} else {
+		err = s.write(sink, s.state, machine, s.requests)
+	}
+	if err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
 	return sink.Close()
 }
 
-func (s *fsmSnapshot) write(w io.Writer) error {
+func (s *fsmSnapshot) write(w io.Writer, parts ...[]byte) error {
 	head := binary.BigEndian.AppendUint64([]byte{snapshotVersion}, s.index)
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
-	for _, p := range s.parts {
+	for _, p := range parts {
 		if _, err := w.Write(binary.BigEndian.AppendUint64(nil, uint64(len(p)))); err != nil {
 			return err
 		}

@@ -37,7 +37,10 @@ type Machine interface {
 	// Apply runs one command. Its error is an answer to the proposer like any
 	// other and is kept as code and text.
 	Apply(index uint64, kind string, body []byte) ([]byte, error)
-	Snapshot() ([]byte, error)
+	// Snapshot is for what Restore reads. Apply waits for it, but not for encode, which
+	// is called once at most, beside Apply, and is to give the state at the time of the
+	// call of Snapshot.
+	Snapshot() (encode func() ([]byte, error))
 	Restore(snapshot []byte) error
 	// Reset forgets everything: the cluster was formatted.
 	Reset()

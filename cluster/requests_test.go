@@ -138,6 +138,30 @@ func TestSnapshotBringsEverythingBack(t *testing.T) {
 	}
 }
 
+// Bug: nothing was applied while the directory was encoded, which takes 0.1 s with 10,000
+// VDIs.
+func TestSnapshotIsEncodedBesideApply(t *testing.T) {
+	f, m := newTestFSM()
+	apply(t, f, 1, formatEntry(t))
+	apply(t, f, 2, command(1, 0, "a"))
+	snap, err := f.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, f, 3, command(2, 0, "b"))
+	var sink memorySink
+	if err := snap.Persist(&sink); err != nil {
+		t.Fatal(err)
+	}
+	g, restored := newTestFSM()
+	if err := g.Restore(io.NopCloser(&sink)); err != nil {
+		t.Fatal(err)
+	}
+	if g.pub.index() != 2 || len(restored.list()) != 1 || len(m.list()) != 2 {
+		t.Errorf("restored index %d, commands %v; the node has %v", g.pub.index(), restored.list(), m.list())
+	}
+}
+
 func TestEntryOfTheFutureStopsTheNode(t *testing.T) {
 	f, m := newTestFSM()
 	var failed error

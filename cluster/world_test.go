@@ -43,10 +43,11 @@ func (m *logMachine) Apply(_ uint64, kind string, body []byte) ([]byte, error) {
 	return []byte("did " + string(body)), nil
 }
 
-func (m *logMachine) Snapshot() ([]byte, error) {
+func (m *logMachine) Snapshot() func() ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return json.Marshal(m.applied)
+	applied := slices.Clone(m.applied)
+	return func() ([]byte, error) { return json.Marshal(applied) }
 }
 
 func (m *logMachine) Restore(b []byte) error {

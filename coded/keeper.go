@@ -46,11 +46,12 @@ func (k *Keeper) Pending() int {
 // keepEvery is how often the keeper looks for work.
 const keepEvery = time.Second
 
-// Run works until ctx ends. It rests until layers or members change when there is
-// nothing left to do.
+// Run works until ctx ends. It rests until coded layers or members change when there
+// is nothing left to do.
 func (k *Keeper) Run(ctx context.Context) {
 	var epoch sheepdog.Epoch
-	var changed <-chan struct{} // since a round that left nothing to do; nil: there was none
+	var seen uint64  // of the coded layers, in a round that left nothing to do
+	resting := false // there was such a round in this epoch
 	since := time.Now()
 	t := time.NewTicker(keepEvery)
 	defer t.Stop()
@@ -65,32 +66,21 @@ func (k *Keeper) Run(ctx context.Context) {
 			continue
 		}
 		if v.Epoch != epoch {
-			epoch, since, changed = v.Epoch, time.Now(), nil
+			epoch, since, resting = v.Epoch, time.Now(), false
 		}
-		if v.Config.RecoveryDisabled || time.Since(since) < k.cfg.Delay || unchanged(changed) {
+		if v.Config.RecoveryDisabled || time.Since(since) < k.cfg.Delay {
 			continue
 		}
-		changed = k.Client.cfg.Layers.Changed()
+		version := k.Client.cfg.Layers.CodedVersion()
+		if resting && version == seen {
+			continue
+		}
+		seen = version
 		rests, err := k.Round(ctx, v)
 		if err != nil && ctx.Err() == nil {
 			k.Client.cfg.Log.Warn("strips stay as they are for now", "err", err)
 		}
-		if !rests {
-			changed = nil
-		}
-	}
-}
-
-// unchanged reports whether a channel that is there has not been closed.
-func unchanged(c <-chan struct{}) bool {
-	if c == nil {
-		return false
-	}
-	select {
-	case <-c:
-		return false
-	default:
-		return true
+		resting = rests
 	}
 }
 

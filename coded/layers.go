@@ -65,6 +65,8 @@ type Layers interface {
 	Coded(id sheepdog.LayerID) (Layer, bool)
 	// AllCoded lists the coded layers by id.
 	AllCoded() []Layer
+	// CodedVersion moves with every change of what AllCoded lists.
+	CodedVersion() uint64
 	// Dropped reports whether the layer was listed once and will never be again.
 	Dropped(id sheepdog.LayerID) bool
 	// Changed is closed at the next change of the directory.

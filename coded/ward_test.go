@@ -23,14 +23,13 @@ type ward struct {
 	engines map[sheepdog.NodeID]*replicatest.Engine
 	servers map[sheepdog.NodeID]*Server
 	views   *replicatest.Views
-	changed atomic.Pointer[chan struct{}] // of the directory
-	listed  atomic.Int64                  // how often all layers were looked at
+	version atomic.Uint64 // of the coded layers
+	listed  atomic.Int64  // how often all layers were looked at
 }
 
 func newWard(t *testing.T, n int) *ward {
 	w := &ward{t: t, layer: Layer{ID: 100, Family: 7, Policy: policy(2, 1).Strips(), Shift: 22, Objects: 1}, homes: nodesOf(1, 2, 3),
 		engines: make(map[sheepdog.NodeID]*replicatest.Engine), servers: make(map[sheepdog.NodeID]*Server)}
-	w.changed.Store(new(make(chan struct{})))
 	v := &sheepdog.View{Epoch: 1, Revision: 1}
 	for id := sheepdog.NodeID(1); id <= sheepdog.NodeID(n); id++ {
 		e := replicatest.NewEngine()
@@ -54,7 +53,8 @@ func (w *ward) Coded(id sheepdog.LayerID) (Layer, bool) {
 }
 func (w *ward) AllCoded() []Layer                          { w.listed.Add(1); return []Layer{w.layer} }
 func (w *ward) Dropped(sheepdog.LayerID) bool              { return false }
-func (w *ward) Changed() <-chan struct{}                   { return *w.changed.Load() }
+func (w *ward) CodedVersion() uint64                       { return w.version.Load() }
+func (w *ward) Changed() <-chan struct{}                   { return nil }
 func (w *ward) Replica(m sheepdog.Member) sheepdog.Replica { return w.servers[m.ID] }
 func (w *ward) place(*sheepdog.View, int) (rows [][]sheepdog.NodeID) {
 	rows = make([][]sheepdog.NodeID, sheepdog.Partitions)
@@ -217,7 +217,7 @@ func TestScrubChecksItsShare(t *testing.T) {
 }
 
 // A keeper that left nothing to do asks for all layers again, which takes a while
-// where there are many disks, only when the directory or the members have changed.
+// where there are many disks, only when they or the members have changed.
 func TestKeeperRestsUntilSomethingChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWard(t, 4)
@@ -232,14 +232,12 @@ func TestKeeperRestsUntilSomethingChanges(t *testing.T) {
 			synctest.Wait()
 			return w.listed.Load() - before
 		}
-		change := func() { close(*w.changed.Swap(new(make(chan struct{})))) }
-
 		if n := looks(); n != 1 {
 			t.Errorf("%d looks with nothing to do, want the first one alone", n)
 		}
-		change()
+		w.version.Add(1)
 		if n := looks(); n != 1 {
-			t.Errorf("%d looks after a change of the directory, want one", n)
+			t.Errorf("%d looks after a change of the coded layers, want one", n)
 		}
 		v := *w.views.View()
 		v.Epoch, v.Revision = v.Epoch+1, v.Revision+1

@@ -22,6 +22,9 @@ type machine struct{ *directory.Directory }
 // cache takes something old for something new.
 func (m machine) Reset() { m.Clear() }
 
+// Snapshot leaves it to the caller to encode the directory, which takes a while.
+func (m machine) Snapshot() (encode func() ([]byte, error)) { return m.Freeze() }
+
 // newMachine is an empty directory, on which a log can be replayed.
 func newMachine() cluster.Machine { return machine{directory.New()} }
 
@@ -31,6 +34,10 @@ type layers struct{ dir *directory.Directory }
 func (l layers) Chain(id sheepdog.LayerID) []sheepdog.LayerID {
 	chain, _ := l.dir.Chain(id)
 	return chain
+}
+
+func (l layers) Departed(after uint64) ([]sheepdog.LayerID, uint64, bool) {
+	return l.dir.Departed(after)
 }
 
 func (l layers) Logical(id sheepdog.LayerID) []sheepdog.LayerID { return l.dir.Logical(id) }

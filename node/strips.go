@@ -80,6 +80,8 @@ func (l layers) AllCoded() []coded.Layer {
 	return out
 }
 
+func (l layers) CodedVersion() uint64 { return l.dir.CodedVersion() }
+
 // rings keeps the placement of strips for the newest members, by width.
 type rings struct {
 	mu    sync.Mutex

@@ -40,9 +40,11 @@ type Local interface {
 	Evict(policy sheepdog.Policy, obj sheepdog.ObjectID, layer sheepdog.LayerID) error
 	// Carry takes over the promise, dirty marks and origins of a source.
 	Carry(revision sheepdog.Revision, family sheepdog.FamilyID, promised sheepdog.Token, from *sheepdog.SealReply) error
-	// Drain returns when every write admitted before the call is finished, and
-	// drops what is remembered of families that are gone.
+	// Drain returns when every write admitted before the call is finished.
 	Drain()
+	// Forget drops what is remembered of families that are gone. It looks at all that
+	// are remembered.
+	Forget()
 	// DropScratch drops what an earlier life left behind; nothing else of this
 	// interface may run meanwhile.
 	DropScratch() error
@@ -58,6 +60,9 @@ type Layers interface {
 	Owner(layer sheepdog.LayerID) (sheepdog.LayerID, bool)
 	// Dropped reports whether the layer was listed once and never will be again.
 	Dropped(layer sheepdog.LayerID) bool
+	// Departed lists the layers that came to be Dropped after a number that an earlier
+	// call returned, and how far that goes. If it is not complete any may be among them.
+	Departed(after uint64) (ids []sheepdog.LayerID, upTo uint64, complete bool)
 	// Absorbing lists the layers that have absorbed others.
 	Absorbing() []sheepdog.LayerID
 	// Policy is the redundancy policy of a family; false if it is not listed.

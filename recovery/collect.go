@@ -14,6 +14,10 @@ import (
 // may change thousands of times a second; more after one that took long.
 const collectEvery = time.Second
 
+// collectAllEvery is the time after which a collection looks at all that is stored, and not
+// only at what has changed since the one before.
+const collectAllEvery = time.Minute
+
 // evictPage bounds the objects remembered between listing and dropping.
 const evictPage = 4096
 
@@ -21,13 +25,21 @@ const evictPage = 4096
 type collector struct {
 	*Agent
 	evicted  *sheepdog.View // the view for which foreign objects were dropped
-	complete *lookout       // partitions that are complete without this node
+	departed departures
+	complete *lookout // partitions that are complete without this node
 	reported map[sheepdog.LayerID]bool
 }
 
 func newCollector(a *Agent) *collector {
 	return &collector{Agent: a, reported: make(map[sheepdog.LayerID]bool),
 		complete: newLookout(func(pl *sheepdog.Placement) bool { return unwanted(pl, a.cfg.Self) })}
+}
+
+// departures is what is known of the layers that the directory has dropped.
+type departures struct {
+	view *sheepdog.View // of the last look at all that is stored; nil: there was none
+	at   time.Time      // of that look
+	upTo uint64         // so far the departures have been treated
 }
 
 // runCollector collects at the start and after changes of directory and view.
@@ -63,8 +75,13 @@ func (a *Agent) Collect(ctx context.Context) error {
 
 // collect asks the directory first, then lets writes that were admitted before
 // finish, and looks at the store last: what it does not find then of a layer
-// that the directory gave up will not come back.
+// that the directory gave up will not come back. But recovery may bring such a layer
+// from a node that is behind, so that while views change, and now and then, it looks at
+// all that is stored; else only for what has gone since the last time.
 func (c *collector) collect(ctx context.Context, v *sheepdog.View) error {
+	gone, upTo, complete := c.cfg.Layers.Departed(c.departed.upTo)
+	began := time.Now()
+	all := !complete || v != c.departed.view || began.Sub(c.departed.at) > collectAllEvery
 	var chains [][]sheepdog.LayerID
 	for _, owner := range c.cfg.Layers.Absorbing() {
 		if chain := c.cfg.Layers.Logical(owner); len(chain) > 1 {
@@ -72,15 +89,23 @@ func (c *collector) collect(ctx context.Context, v *sheepdog.View) error {
 		}
 	}
 	c.cfg.Local.Drain()
-	held, err := c.cfg.Store.Layers()
-	if err != nil {
-		return fmt.Errorf("list layers: %w", err)
+	held := holdings(c.ask)
+	if all {
+		c.cfg.Local.Forget()
+		layers, err := c.cfg.Store.Layers()
+		if err != nil {
+			return fmt.Errorf("list layers: %w", err)
+		}
+		gone, held = slices.Sorted(maps.Keys(layers)), layersHeld(layers)
 	}
-	if err := c.drop(ctx, held); err != nil {
+	if err := c.drop(ctx, gone, held); err != nil {
 		return err
 	}
 	if err := c.merge(ctx, chains, held); err != nil {
 		return err
+	}
+	if c.departed.upTo = upTo; all {
+		c.departed.view, c.departed.at = v, began
 	}
 	if v == nil || v == c.evicted || !c.listed(v) {
 		return nil // a view without this process is one before it came, or came back
@@ -92,14 +117,39 @@ func (c *collector) collect(ctx context.Context, v *sheepdog.View) error {
 	return nil
 }
 
+// holdings reports whether anything is stored of a layer.
+type holdings func(sheepdog.LayerID) (bool, error)
+
+// layersHeld is holdings from a list.
+func layersHeld(layers map[sheepdog.LayerID]sheepdog.FamilyID) holdings {
+	return func(layer sheepdog.LayerID) (bool, error) {
+		_, ok := layers[layer]
+		return ok, nil
+	}
+}
+
+// ask asks the store for a single layer.
+func (c *collector) ask(layer sheepdog.LayerID) (bool, error) {
+	objects, err := c.cfg.Store.LayerObjects(layer, 0, 1)
+	if err != nil {
+		return false, fmt.Errorf("look for layer %d: %w", layer, err)
+	}
+	return len(objects) > 0, nil
+}
+
 // drop forgets layers that were listed once and are not any more. A layer that
 // is newer than the directory here is not dropped: somebody may be writing it.
-func (c *collector) drop(ctx context.Context, held map[sheepdog.LayerID]sheepdog.FamilyID) error {
-	for _, layer := range slices.Sorted(maps.Keys(held)) {
+func (c *collector) drop(ctx context.Context, layers []sheepdog.LayerID, held holdings) error {
+	for _, layer := range layers {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if !c.cfg.Layers.Dropped(layer) {
+			continue
+		}
+		if has, err := held(layer); err != nil {
+			return err
+		} else if !has {
 			continue
 		}
 		if err := c.cfg.Store.DropLayer(layer); err != nil {
@@ -113,13 +163,15 @@ func (c *collector) drop(ctx context.Context, held map[sheepdog.LayerID]sheepdog
 // is above hides what is below. It is durable before anybody is told: the
 // directory forgets a layer when no node holds it, and a layer that came back
 // after that would be dropped with blocks that its owner needs.
-func (c *collector) merge(ctx context.Context, chains [][]sheepdog.LayerID, held map[sheepdog.LayerID]sheepdog.FamilyID) error {
+func (c *collector) merge(ctx context.Context, chains [][]sheepdog.LayerID, held holdings) error {
 	var absorbed []sheepdog.LayerID
 	merged := false
 	for _, chain := range chains {
 		for _, from := range chain[1:] {
 			absorbed = append(absorbed, from)
-			if _, ok := held[from]; !ok {
+			if has, err := held(from); err != nil {
+				return err
+			} else if !has {
 				continue
 			}
 			if ctx.Err() != nil {

@@ -159,25 +159,44 @@ func (f *family) clearLocked(upTo sheepdog.Stamp) {
 // it may go.
 const forgetAfter = time.Minute
 
-// Drain returns when every write admitted before the call is finished. It also
-// drops what is remembered of families that the directory does not list and
-// that nobody has used for a while; if such a family is not gone but new, its
-// token is in the directory when the directory lists it.
+// Drain returns when every write admitted before the call is finished.
 func (s *Server) Drain() {
 	if v := s.view(); v != nil {
 		s.drain(v)
 	}
-	s.families.mu.Lock()
-	defer s.families.mu.Unlock()
-	for id, f := range s.families.all {
-		if _, listed := s.cfg.Layers.Policy(id); listed {
-			continue
+}
+
+// Forget drops what is remembered of families that the directory does not list and
+// that nobody has used for a while; if such a family is not gone but new, its
+// token is in the directory when the directory lists it.
+func (s *Server) Forget() {
+	for _, id := range s.unlisted() {
+		s.families.mu.Lock()
+		if f := s.families.all[id]; f != nil {
+			s.forgetLocked(id, f)
 		}
-		f.mu.Lock()
-		if time.Since(f.used) > forgetAfter {
-			delete(s.families.all, id)
-			f.forgotten.Store(true)
+		s.families.mu.Unlock()
+	}
+}
+
+// unlisted are the families that are remembered and that the directory does not list.
+func (s *Server) unlisted() []sheepdog.FamilyID {
+	s.families.mu.RLock()
+	defer s.families.mu.RUnlock()
+	var out []sheepdog.FamilyID
+	for id := range s.families.all {
+		if _, listed := s.cfg.Layers.Policy(id); !listed {
+			out = append(out, id)
 		}
-		f.mu.Unlock()
+	}
+	return out
+}
+
+func (s *Server) forgetLocked(id sheepdog.FamilyID, f *family) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.used) > forgetAfter {
+		delete(s.families.all, id)
+		f.forgotten.Store(true)
 	}
 }

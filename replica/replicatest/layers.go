@@ -23,6 +23,7 @@ type Layers struct {
 	shifts   map[sheepdog.FamilyID]uint8 // of objects that are not of the default size
 	next     sheepdog.LayerID
 	version  uint64
+	departed []sheepdog.LayerID
 	changed  chan struct{}
 }
 
@@ -55,7 +56,23 @@ func (d *Layers) Add(id sheepdog.LayerID, family sheepdog.FamilyID, parent sheep
 func (d *Layers) Freeze(id sheepdog.LayerID) { d.update(func() { d.layers[id].frozen = true }) }
 
 // Remove stops listing a layer.
-func (d *Layers) Remove(id sheepdog.LayerID) { d.update(func() { delete(d.layers, id) }) }
+func (d *Layers) Remove(id sheepdog.LayerID) {
+	d.update(func() {
+		delete(d.layers, id)
+		d.departed = append(d.departed, id)
+	})
+}
+
+// Departed implements recovery.Layers; it is complete but from 0 on.
+func (d *Layers) Departed(after uint64) (ids []sheepdog.LayerID, upTo uint64, complete bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	upTo = uint64(len(d.departed)) + 1
+	if after == 0 {
+		return nil, upTo, false
+	}
+	return slices.Clone(d.departed[after-1:]), upTo, true
+}
 
 // Absorb deletes the layer from, whose only child is into.
 func (d *Layers) Absorb(from, into sheepdog.LayerID) {

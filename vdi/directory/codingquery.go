@@ -30,20 +30,70 @@ func (l *Layer) Complete() bool { return l.complete() }
 
 // AllCoded lists the coded layers by id, those being made included.
 func (d *Directory) AllCoded() []Layer {
-	return d.layersWhere(func(l *Layer, _ *Family) bool { return l.Strips > 0 })
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return listed(d.state.Load().coded)
 }
 
 // CodingWork lists the layers that are being encoded or retired, or that are
 // written and wanted coded, by id.
 func (d *Directory) CodingWork() []Layer {
-	return d.layersWhere(func(l *Layer, f *Family) bool {
-		return l.Strips == 0 && (l.Recoding != 0 || l.Retiring || l.Written && l.wanted(f).Parity > 0 || l.Coding.Parity > 0)
-	})
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return listed(d.state.Load().coding)
 }
 
-// WrittenLayers lists the layers that may have blocks and are not coded, by id.
+// listed are the layers of a set by id.
+func listed(set map[sheepdog.LayerID]*layerNode) []Layer {
+	var out []Layer
+	for _, n := range set {
+		out = append(out, *n.layer.Load())
+	}
+	slices.SortFunc(out, func(a, b Layer) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+// work reports whether a layer of a family is one that CodingWork lists.
+func (l *Layer) work(f *Family) bool {
+	return l.Strips == 0 && (l.Recoding != 0 || l.Retiring || l.Written && l.wanted(f).Parity > 0 || l.Coding.Parity > 0)
+}
+
+// sort puts a layer that is new or has changed into the sets that it belongs to, so that
+// nobody has to look for such layers among all. The policy of a family never changes.
+func (s *state) sort(n *layerNode) {
+	l := n.layer.Load()
+	if l.Strips > 0 {
+		s.coded[l.ID] = n
+		s.changes.coded.Add(1)
+	}
+	if l.work(s.families.get(l.Family).family.Load()) {
+		s.coding[l.ID] = n
+	} else {
+		delete(s.coding, l.ID)
+	}
+}
+
+// unsort takes a layer out of them.
+func (s *state) unsort(l *Layer) {
+	if l.Strips > 0 {
+		delete(s.coded, l.ID)
+		s.changes.coded.Add(1)
+	}
+	delete(s.coding, l.ID)
+}
+
+// WrittenLayers lists the layers that may have blocks and are not coded, by id. It looks
+// at all layers.
 func (d *Directory) WrittenLayers() []Layer {
-	return d.layersWhere(func(l *Layer, _ *Family) bool { return l.Written && l.Strips == 0 })
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	written := make(map[sheepdog.LayerID]*layerNode)
+	d.state.Load().layers.all(func(id sheepdog.LayerID, n *layerNode) {
+		if l := n.layer.Load(); l != nil && l.Written && l.Strips == 0 {
+			written[id] = n
+		}
+	})
+	return listed(written)
 }
 
 // Wanted is the policy D:P that a layer is to be coded by; zero: none.
@@ -57,18 +107,4 @@ func (l *Layer) wanted(f *Family) sheepdog.Policy {
 		return f.Policy
 	}
 	return sheepdog.Policy{}
-}
-
-func (d *Directory) layersWhere(want func(*Layer, *Family) bool) []Layer {
-	d.mu.RLock()
-	s := d.state.Load()
-	var out []Layer
-	s.layers.all(func(_ sheepdog.LayerID, n *layerNode) {
-		if l := n.layer.Load(); l != nil && want(l, s.families.get(l.Family).family.Load()) {
-			out = append(out, *l)
-		}
-	})
-	d.mu.RUnlock()
-	slices.SortFunc(out, func(a, b Layer) int { return cmp.Compare(a.ID, b.ID) })
-	return out
 }

@@ -73,6 +73,13 @@ func (d *Directory) Apply(index uint64, kind string, body []byte) ([]byte, error
 	return encodeResult(result)
 }
 
+// replace puts another state in place of the present one; the caller holds mu.
+func (d *Directory) replace(s *state) {
+	s.changes = d.state.Load().changes
+	s.changes.restart()
+	d.state.Store(s)
+}
+
 // lock and unlock enclose every change.
 func (d *Directory) lock() {
 	d.mu.Lock()
@@ -105,6 +112,9 @@ type state struct {
 	vids       map[sheepdog.VID]holder
 	used       *vidSet // ids in vids, and retired ones
 	absorbing  map[sheepdog.LayerID]*layerNode
+	coded      map[sheepdog.LayerID]*layerNode // those that AllCoded lists
+	coding     map[sheepdog.LayerID]*layerNode // those that CodingWork lists
+	changes    *changes
 	lastLayer  sheepdog.LayerID
 	lastFamily sheepdog.FamilyID
 	lastToken  sheepdog.Token
@@ -119,5 +129,8 @@ func newState() *state {
 		vids:      make(map[sheepdog.VID]holder),
 		used:      new(vidSet),
 		absorbing: make(map[sheepdog.LayerID]*layerNode),
+		coded:     make(map[sheepdog.LayerID]*layerNode),
+		coding:    make(map[sheepdog.LayerID]*layerNode),
+		changes:   newChanges(),
 	}
 }

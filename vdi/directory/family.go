@@ -208,7 +208,7 @@ func (c *MarkWritten) apply(s *state) (any, error) {
 		return nil, fenced(f, c.Token)
 	}
 	if !l.Written {
-		n.update(func(l *Layer) { l.Written = true })
+		s.change(n, func(l *Layer) { l.Written = true })
 	}
 	return nil, nil
 }

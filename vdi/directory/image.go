@@ -49,10 +49,17 @@ type recordImage struct {
 	Trash     *Trash            `json:"trash,omitempty"`
 }
 
-// Snapshot encodes the directory for Restore. It holds up Apply only while it
-// gathers pointers, not while it encodes.
-func (d *Directory) Snapshot() ([]byte, error) {
+// Snapshot encodes the directory for Restore.
+func (d *Directory) Snapshot() ([]byte, error) { return d.Freeze()() }
+
+// Freeze is what Snapshot would encode now. It holds up Apply while it gathers
+// pointers; to encode them takes several times as long, and is for whoever calls encode.
+func (d *Directory) Freeze() (encode func() ([]byte, error)) {
 	img, used := d.gather()
+	return func() ([]byte, error) { return img.encode(used) }
+}
+
+func (img *image) encode(used *vidSet) ([]byte, error) {
 	img.Retired = used.spans()
 	slices.SortFunc(img.Families, func(a, b familyImage) int { return cmp.Compare(a.ID, b.ID) })
 	slices.SortFunc(img.Layers, func(a, b *Layer) int { return cmp.Compare(a.ID, b.ID) })

@@ -79,6 +79,7 @@ func (s *state) addLayer(l Layer) *layerNode {
 	n := &layerNode{}
 	n.layer.Store(&l)
 	s.layers.put(l.ID, n)
+	s.sort(n)
 	s.link(n)
 	s.families.get(l.Family).layers++
 	return n
@@ -104,11 +105,16 @@ func (n *layerNode) adopt(child *layerNode) {
 	n.children[child.id()] = child
 }
 
-// update publishes a changed copy of the layer.
-func (n *layerNode) update(change func(*Layer)) {
-	l := *n.layer.Load()
+// change publishes a changed copy of the layer.
+func (s *state) change(n *layerNode, change func(*Layer)) {
+	old := n.layer.Load()
+	l := *old
 	change(&l)
 	n.layer.Store(&l)
+	s.sort(n)
+	if l.empty() && !old.empty() {
+		s.changes.depart(l.ID)
+	}
 }
 
 // unref takes one direct reference from a layer and lets go of what nobody
@@ -139,7 +145,7 @@ func (s *state) settle(n *layerNode) *layerNode {
 func (s *state) drop(n *layerNode) *layerNode {
 	l := n.layer.Load()
 	for _, id := range append(l.stripIDs(), l.Absorbed...) {
-		s.layers.remove(id)
+		s.unlist(id)
 	}
 	s.forget(n, l)
 	switch {
@@ -155,12 +161,19 @@ func (s *state) drop(n *layerNode) *layerNode {
 	return nil
 }
 
+// unlist forgets an id: what is stored under it is garbage.
+func (s *state) unlist(id sheepdog.LayerID) {
+	s.layers.remove(id)
+	s.changes.depart(id)
+}
+
 // forget takes a layer out of the count of its family, and the family out of
 // the directory after its last layer.
 func (s *state) forget(n *layerNode, l *Layer) {
 	delete(s.absorbing, l.ID)
 	n.layer.Store(nil)
 	n.path.Store(nil)
+	s.unsort(l)
 	f := s.families.get(l.Family)
 	f.layers--
 	if f.layers == 0 {
@@ -176,7 +189,7 @@ func (s *state) absorb(n *layerNode) {
 	child := n.onlyChild()
 	c := child.layer.Load()
 	delete(n.children, c.ID)
-	child.update(func(c *Layer) {
+	s.change(child, func(c *Layer) {
 		c.Parent, c.Base, c.Written = l.Parent, l.Base, true
 		c.Absorbed = append(append(c.Absorbed, l.ID), l.Absorbed...)
 	})
@@ -195,11 +208,11 @@ func (s *state) absorb(n *layerNode) {
 func (s *state) bypass(n *layerNode) {
 	l := n.layer.Load()
 	for _, child := range n.children {
-		child.update(func(c *Layer) { c.Parent, c.Base = l.Parent, l.Base })
+		s.change(child, func(c *Layer) { c.Parent, c.Base = l.Parent, l.Base })
 		s.link(child)
 	}
 	s.forget(n, l)
-	s.layers.remove(l.ID)
+	s.unlist(l.ID)
 	if l.Base != 0 {
 		s.layers.get(l.Base).refs--
 	}

@@ -35,7 +35,7 @@ func (c *Lose) apply(s *state) (any, error) {
 	if n == nil || n.layer.Load() == nil || !n.layer.Load().complete() {
 		return nil, conflict("layer %d is not a complete coded one", c.Layer)
 	}
-	n.update(func(l *Layer) { l.Lost, l.Left = l.Lost.Union(c.Objects), c.Left })
+	s.change(n, func(l *Layer) { l.Lost, l.Left = l.Lost.Union(c.Objects), c.Left })
 	return nil, nil
 }
 

@@ -88,7 +88,7 @@ func (c *AlterPolicy) apply(s *state) (any, error) {
 	next := old
 	next.Policy, next.Family = c.Policy, s.addFamily(c.Policy, old.BlockSizeShift)
 	if n.layer.Load().Written {
-		n.update(func(l *Layer) { l.Frozen = true })
+		s.change(n, func(l *Layer) { l.Frozen = true })
 	}
 	fresh := Layer{Family: next.Family, Base: s.solid(old.Layer)}
 	next.Moving = fresh.Base != 0
@@ -140,7 +140,7 @@ func (c *Flatten) apply(s *state) (any, error) {
 		return nil, nil
 	}
 	base := s.layers.get(l.Base)
-	n.update(func(l *Layer) { l.Base = 0 })
+	s.change(n, func(l *Layer) { l.Base = 0 })
 	n.spread()
 	r.isClone = false
 	v.Parent, v.ParentIndex, v.Moving = 0, 0, false

@@ -42,18 +42,18 @@ func (s *state) prune(n *layerNode, ids []sheepdog.LayerID) {
 	for _, id := range ids {
 		if a := s.layers.get(id); a != nil && a != n && a.owner() == n {
 			gone[id] = true
-			s.layers.remove(id)
+			s.unlist(id)
 		}
 	}
 	if len(gone) == 0 {
 		return
 	}
-	n.update(func(l *Layer) {
+	s.change(n, func(l *Layer) {
 		kept := slices.DeleteFunc(slices.Clone(l.Absorbed), func(id sheepdog.LayerID) bool { return gone[id] })
 		l.Absorbed = slices.Clip(kept)
 	})
 	if len(n.layer.Load().Absorbed) == 0 {
-		n.update(func(l *Layer) { l.Absorbed = nil })
+		s.change(n, func(l *Layer) { l.Absorbed = nil })
 		delete(s.absorbing, n.id())
 	}
 	n.spread()

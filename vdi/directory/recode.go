@@ -76,7 +76,7 @@ func (c *Recode) apply(s *state) (any, error) {
 	s.reserveStrips(coded, uint8(c.Policy.Zones()))
 	coded.refs++ // held by the layer until Recoded makes it its base
 	n.refs++     // held by the encoding until Retire
-	n.update(func(l *Layer) { l.Recoding = coded.id() })
+	s.change(n, func(l *Layer) { l.Recoding = coded.id() })
 	s.finish(false)
 	return &Recoding{Layer: c.Layer, Coded: coded.id(), Family: family, Merged: merged, Base: base}, nil
 }
@@ -113,7 +113,7 @@ func (c *Recode) check(s *state, n *layerNode) error {
 func (s *state) freezeWorking(n *layerNode) {
 	l := n.layer.Load()
 	r := s.names[s.families.get(l.Family).family.Load().Name]
-	n.update(func(l *Layer) { l.Frozen = true })
+	s.change(n, func(l *Layer) { l.Frozen = true })
 	next := s.addLayer(Layer{Family: l.Family, Parent: l.ID})
 	v := *r.vdi
 	v.Layer = next.id()
@@ -125,7 +125,7 @@ func (s *state) freezeWorking(n *layerNode) {
 
 // reserveStrips gives a new coded layer the ids of its strips.
 func (s *state) reserveStrips(n *layerNode, strips uint8) {
-	n.update(func(l *Layer) { l.Strips = strips })
+	s.change(n, func(l *Layer) { l.Strips = strips })
 	for _, id := range n.layer.Load().stripIDs()[1:] {
 		s.layers.put(id, &layerNode{into: n})
 	}
@@ -165,7 +165,7 @@ func (s *state) below(n *layerNode) (merged []sheepdog.LayerID, base sheepdog.La
 // of it is garbage.
 func (s *state) giveUp(n *layerNode) {
 	coded := s.layers.get(n.layer.Load().Recoding)
-	n.update(func(l *Layer) { l.Recoding = 0 })
+	s.change(n, func(l *Layer) { l.Recoding = 0 })
 	n.refs--
 	s.unref(coded)
 }
@@ -198,8 +198,8 @@ func (c *Recoded) apply(s *state) (any, error) {
 			s.layers.get(was).refs++
 		}
 	}
-	s.layers.get(c.Coded).update(func(l *Layer) { l.Encoder, l.Objects = Coordinator{}, c.Objects })
-	n.update(func(l *Layer) {
+	s.change(s.layers.get(c.Coded), func(l *Layer) { l.Encoder, l.Objects = Coordinator{}, c.Objects })
+	s.change(n, func(l *Layer) {
 		l.Recoding, l.Parent, l.Base, l.Was, l.Retiring = 0, 0, c.Coded, was, true
 		l.Coding = sheepdog.Policy{}
 	})
@@ -261,10 +261,10 @@ func (c *Retire) apply(s *state) (any, error) {
 	}
 	l := n.layer.Load()
 	for _, id := range l.Absorbed {
-		s.layers.remove(id)
+		s.unlist(id)
 	}
 	delete(s.absorbing, l.ID)
-	n.update(func(l *Layer) { l.Written, l.Absorbed, l.Retiring, l.Was = false, nil, false, 0 })
+	s.change(n, func(l *Layer) { l.Written, l.Absorbed, l.Retiring, l.Was = false, nil, false, 0 })
 	n.spread()
 	if l.Was != 0 {
 		s.unref(s.layers.get(l.Was))
@@ -302,7 +302,7 @@ func (c *Code) apply(s *state) (any, error) {
 		n := s.layers.get(id)
 		l := n.layer.Load()
 		if l.Written && !l.Retiring || id == snap.Layer && s.codedOtherwise(l, c.Policy) {
-			n.update(func(l *Layer) { l.Coding = c.Policy })
+			s.change(n, func(l *Layer) { l.Coding = c.Policy })
 		}
 		id = l.Parent
 	}

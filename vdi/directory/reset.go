@@ -45,7 +45,7 @@ func (d *Directory) Reset() {
 	defer d.watch.wake()
 	d.lock()
 	defer d.unlock()
-	d.state.Store(newState())
+	d.replace(newState())
 	d.applied.Store(0)
 }
 
@@ -55,6 +55,9 @@ func (s *state) clear() {
 	clear(s.names)
 	clear(s.vids)
 	clear(s.absorbing)
+	clear(s.coded)
+	clear(s.coding)
+	s.changes.restart()
 	s.used = new(vidSet)
 	s.trashKeep = 0
 }

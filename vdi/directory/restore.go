@@ -30,7 +30,7 @@ func (d *Directory) Restore(encoded []byte) error {
 	defer d.watch.wake()
 	d.lock()
 	defer d.unlock()
-	d.state.Store(s)
+	d.replace(s)
 	d.applied.Store(img.Applied)
 	return nil
 }
@@ -104,6 +104,7 @@ func (img *image) loadLayers(s *state) error {
 		if len(l.Absorbed) > 0 {
 			s.absorbing[l.ID] = n
 		}
+		s.sort(n)
 	}
 	return nil
 }

@@ -220,3 +220,21 @@ func TestTimesAreKeptInUTC(t *testing.T) {
 	}
 	w.restart()
 }
+
+// What was frozen stays what it was, whatever is done to the directory meanwhile.
+func TestFrozenImageDoesNotChange(t *testing.T) {
+	w := newWorld(t)
+	w.written("v")
+	w.must(&Snapshot{Name: "v", Tag: "s", IfToken: w.tokenOf("v", 0)})
+	w.must(&SetAttr{Name: "v", Key: "k", Value: []byte("1")})
+	want, encode := w.image(), w.d.Freeze()
+	w.must(&SetAttr{Name: "v", Key: "k", Value: []byte("2")})
+	w.must(&Clone{Source: "v", Snapshot: "s", Name: "c"})
+	w.must(&DeleteSnapshot{Name: "v", Snapshot: "s"})
+	w.must(&Rename{Name: "c", NewName: "d"})
+	w.must(&Delete{Name: "v"})
+	got, err := encode()
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got %s, %v; want %s", got, err, want)
+	}
+}

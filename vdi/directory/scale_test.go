@@ -204,6 +204,11 @@ func BenchmarkApplyWith10000VDIs(b *testing.B) {
 			w.d.List()
 		}
 	})
+	b.Run("freeze", func(b *testing.B) {
+		for b.Loop() {
+			w.d.Freeze()
+		}
+	})
 	b.Run("image", func(b *testing.B) {
 		for b.Loop() {
 			b.SetBytes(int64(len(w.image())))

@@ -194,7 +194,7 @@ func (c *Snapshot) clone(s *state, r *record) (any, error) {
 func (c *Snapshot) freeze(s *state, id sheepdog.LayerID) (snap, working sheepdog.LayerID) {
 	snap, working = s.freeze(id)
 	if c.Writing && working != id {
-		s.layers.get(working).update(func(l *Layer) { l.Written = true })
+		s.change(s.layers.get(working), func(l *Layer) { l.Written = true })
 	}
 	return snap, working
 }
@@ -206,7 +206,7 @@ func (s *state) freeze(id sheepdog.LayerID) (snap, working sheepdog.LayerID) {
 	l := n.layer.Load()
 	switch {
 	case l.Written:
-		n.update(func(l *Layer) { l.Frozen = true })
+		s.change(n, func(l *Layer) { l.Frozen = true })
 		return id, s.addLayer(Layer{Family: l.Family, Parent: id}).id()
 	case l.Parent != 0:
 		return l.Parent, id
@@ -223,7 +223,7 @@ func (s *state) underlay(n *layerNode) sheepdog.LayerID {
 		s.layers.get(l.Base).refs-- // below has it now
 	}
 	id := below.id()
-	n.update(func(l *Layer) { l.Parent, l.Base = id, 0 })
+	s.change(n, func(l *Layer) { l.Parent, l.Base = id, 0 })
 	below.adopt(n)
 	return id
 }

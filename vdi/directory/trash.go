@@ -65,7 +65,7 @@ func (s *state) discardTo(r *record, at time.Time) {
 	v := *r.vdi
 	old := s.layers.get(v.Layer)
 	if old.layer.Load().Written {
-		old.update(func(l *Layer) { l.Frozen = true })
+		s.change(old, func(l *Layer) { l.Frozen = true })
 	} else {
 		v.Layer, _ = s.freeze(v.Layer)
 	}

@@ -42,12 +42,31 @@ func (w *world) run(cmd Command) ([]byte, error) {
 	if w.bare {
 		return w.d.Apply(w.index, kind, body)
 	}
-	before := w.image()
+	before, dropped, next := w.image(), w.dropped(), w.d.NextLayer()
+	version := w.d.CodedVersion()
+	coded := w.d.AllCoded()
+	_, upTo, _ := w.d.Departed(0)
 	result, err := w.d.Apply(w.index, kind, body)
+	w.checkDeparted(upTo, dropped, next)
+	if w.d.CodedVersion() == version && !reflect.DeepEqual(coded, w.d.AllCoded()) {
+		w.t.Fatalf("%s changed a coded layer, and its version says that it did not", kind)
+	}
 	if err != nil && !bytes.Equal(sansApplied(before), sansApplied(w.image())) {
 		w.t.Fatalf("%s failed with %q and changed the directory", kind, err)
 	}
 	return result, err
+}
+
+// checkDeparted compares what a command says has gone with a look at all ids: those below
+// next, which were there before it, and which of them were dropped then.
+func (w *world) checkDeparted(upTo uint64, dropped map[sheepdog.LayerID]bool, next sheepdog.LayerID) {
+	w.t.Helper()
+	departed, _, complete := w.d.Departed(upTo)
+	for id := range w.dropped() {
+		if id < next && !dropped[id] && complete && !slices.Contains(departed, id) {
+			w.t.Fatalf("layer %d is dropped, and not among those that departed: %v", id, departed)
+		}
+	}
 }
 
 // must runs a command that may not fail.
@@ -195,6 +214,7 @@ func (w *world) check() {
 	}
 	w.checkFamilies(perFamily)
 	w.checkIDs()
+	w.checkCoding()
 	if s.emptied != nil {
 		w.t.Fatal("families left to be recycled")
 	}
@@ -222,6 +242,46 @@ func (w *world) checkLayer(l *Layer, refs, children int) {
 	if fresh.base != base || fresh.baseFamily != family || !slices.Equal(fresh.chain, chain) {
 		w.t.Fatalf("path of layer %d is stale", l.ID)
 	}
+}
+
+// checkCoding compares the lists of what is coded, or to be, with a look at all layers.
+func (w *world) checkCoding() {
+	w.t.Helper()
+	var coded, work []sheepdog.LayerID
+	for _, l := range w.layers() {
+		f, _ := w.d.Family(l.Family)
+		if l.Strips > 0 {
+			coded = append(coded, l.ID)
+		}
+		if l.work(&f) {
+			work = append(work, l.ID)
+		}
+	}
+	if got := layerIDs(w.d.AllCoded()); !slices.Equal(got, coded) {
+		w.t.Fatalf("lists the coded layers %v, has %v", got, coded)
+	}
+	if got := layerIDs(w.d.CodingWork()); !slices.Equal(got, work) {
+		w.t.Fatalf("lists %v to be encoded, has %v", got, work)
+	}
+}
+
+func layerIDs(layers []Layer) []sheepdog.LayerID {
+	var out []sheepdog.LayerID
+	for _, l := range layers {
+		out = append(out, l.ID)
+	}
+	return out
+}
+
+// dropped are the ids of all layers that were listed once and are not any more.
+func (w *world) dropped() map[sheepdog.LayerID]bool {
+	out := make(map[sheepdog.LayerID]bool)
+	for id := sheepdog.LayerID(1); id < w.d.NextLayer(); id++ {
+		if w.d.Dropped(id) {
+			out[id] = true
+		}
+	}
+	return out
 }
 
 // slowChain follows parents by the public interface alone.
