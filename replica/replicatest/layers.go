@@ -58,8 +58,11 @@ func (d *Layers) Freeze(id sheepdog.LayerID) { d.update(func() { d.layers[id].fr
 // Remove stops listing a layer.
 func (d *Layers) Remove(id sheepdog.LayerID) {
 	d.update(func() {
-		delete(d.layers, id)
 		d.departed = append(d.departed, id)
+		if l := d.layers[id]; l != nil {
+			d.departed = append(d.departed, l.absorbed...)
+		}
+		delete(d.layers, id)
 	})
 }
 
