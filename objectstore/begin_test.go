@@ -179,6 +179,53 @@ func TestFailedSyncOfASegmentIsToldToAll(t *testing.T) {
 	}
 }
 
+// Bug: where a writer had made two segments, or made the second one just then, a failed
+// sync of the first took the store out of service though nothing was in either.
+func TestFirstOfUnusedSegmentsIsGivenUp(t *testing.T) {
+	for name, during := range map[string]bool{"two are made": false, "the second is being made": true} {
+		t.Run(name, func(t *testing.T) {
+			g := newCrashRig(t, 5)
+			defer func() { g.abandon() }()
+			j := &g.d.journal
+			hit, ahead := false, false
+			fault(g.files, func(op, file string) error {
+				switch {
+				case during && !ahead && op == "write" && file == segmentName(g.opts.Meta, 1):
+					ahead = true
+					g.files.mu.Unlock() // which whoever makes the segment has
+					j.makeAhead()
+					g.files.mu.Lock()
+				case !hit && op == "sync" && file == segmentName(g.opts.Meta, 0):
+					hit = true
+					return unix.EIO
+				}
+				return nil
+			})
+			if !during {
+				j.mu.Lock()
+				if err := errors.Join(j.makeSegment(), j.makeSegment()); err != nil {
+					t.Fatal(err)
+				}
+				j.mu.Unlock()
+				j.makeAhead()
+			}
+			mustWrite(t, g.d, dataOp(0, 1, 1, storetest.Fill(1, 1), 1))
+			if err := g.d.Flush(); !hit || err != nil {
+				t.Fatalf("hit: %v; flush: %v", hit, err)
+			}
+			if j.made != 2 || len(j.free) != 1 {
+				t.Errorf("%d segments, %d free; want 2 and 1", j.made, len(j.free))
+			}
+			g.abandon()
+			g.files.loseUnsynced()
+			g.open()
+			if got, err := readBlocks(t, g.d, 0, 1, 1, 1); err != nil || !bytes.Equal(got, storetest.Fill(1, 1)) {
+				t.Errorf("what was flushed is gone with the power: %v", err)
+			}
+		})
+	}
+}
+
 // A process that dies while it makes a segment leaves its name to the process after it,
 // for which that has to be durable before anything that it flushes there.
 func TestSegmentsOfADeadProcessGetDurableNames(t *testing.T) {

@@ -59,6 +59,7 @@ type journal struct {
 	active *segment
 	free   []*segment
 	raw    []*segment // that were made, and not synced since
+	unfit  int        // the lowest free segment that is given up; noneUnfit: none is
 	// Destages that ended, and the error of the last one.
 	rounds  uint64
 	lastErr error
@@ -70,6 +71,7 @@ type journal struct {
 func (j *journal) init() {
 	j.cond = sync.NewCond(&j.mu)
 	j.live = make(map[generation]*segment)
+	j.unfit = noneUnfit
 }
 
 // append writes one record with the entries of tasks and the data of the inline
@@ -268,7 +270,7 @@ func (j *journal) takeFree(structural bool) (*segment, error) {
 	defer j.mu.Unlock()
 	var makeErr error
 	for begin := j.rounds; ; {
-		if len(j.free) > keep {
+		if len(j.free) > keep && j.unfit == noneUnfit {
 			return j.takeLowest(), nil
 		}
 		if j.failure != nil {

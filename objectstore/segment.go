@@ -1,9 +1,11 @@
 package objectstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -111,31 +113,66 @@ func (j *journal) makeWhere(want func() bool) (made bool) {
 		made = false
 		if !j.giveUp(s) {
 			_ = j.fail(diskError("sync a new log segment", err))
-			break
 		}
+		break // what was made after it goes with it
 	}
 	return made
 }
 
-// giveUp removes a segment that could not be brought to the disk, so that another one is
-// made in its place; false if it was used or is not the last. What was in it could be
-// lost from the host's memory, and no later sync would tell.
+// giveUp has a segment removed that could not be brought to the disk, so that another one
+// is made in its place; false if it was used, or one that was made after it. What was in it
+// could be lost from the host's memory, and no later sync would tell.
 func (j *journal) giveUp(s *segment) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if s.gen != 0 || s.no != j.made-1 || !slices.Contains(j.free, s) {
+	if s.gen != 0 || !slices.Contains(j.free, s) || j.usedFrom(s.no) {
 		return false
 	}
-	_ = j.unmake(s) // what stays of it is taken for one that a process died over making
-	j.cond.Broadcast()
+	j.unfit = min(j.unfit, s.no)
+	j.removeUnfit()
 	return true
 }
+
+// usedFrom reports whether a segment from a number on is in use or on its way there; one
+// that is being made is not. The caller holds mu.
+func (j *journal) usedFrom(no int) bool {
+	unused := 0
+	for _, f := range j.free {
+		if f.no >= no && f.gen == 0 {
+			unused++
+		}
+	}
+	if j.making {
+		unused++
+	}
+	return unused != j.made-no
+}
+
+// removeUnfit removes the segments that were given up, and those that were made after them:
+// the names that stay have no gap. It leaves that to whoever is making one. What stays of
+// a segment is taken for one that a process died over making. The caller holds mu.
+func (j *journal) removeUnfit() {
+	if j.making || j.unfit == noneUnfit {
+		return
+	}
+	for _, s := range slices.SortedFunc(slices.Values(j.free), func(a, b *segment) int { return cmp.Compare(b.no, a.no) }) {
+		if s.no >= j.unfit {
+			_ = j.unmake(s)
+		}
+	}
+	j.unfit = noneUnfit
+	j.cond.Broadcast()
+}
+
+// noneUnfit is the number of a segment that there is not.
+const noneUnfit = math.MaxInt
 
 // unmake removes the segment that was made last. It was not used, or only in an earlier
 // life of the store.
 func (j *journal) unmake(s *segment) error {
 	j.made--
 	j.free = slices.DeleteFunc(j.free, func(f *segment) bool { return f == s })
+	j.raw = slices.DeleteFunc(j.raw, func(f *segment) bool { return f == s })
 	return diskError("remove a log segment", errors.Join(s.f.Close(), j.fs.Remove(segmentName(j.dir, s.no))))
 }
 
@@ -151,6 +188,7 @@ func (j *journal) makeSegment() error {
 	j.mu.Lock()
 	j.making = false
 	j.cond.Broadcast()
+	defer j.removeUnfit()
 	if err != nil {
 		j.made--
 		return err
