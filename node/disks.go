@@ -23,6 +23,13 @@ func (n *Node) diskFailed(dir string, _ error) {
 	}
 }
 
+// spoiledObject stands for a disk where an object is spoiled: it is fetched anew, like what
+// was on a failed disk, once this node does not act for it any more.
+const spoiledObject = ""
+
+// objectSpoiled is told by the store of an object that it cannot make sense of.
+func (n *Node) objectSpoiled(sheepdog.ObjectID, sheepdog.LayerID) { n.diskFailed(spoiledObject, nil) }
+
 // storeFailed is told by the store, or by the Raft log, that it is out of service
 // for good: the node leaves, and the others go on without it.
 func (n *Node) storeFailed(err error) {
@@ -64,15 +71,14 @@ func (n *Node) loseDisks() {
 // disks; only then flushes do without the disk, for what they would have made
 // durable counts on this node no more.
 func (n *Node) loseDisk(dir string) error {
+	if dir == spoiledObject {
+		return n.demote()
+	}
 	if err := n.store.LoseDisk(dir); err != nil {
 		return err
 	}
-	if n.cluster.View() != nil {
-		ctx, cancel := context.WithTimeout(n.ctx, demoteLimit)
-		defer cancel()
-		if err := n.cluster.Demote(ctx); err != nil {
-			return err
-		}
+	if err := n.demote(); err != nil {
+		return err
 	}
 	if err := n.store.RetireDisk(dir); err != nil {
 		return err
@@ -80,6 +86,16 @@ func (n *Node) loseDisk(dir string) error {
 	n.log.Warn("failed disk was given up; its objects are fetched from other nodes", "disk", dir)
 	n.cluster.RefreshHints()
 	return nil
+}
+
+// demote has this node stop acting where others do.
+func (n *Node) demote() error {
+	if n.cluster.View() == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, demoteLimit)
+	defer cancel()
+	return n.cluster.Demote(ctx)
 }
 
 // failedDisks counts the disks of this node that failed or are missing.

@@ -167,7 +167,7 @@ func (n *Node) openStore() error {
 		return err
 	}
 	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Existing: known, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, ReserveBytes: n.cfg.Reserve, LogReadyBytes: logReady,
-		OnDiskFailed: n.diskFailed, OnFailed: n.storeFailed, Logger: n.log.With("part", "store")})
+		OnDiskFailed: n.diskFailed, OnFailed: n.storeFailed, OnSpoiled: n.objectSpoiled, Logger: n.log.With("part", "store")})
 	if err != nil {
 		return err
 	}

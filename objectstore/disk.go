@@ -27,6 +27,7 @@ type Disk struct {
 	metaQuota  quota
 	cache      *cache
 	inventory  *inventory
+	spoiled    spoiled
 	dirty      dirtySet
 	guard      guard
 	local      local

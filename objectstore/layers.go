@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -206,7 +207,11 @@ func (d *Disk) loadWhole(e *entry) (*pile, error) {
 		if o == nil {
 			continue
 		}
-		if err := d.loadAll(p, o); err != nil {
+		err := d.loadAll(p, o)
+		if e.kind == entryDrop && errors.Is(err, errMalformed) {
+			err = d.loadSound(p, o)
+		}
+		if err != nil {
 			d.cache.unpin(p)
 			return nil, err
 		}

@@ -16,7 +16,7 @@ func (d *Disk) List(after sheepdog.ListEntry, want func(sheepdog.Partition) bool
 		return err
 	}
 	defer d.end()
-	l := lister{want: want, visit: visit, from: objectKey{after.Object, after.Layer}, exclusive: after != (sheepdog.ListEntry{})}
+	l := lister{want: want, visit: visit, spoiled: d.spoiled.has, from: objectKey{after.Object, after.Layer}, exclusive: after != (sheepdog.ListEntry{})}
 	// The dirty objects first: one that is clean by now was committed before the
 	// scan begins.
 	l.collect(d.dirty.all())
@@ -34,6 +34,7 @@ func (d *Disk) List(after sheepdog.ListEntry, want func(sheepdog.Partition) bool
 // lister merges the objects of the metadata store with dirty ones in memory.
 type lister struct {
 	want      func(sheepdog.Partition) bool
+	spoiled   func(objectKey) bool
 	visit     func(sheepdog.ListEntry) bool
 	from      objectKey
 	exclusive bool
@@ -126,6 +127,9 @@ func (l *lister) emitFresh(k *objectKey) {
 }
 
 func (l *lister) show(f freshObject) {
+	if l.spoiled(f.key) {
+		f.digest = ^f.digest // it is not what it was when that was computed
+	}
 	if f.present && !l.visit(sheepdog.ListEntry{Object: f.key.Object, Layer: f.key.Layer, Digest: f.digest}) {
 		l.stopped = true
 	}

@@ -27,6 +27,7 @@ func Open(opts Options) (*Disk, error) {
 		opts:          opts,
 		log:           opts.Logger,
 		cache:         newCache(opts.MapCacheBytes),
+		spoiled:       spoiled{keys: make(map[objectKey]bool)},
 		inventory:     newInventory(),
 		maxDirtyBytes: opts.MapCacheBytes / 3 * 4,
 		kicks:         make(chan struct{}, 1),

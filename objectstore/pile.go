@@ -316,6 +316,24 @@ func (p *pile) touchPile(at lsn, out *outcome) {
 	}
 }
 
+// recount makes the sums of a complete object those of its chunks.
+func (o *object) recount() {
+	o.present, o.data, o.digest = 0, 0, 0
+	for no, c := range o.chunks.each {
+		for i := range chunkBlocks {
+			s := c.at(i)
+			if s.state == sheepdog.Absent {
+				continue
+			}
+			o.present++
+			o.digest ^= mixRecord(sheepdog.BlockNo(no*chunkBlocks+uint32(i)), s.record())
+			if s.state == sheepdog.Data {
+				o.data++
+			}
+		}
+	}
+}
+
 func (p *pile) drop(layer sheepdog.LayerID, at lsn, out *outcome) {
 	o := p.find(layer)
 	if o == nil {

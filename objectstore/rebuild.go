@@ -29,7 +29,10 @@ func (r *replayer) apply(e *entry, at lsn) error {
 			r.d.cache.unpin(p)
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errMalformed):
+		return nil // it has to be replaced as a whole, whatever is done to it
+	case err != nil:
 		return fmt.Errorf("object %s: %w", e.key.Object, err)
 	}
 	defer r.d.cache.unpin(p)
@@ -114,7 +117,11 @@ func (r *replayer) markStored() error {
 				return true, nil
 			}
 		}
-		if err := c.decode(value); err != nil {
+		switch err := mapError(c.decode(value)); {
+		case errors.Is(err, errMalformed): // nobody finds anything by it
+			r.d.judgeMap(k, err)
+			return true, nil
+		case err != nil:
 			return false, fmt.Errorf("object %s layer %x chunk %d: %w", k.Object, uint64(k.Layer), no, err)
 		}
 		err := r.markChunk(&c)

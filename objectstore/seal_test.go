@@ -139,6 +139,80 @@ func TestMalformedMapIsAnErrorOfItsObject(t *testing.T) {
 	}
 }
 
+// Bug: a malformed map could not be got rid of. Repairs were written through it, a drop of
+// its object or layer read it first, and after a crash no store with one could be opened.
+func TestObjectWithAMalformedMapCanBeReplaced(t *testing.T) {
+	for name, far := range map[string]int{"in the header": 1, "in chunks": headBlocks + 1} {
+		t.Run(name, func(t *testing.T) {
+			g := newCrashRig(t, 7)
+			defer func() { g.abandon() }()
+			var told []sheepdog.ObjectID
+			g.opts.OnSpoiled = func(obj sheepdog.ObjectID, _ sheepdog.LayerID) { told = append(told, obj) }
+			data := bytes.Repeat([]byte{5}, far*blockSize)
+			mustWrite(t, g.d, dataOp(0, 1, 0, data[:blockSize], 1))
+			mustWrite(t, g.d, dataOp(0, 1, chunkBlocks, data, 2))
+			if err := g.d.destage(true); err != nil {
+				t.Fatal(err)
+			}
+			before := digestsOf(t, g.d)
+			spoil(t, g.meta, chunkKey(objectKey{sheepdog.ObjectID{Family: 1}, 1}, 1), far > headBlocks)
+			mustWrite(t, g.d, dataOp(1, 1, 0, data, 3)) // so that there is something to replay
+			g.abandon()
+			g.open()
+			for range 2 {
+				if _, err := readBlocks(t, g.d, 0, 1, chunkBlocks, 1); !errors.Is(err, sheepdog.ErrIO) {
+					t.Errorf("a read: %v, want %v", err, sheepdog.ErrIO)
+				}
+			}
+			if len(told) != 1 || told[0] != (sheepdog.ObjectID{Family: 1}) {
+				t.Errorf("told of %v, want the object once", told)
+			}
+			obj := sheepdog.ObjectID{Family: 1}
+			if after := digestsOf(t, g.d); after[obj] == before[obj] {
+				t.Error("the object is said to be what it was: no comparison would find it")
+			}
+			if err := g.d.DropObject(obj, 1); err != nil {
+				t.Fatalf("drop: %v", err)
+			}
+			if after := digestsOf(t, g.d); after[obj] != 0 {
+				t.Error("it is listed after its drop")
+			}
+			mustWrite(t, g.d, dataOp(0, 1, chunkBlocks, data, 2))
+			for range 2 {
+				if got, err := readBlocks(t, g.d, 0, 1, chunkBlocks, far); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("what replaced it: %v", err)
+				}
+				if got, err := readBlocks(t, g.d, 0, 1, 0, 1); err != nil || !bytes.Equal(got, zeroBlock[:]) {
+					t.Errorf("what did not: %v", err)
+				}
+				if err := g.d.destage(true); err != nil {
+					t.Fatal(err)
+				}
+				g.abandon()
+				g.open()
+			}
+			mustWrite(t, g.d, dataOp(0, 1, 0, data[:blockSize], 4))
+			if err := g.d.DropLayer(1); err != nil || len(digestsOf(t, g.d)) > 0 {
+				t.Errorf("drop of the layer: %v", err)
+			}
+		})
+	}
+}
+
+// digestsOf lists the objects of a store.
+func digestsOf(t *testing.T, d *Disk) map[sheepdog.ObjectID]uint64 {
+	t.Helper()
+	out := make(map[sheepdog.ObjectID]uint64)
+	err := d.List(sheepdog.ListEntry{}, nil, func(e sheepdog.ListEntry) bool {
+		out[e.Object] = e.Digest
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // spoil makes the map of a chunk malformed where it is, in its entry or in the header of
 // its object, and seals that again.
 func spoil(t *testing.T, raw *fakeMeta, chunk []byte, alone bool) {

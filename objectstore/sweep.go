@@ -86,7 +86,11 @@ func (d *Disk) pilesOn(id diskID) ([]sheepdog.ObjectID, error) {
 		if seen[k.Object] {
 			return true, nil
 		}
-		err := c.decode(value)
+		err := mapError(c.decode(value))
+		if errors.Is(err, errMalformed) { // nobody finds anything by it
+			d.judgeMap(k, err)
+			return true, nil
+		}
 		if err == nil && c.on(id) {
 			add(k.Object)
 		}

@@ -186,7 +186,8 @@ func (d *Disk) loadRange(p *pile, layer sheepdog.LayerID, start sheepdog.BlockNo
 }
 
 // loadChunks loads what is missing of a range; p is locked.
-func (d *Disk) loadChunks(p *pile, o *object, start sheepdog.BlockNo, count uint32) error {
+func (d *Disk) loadChunks(p *pile, o *object, start sheepdog.BlockNo, count uint32) (err error) {
+	defer func() { d.judgeMap(o.key, err) }()
 	first, last := uint32(start)/chunkBlocks, (uint32(start)+count-1)/chunkBlocks
 	if last-first >= 8 {
 		return d.loadAll(p, o)
@@ -211,25 +212,34 @@ func (d *Disk) loadChunks(p *pile, o *object, start sheepdog.BlockNo, count uint
 }
 
 // loadAll makes an object complete; p is locked.
-func (d *Disk) loadAll(p *pile, o *object) error {
+func (d *Disk) loadAll(p *pile, o *object) (err error) {
 	if o.complete {
 		return nil
 	}
+	defer func() { d.judgeMap(o.key, err) }()
 	if all, err := p.unpackAll(o); all || err != nil {
 		return err
 	}
+	if err := d.loadStored(p, o, p.addChunk); err != nil {
+		return err
+	}
+	o.complete = true
+	return nil
+}
+
+// loadStored adds the chunks of an object that the metadata store has; p is locked.
+func (d *Disk) loadStored(p *pile, o *object, add func(o *object, no uint32, value []byte) error) error {
 	p.packed = nil // it lacks some
 	err := d.meta.Scan(scan{prefix: o.key.encode(keyChunk)}, func(key, value []byte) (bool, error) {
 		_, no, err := decodeChunkKey(key)
 		if err == nil {
-			err = p.addChunk(o, no, value)
+			err = add(o, no, value)
 		}
 		return err == nil, err
 	})
 	if err != nil {
 		return metaError("load a block map", err)
 	}
-	o.complete = true
 	return nil
 }
 
@@ -244,7 +254,7 @@ func (p *pile) addChunk(o *object, no uint32, value []byte) error {
 	}
 	c := o.room()
 	if err := c.decode(value); err != nil {
-		return fmt.Errorf("object %s layer %x chunk %d: %w: %w", p.id, uint64(o.key.Layer), no, sheepdog.ErrIO, err)
+		return fmt.Errorf("object %s layer %x chunk %d: %w", p.id, uint64(o.key.Layer), no, mapError(err))
 	}
 	c.stored = !o.inHead
 	o.chunks.put(no, c)

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -56,6 +57,49 @@ func TestBackfill(t *testing.T) {
 	if p := c.nodes[3].agent.Progress(); p.Finished != p.Total || p.Total < 40 {
 		t.Errorf("progress %+v, want at least 40 objects, all finished", p)
 	}
+}
+
+// Bug: an object whose records this node cannot read any more kept it, and all that was to
+// be fetched from the same node, from ever becoming complete.
+func TestBackfillReplacesWhatCannotBeRead(t *testing.T) {
+	spoiled := &spoiledObject{object: object(1)}
+	c := newCluster(t, twoPlusOne(), func(cfg *Config) {
+		if cfg.Self == 3 {
+			spoiled.Local = cfg.Local
+			cfg.Local = spoiled
+		}
+	})
+	for i := range 3 {
+		for _, id := range nodes(1, 2) {
+			c.put(id, object(i), top, 5, 2, uint64(i+1))
+		}
+		c.put(3, object(i), top, 5, 1, uint64(i+1))
+		c.put(3, object(i), top, 6, 1, uint64(i+1))
+	}
+	c.run(c.complete, 3)
+	c.sameAs(1, 3)
+	if !spoiled.gone.Load() {
+		t.Error("it was not met")
+	}
+}
+
+// spoiledObject is a replica server whose engine cannot read one object until it is dropped.
+type spoiledObject struct {
+	Local
+	object sheepdog.ObjectID
+	gone   atomic.Bool
+}
+
+func (s *spoiledObject) Fetch(ctx context.Context, r *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
+	if r.Object == s.object && !s.gone.Load() {
+		return nil, sheepdog.ErrIO
+	}
+	return s.Local.Fetch(ctx, r)
+}
+
+func (s *spoiledObject) Discard(ctx context.Context, r *sheepdog.FetchRequest) error {
+	s.gone.Store(s.gone.Load() || r.Object == s.object)
+	return s.Local.Discard(ctx, r)
 }
 
 // TestBackfillUnderWrites copies while a guest writes the same blocks, and ends

@@ -91,6 +91,12 @@ func (a *Agent) blocksOf(obj sheepdog.ObjectID, layer sheepdog.LayerID) (uint32,
 // rather than only here.
 func (b *mover) chunk(ctx context.Context, req sheepdog.FetchRequest) ([]ahead, error) {
 	mine, err := b.cfg.Local.Fetch(ctx, &req)
+	if errors.Is(err, sheepdog.ErrIO) { // what is here cannot be told any more: all of it is fetched
+		if derr := b.cfg.Local.Discard(ctx, &req); derr != nil {
+			return nil, errors.Join(err, derr)
+		}
+		return nil, errRestart
+	}
 	if err != nil {
 		return nil, err
 	}
