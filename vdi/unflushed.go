@@ -3,6 +3,7 @@ package vdi
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -17,7 +18,16 @@ import (
 type unflushed struct {
 	mu     sync.Mutex
 	since  map[sheepdog.Partition]sheepdog.Revision
+	flying []*flight     // not settled
 	losses atomic.Uint64 // losses found so far
+}
+
+// flight is what a flush that is under way has taken of what is unflushed. One that began
+// later covers it as well: whoever succeeds first settles it, and all that it was there for
+// tell of a loss. Guarded by unflushed.mu.
+type flight struct {
+	since         map[sheepdog.Partition]sheepdog.Revision
+	settled, lost bool
 }
 
 // note records an acknowledged write; v is a view in which it is acknowledged.
@@ -36,14 +46,53 @@ func (u *unflushed) note(v *sheepdog.View, part sheepdog.Partition) {
 }
 
 // flush runs a flush and judges, once it is complete, whether what it should
-// have covered was still there. Writes noted after its begin stay.
-func (u *unflushed) flush(run func() error, judge func(map[sheepdog.Partition]sheepdog.Revision) bool) (lost bool, err error) {
-	taken := u.take()
+// have covered was still there. Writes noted after its begin stay. Of a loss that
+// nobody has found before lose is told.
+func (u *unflushed) flush(run func() error, judge func(map[sheepdog.Partition]sheepdog.Revision) bool, lose func()) (lost bool, err error) {
+	covered := u.depart()
 	if err := run(); err != nil {
-		u.giveBack(taken)
+		u.giveBack(covered[0])
 		return false, err
 	}
-	return len(taken) > 0 && judge(taken), nil
+	for _, f := range covered {
+		here, found := u.settle(f, judge)
+		if found {
+			lose()
+		}
+		lost = lost || here
+	}
+	return lost, nil
+}
+
+// depart takes what is unflushed into a flight, and lists it and then those under way.
+func (u *unflushed) depart() []*flight {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f := &flight{since: u.since}
+	all := append([]*flight{f}, u.flying...)
+	if u.since = nil; len(f.since) > 0 {
+		u.flying = append(u.flying, f)
+	}
+	return all
+}
+
+// settle judges a flight that was flushed, unless that was done: found says that it is a
+// loss that nobody knew of.
+func (u *unflushed) settle(f *flight, judge func(map[sheepdog.Partition]sheepdog.Revision) bool) (lost, found bool) {
+	lost = len(f.since) > 0 && judge(f.since)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if f.settled {
+		return lost || f.lost, false
+	}
+	u.land(f)
+	f.settled, f.lost = true, lost
+	return lost, lost
+}
+
+// land takes a flight off the list; mu is held.
+func (u *unflushed) land(f *flight) {
+	u.flying = slices.DeleteFunc(u.flying, func(o *flight) bool { return o == f })
 }
 
 func (u *unflushed) take() map[sheepdog.Partition]sheepdog.Revision {
@@ -54,14 +103,19 @@ func (u *unflushed) take() map[sheepdog.Partition]sheepdog.Revision {
 	return taken
 }
 
-func (u *unflushed) giveBack(taken map[sheepdog.Partition]sheepdog.Revision) {
+// giveBack leaves a flight that failed to the next flush, unless another one has covered it.
+func (u *unflushed) giveBack(f *flight) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.since == nil {
-		u.since = taken
+	u.land(f)
+	if f.settled {
 		return
 	}
-	for part, revision := range taken {
+	if u.since == nil {
+		u.since = f.since
+		return
+	}
+	for part, revision := range f.since {
 		u.since[part] = revision // older than what was noted meanwhile
 	}
 }
@@ -161,5 +215,9 @@ func (v *Volume) report() error {
 	if told == found {
 		return nil
 	}
+	return v.lossError()
+}
+
+func (v *Volume) lossError() error {
 	return fmt.Errorf("flush of VDI %s: every replica of some of it lost its power while acknowledged writes were not flushed; they may be lost: %w", v.name, sheepdog.ErrIO)
 }

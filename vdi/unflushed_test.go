@@ -2,6 +2,7 @@ package vdi
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -17,13 +18,13 @@ func TestUnflushedOutlivesAFailedFlush(t *testing.T) {
 	u.note(at(3), 1)
 	u.note(at(5), 1)
 	broken := errors.New("broken")
-	_, err := u.flush(func() error { u.note(at(6), 1); u.note(at(7), 2); return broken }, nil)
+	_, err := u.flush(func() error { u.note(at(6), 1); u.note(at(7), 2); return broken }, nil, nil)
 	if !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
 	var judged map[sheepdog.Partition]sheepdog.Revision
 	judge := func(since map[sheepdog.Partition]sheepdog.Revision) bool { judged = since; return true }
-	lost, err := u.flush(func() error { return nil }, judge)
+	lost, err := u.flush(func() error { return nil }, judge, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,9 +32,46 @@ func TestUnflushedOutlivesAFailedFlush(t *testing.T) {
 		t.Errorf("judged %v, lost: %v", judged, lost)
 	}
 	judged = nil
-	if lost, err := u.flush(func() error { return nil }, judge); err != nil || lost || judged != nil {
+	if lost, err := u.flush(func() error { return nil }, judge, func() {}); err != nil || lost || judged != nil {
 		t.Errorf("a flush of nothing judged %v (%v)", judged, err)
 	}
+}
+
+// Bug: of two flushes at the same time one took what was to be judged, and the other one was
+// acknowledged though what it should have covered was lost.
+func TestFlushBesideAnotherTellsOfTheLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		m := w.manager(t, 1)
+		create(t, m, "v", 1<<20)
+		v, other := open(t, m, "v", ""), open(t, m, "v", "")
+		write(t, v, 0, fill(4096, 1))
+		w.place(sheepdog.Policy{Copies: 3}, sheepdog.Placement{Lost: w.view.Revision + 1})
+		c := v.family.Load().coord.Load()
+		if err := c.flushes.running.take(t.Context()); err != nil { // all wait for this round
+			t.Fatal(err)
+		}
+		guests := []*Volume{v, v, other, v}
+		errs := make([]error, len(guests))
+		var flushes sync.WaitGroup
+		for i, guest := range guests {
+			flushes.Go(func() { errs[i] = guest.Flush(t.Context()) })
+			synctest.Wait() // it has taken what there was
+		}
+		c.flushes.running.give()
+		flushes.Wait()
+		for i, err := range errs {
+			if !errors.Is(err, sheepdog.ErrIO) {
+				t.Errorf("flush %d: %v, want the loss", i, err)
+			}
+		}
+		for _, guest := range []*Volume{v, other} {
+			if err := guest.Flush(t.Context()); err != nil {
+				t.Errorf("the flush after them: %v", err)
+			}
+		}
+		m.Close()
+	})
 }
 
 func TestGone(t *testing.T) {

@@ -166,17 +166,17 @@ func (v *Volume) Flush(ctx context.Context) error {
 	}
 	f := v.family.Load() // the VDI may move to another meanwhile, with other replicas
 	judge := func(since map[sheepdog.Partition]sheepdog.Revision) bool { return v.lost(f.id, since) }
-	lost, err := f.unflushed.flush(func() error { return v.flush(ctx) }, judge)
-	if err != nil && v.family.Load() != f { // no flush comes there any more
-		lost = judge(f.unflushed.take())
-	}
-	if lost {
-		v.lose(f)
-	}
+	lost, err := f.unflushed.flush(func() error { return v.flush(ctx) }, judge, func() { v.lose(f) })
 	if err != nil {
+		if v.family.Load() != f && judge(f.unflushed.take()) { // no flush comes there any more
+			v.lose(f)
+		}
 		return err
 	}
-	return v.report()
+	if err := v.report(); err != nil || !lost {
+		return err
+	}
+	return v.lossError() // which another flush has told as well
 }
 
 func (v *Volume) flush(ctx context.Context) error {
