@@ -325,7 +325,7 @@ func (m *Manager) HandleControl(ctx context.Context, method string, body []byte)
 	case methodTime:
 		reply, err = json.Marshal(m.now())
 		return reply, err, true
-	case methodSnapshot, methodRollback, methodRelease, methodTrash, methodHold, methodResume, methodAlter, methodCopyUp, methodFlatten, methodYield:
+	case methodSnapshot, methodRollback, methodRelease, methodTrash, methodHold, methodResume, methodAlter, methodCopyUp, methodFlatten, methodYield, methodStatus:
 	default:
 		return nil, nil, false
 	}
@@ -352,6 +352,9 @@ func (m *Manager) controlAt(ctx context.Context, c *coordinator, method string, 
 	}
 	if method == methodYield {
 		return encoded(m.yield(ctx, c))
+	}
+	if method == methodStatus {
+		return c.status(ctx, call.Body)
 	}
 	if method != methodSnapshot && method != methodRollback {
 		return m.controlMove(ctx, c, method, call)

@@ -2,6 +2,8 @@ package vdi
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 
 	"sheepdog"
@@ -17,70 +19,109 @@ type Extent struct {
 
 // Status describes n bytes from off, in blocks, in at most limit extents; it may
 // describe fewer bytes than asked for. A write that was acknowledged before the call is
-// seen. Like a read it has the VDI coordinated here if nobody does: the object map of the
-// coordinator spares a question for every object.
+// seen. Like a read it is the coordinator's to answer, and has the VDI coordinated here if
+// nobody does: a replica, this node's own not least, may be cut off from those that write.
 func (v *Volume) Status(ctx context.Context, off, n uint64, limit int) (out []Extent, err error) {
-	r := span{off, off + n}
+	ask := statusCall{Off: off, N: n, Limit: limit}
 	if v.layer != 0 {
-		return v.describe(ctx, nil, v.layer, r, limit)
+		return describer{v.m, v.shift}.describe(ctx, nil, v.layer, ask)
 	}
 	err = v.do(ctx, func(c *coordinator, to target) error {
 		if c != nil {
-			out, err = v.describeHere(ctx, c, r, limit)
-			return err
+			out, err = c.describe(ctx, ask)
+		} else {
+			out, err = v.askStatus(ctx, to, ask)
 		}
-		f, ok := v.m.opt.Directory.Family(to.family)
-		if !ok || f.Working == 0 {
-			return sheepdog.ErrNotFound
-		}
-		out, err = v.describe(ctx, nil, f.Working, r, limit)
 		return err
 	})
 	return out, err
 }
 
-// describeHere answers at the coordinator. Its object map counts only while nobody else
-// can have written. (rule 6)
-func (v *Volume) describeHere(ctx context.Context, c *coordinator, r span, limit int) ([]Extent, error) {
+// methodStatus asks the coordinator of a family what a part of the VDI holds.
+const methodStatus = "vdi.status"
+
+// statusCall is what is asked, as of Status. A reply is the extents.
+type statusCall struct {
+	Off   uint64 `json:"off"`
+	N     uint64 `json:"n"`
+	Limit int    `json:"limit"`
+}
+
+func (v *Volume) askStatus(ctx context.Context, to target, ask statusCall) (out []Extent, err error) {
+	inner, err := json.Marshal(ask)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(remoteCall{Family: to.family, Token: to.token, Body: inner})
+	if err != nil {
+		return nil, err
+	}
+	reply, err := v.m.opt.Peers.Call(ctx, to.node, methodStatus, body)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(reply, &out); err != nil {
+		return nil, fmt.Errorf("%s: %w", methodStatus, err)
+	}
+	return out, nil
+}
+
+// status answers methodStatus.
+func (c *coordinator) status(ctx context.Context, body []byte) ([]byte, error) {
+	var ask statusCall
+	if err := json.Unmarshal(body, &ask); err != nil || ask.N == 0 || ask.Off+ask.N < ask.N || ask.Limit < 1 {
+		return nil, fmt.Errorf("%s: %d bytes from %d in %d extents (%v): %w", methodStatus, ask.N, ask.Off, ask.Limit, err, sheepdog.ErrInvalid)
+	}
+	return encoded(c.describe(ctx, ask))
+}
+
+// describe answers while nobody else can have written. (rule 6)
+func (c *coordinator) describe(ctx context.Context, ask statusCall) ([]Extent, error) {
 	for {
-		if err := v.m.awaitLease(ctx, c); err != nil {
+		if err := c.m.awaitLease(ctx, c); err != nil {
 			return nil, err
 		}
 		t := c.top.Load()
-		out, err := v.describe(ctx, t, t.layer, r, limit)
-		if err != nil || v.m.opt.Cluster.LeaseValid() && c.err() == nil {
+		out, err := describer{c.m, c.shift}.describe(ctx, t, t.layer, ask)
+		if err != nil || c.m.opt.Cluster.LeaseValid() && c.err() == nil {
 			return out, err
 		}
 	}
+}
+
+// describer describes VDIs with objects of a size, a power of two.
+type describer struct {
+	m     *Manager
+	shift uint8
 }
 
 // describe looks through the layers from top downwards; t is what the coordinator knows
-// of the working one, nil elsewhere. It begins again if a base was dropped meanwhile:
+// of the working one, nil for a snapshot. It begins again if a base was dropped meanwhile:
 // what had been copied from there may have been missed.
-func (v *Volume) describe(ctx context.Context, t *top, layer sheepdog.LayerID, r span, limit int) ([]Extent, error) {
+func (d describer) describe(ctx context.Context, t *top, layer sheepdog.LayerID, ask statusCall) ([]Extent, error) {
 	for {
-		bases := basesOf(v.m.opt.Directory, layer)
-		out, err := v.describeOnce(ctx, t, layer, r, limit)
-		if err != nil || slices.Equal(bases, basesOf(v.m.opt.Directory, layer)) {
+		bases := basesOf(d.m.opt.Directory, layer)
+		out, err := d.describeOnce(ctx, t, layer, span{ask.Off, ask.Off + ask.N}, ask.Limit)
+		if err != nil || slices.Equal(bases, basesOf(d.m.opt.Directory, layer)) {
 			return out, err
 		}
 	}
 }
 
-func (v *Volume) describeOnce(ctx context.Context, t *top, layer sheepdog.LayerID, r span, limit int) (out []Extent, err error) {
-	size, last := pieceSize(v.shift), sheepdog.Index((r.to-1)>>v.shift)
+func (d describer) describeOnce(ctx context.Context, t *top, layer sheepdog.LayerID, r span, limit int) (out []Extent, err error) {
+	size, last := pieceSize(d.shift), sheepdog.Index((r.to-1)>>d.shift)
 	for at := r.from; at < r.to && len(out) <= limit; {
-		pc := piece{index: sheepdog.Index(at >> v.shift), in: at & (1<<v.shift - 1)}
-		empty, err := v.m.emptyFrom(ctx, t, layer, pc.index, last)
+		pc := piece{index: sheepdog.Index(at >> d.shift), in: at & (1<<d.shift - 1)}
+		empty, err := d.m.emptyFrom(ctx, t, layer, pc.index, last)
 		if err != nil {
 			return nil, err
 		}
 		var states []sheepdog.BlockState
 		if empty > 0 {
-			pc.n = min(uint64(empty)<<v.shift-pc.in, r.to-at)
+			pc.n = min(uint64(empty)<<d.shift-pc.in, r.to-at)
 		} else {
 			pc.n = min(size-at&(size-1), r.to-at)
-			if states, err = v.states(ctx, t, layer, pc); err != nil {
+			if states, err = d.m.states(ctx, t, layer, pc); err != nil {
 				return nil, err
 			}
 		}
@@ -130,12 +171,7 @@ func (m *Manager) nextHeld(ctx context.Context, t *top, layer sheepdog.LayerID, 
 		}
 		return next, err
 	}
-	for _, l := range logicalChain(m.opt.Directory, layer) {
-		if l.Written {
-			return i, nil
-		}
-	}
-	return end, nil
+	return i, nil // it is not known here
 }
 
 // appendExtents adds the blocks of a piece, joining equal neighbours. A nil
@@ -164,11 +200,11 @@ func appendExtents(out []Extent, pc piece, states []sheepdog.BlockState) []Exten
 
 // states resolves the blocks of a piece through the layers of the family and of
 // its bases; nil: all absent.
-func (v *Volume) states(ctx context.Context, t *top, layer sheepdog.LayerID, pc piece) ([]sheepdog.BlockState, error) {
+func (m *Manager) states(ctx context.Context, t *top, layer sheepdog.LayerID, pc piece) ([]sheepdog.BlockState, error) {
 	start, count := pc.blocks()
 	var out []sheepdog.BlockState
-	for ; layer != 0; layer = baseOf(v.m.opt.Directory, layer) {
-		recs, err := v.m.familyRecords(ctx, t, layer, pc.index, start, count)
+	for ; layer != 0; layer = baseOf(m.opt.Directory, layer) {
+		recs, err := m.familyRecords(ctx, t, layer, pc.index, start, count)
 		if err != nil {
 			return nil, err
 		}

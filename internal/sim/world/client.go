@@ -218,7 +218,7 @@ func (c *client) step() {
 
 // asked is a call that a guest makes.
 type asked struct {
-	what   string // write, zero, read or flush
+	what   string // write, zero, read, status or flush
 	off, n uint64
 }
 
@@ -229,8 +229,10 @@ func (c *client) draw() asked {
 		return asked{"write", off, n}
 	case d < 50:
 		return asked{"zero", off, n}
-	case d < 92:
+	case d < 88:
 		return asked{"read", off, n}
+	case d < 92:
+		return asked{"status", off, min(4*n, c.size-off)}
 	default:
 		return asked{"flush", 0, 0}
 	}
@@ -251,6 +253,8 @@ func (c *client) do(ctx context.Context, a asked) error {
 		return err
 	case "read":
 		return c.read(ctx, a)
+	case "status":
+		return c.status(ctx, a)
 	default:
 		complete := c.l.Flush(c.name)
 		err := c.vol.Flush(ctx)
@@ -270,6 +274,26 @@ func (c *client) read(ctx context.Context, a asked) error {
 		}
 	}
 	_ = call.Saw(p) // the ledger keeps what is wrong
+	return nil
+}
+
+// status asks what is a hole. Who copies a disk believes it.
+func (c *client) status(ctx context.Context, a asked) error {
+	call := c.l.Read(c.id, c.name, int(a.n), a.off)
+	extents, err := c.vol.Status(ctx, a.off, a.n, 1+c.rng.IntN(8))
+	if err != nil {
+		return err
+	}
+	at := uint64(0)
+	for _, e := range extents {
+		if e.State != sheepdog.Data {
+			call.SawHole(at, e.Length)
+		}
+		at += e.Length
+	}
+	if at == 0 || at > a.n {
+		c.l.Fault(fmt.Errorf("client %d: status of %d bytes at %d of VDI %s describes %d", c.id, a.n, a.off, c.name, at))
+	}
 	return nil
 }
 

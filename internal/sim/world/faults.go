@@ -18,7 +18,7 @@ type Fault struct {
 func AllFaults() []Fault {
 	return []Fault{
 		{"kill", (*Play).kill}, {"kill-quick", (*Play).killQuick}, {"kill-all", (*Play).killAll},
-		{"power-loss", (*Play).powerLoss}, {"power-loss-all", (*Play).powerLossAll},
+		{"power-loss", (*Play).powerLoss}, {"power-loss-all", (*Play).powerLossAll}, {"power-loss-most", (*Play).powerLossMost},
 		{"freeze", (*Play).freeze}, {"partition", (*Play).partition}, {"one-way", (*Play).oneWay}, {"isolate", (*Play).isolate},
 		{"flap", (*Play).flap}, {"rot", (*Play).rot}, {"leave", (*Play).leave}, {"join", (*Play).join},
 		{"kill-two", (*Play).killTwo}, {"pause-recovery", (*Play).pauseRecovery}, {"misdirect", (*Play).misdirect},
@@ -159,6 +159,39 @@ func (p *Play) powerLoss() bool {
 	p.sleep(time.Second)
 	h.Boot()
 	return p.becomesWhole()
+}
+
+// powerLossMost takes the power from as many hosts of a whole cluster at once as one
+// replica of everything survives, which has all that was acknowledged.
+func (p *Play) powerLossMost() bool {
+	lost := p.fewestCopies() - 1
+	if lost < 2 || !p.becomesWhole() {
+		return false
+	}
+	hosts := p.Up()
+	if lost >= len(hosts) {
+		return false
+	}
+	p.rng.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	var wg sync.WaitGroup
+	for _, h := range hosts[:lost] {
+		wg.Go(h.PowerLoss)
+	}
+	wg.Wait()
+	for _, h := range hosts[:lost] {
+		p.sleep(300 * time.Millisecond)
+		h.Boot()
+	}
+	return p.becomesWhole()
+}
+
+// fewestCopies is that of the VDI which has the fewest.
+func (w *World) fewestCopies() int {
+	fewest := w.opt.Copies
+	for _, e := range w.Up()[0].Node().Directory().List() {
+		fewest = min(fewest, int(e.Policy.Copies))
+	}
+	return fewest
 }
 
 // becomesWhole waits a while for the cluster to be whole.

@@ -189,6 +189,18 @@ func (c *Call) Saw(p []byte) error {
 	return nil
 }
 
+// SawHole says that n bytes from off, of what a read began with, are said to read as
+// zeros; those that share a cell with others are left out.
+func (c *Call) SawHole(off, n uint64) {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	ret := c.l.tick()
+	for i := (off + cellSize - 1) / cellSize; i < (off+n)/cellSize; i++ {
+		at := &c.era.events[c.first+int(i)]
+		*at = append(*at, event{call: c.call, ret: ret, by: int32(c.by)})
+	}
+}
+
 // Flush begins a flush; the result says that it was complete.
 func (l *Ledger) Flush(name string) (complete func()) {
 	l.mu.Lock()
