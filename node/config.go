@@ -34,6 +34,7 @@ type Config struct {
 	NoSync    bool     // answer flushes without fdatasync
 	Gateway   bool     // store nothing
 	VNodes    int      // weight; 0: the default
+	APIAddr   string   // host:port to serve the API on besides; empty: nowhere else
 	NBDAddr   string   // host:port to serve NBD on; empty: only the unix socket
 	NBDSocket string   // path of the unix socket of NBD; empty: Meta/nbd.sock
 	NBDGroup  string   // group that may open it, by name; empty: only this user

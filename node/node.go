@@ -371,6 +371,7 @@ func (n *Node) serve() error {
 	n.http = api.NewServer(backend{n}, api.Options{Logger: n.log.With("part", "api")}).HTTPServer(n.ctx)
 	n.spawn(func() { n.http.Serve(n.streams[peer.KindHTTP]) })
 	n.onClose(func() { closeHTTP(n.http) })
+	n.serveLocalAPI()
 	if n.cfg.NoNBD {
 		return nil
 	}
@@ -378,6 +379,20 @@ func (n *Node) serve() error {
 		return err
 	}
 	return n.serveNBD()
+}
+
+// serveLocalAPI lets programs of this host find the API where they look for it. Another
+// sheep of this host may be there already, which does as well.
+func (n *Node) serveLocalAPI() {
+	if n.cfg.APIAddr == "" {
+		return
+	}
+	l, err := net.Listen("tcp", n.cfg.APIAddr)
+	if err != nil {
+		n.log.Warn("programs of this host that name no address do not find the API of this node", "err", err)
+		return
+	}
+	n.spawn(func() { n.http.Serve(l) })
 }
 
 // answerLimit is for how long a node that ends sends answers to requests of its API.

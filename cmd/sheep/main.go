@@ -31,7 +31,7 @@ func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()
 		Meta: s.Meta, Disks: s.Disks, Port: s.Port, Bind: s.Bind, Advertise: s.Advertise, Zone: s.Zone,
 		LocalFile: s.LocalFile, Seeds: s.Seeds, NoSync: s.NoSync, Gateway: s.Gateway, VNodes: s.VNodes,
 		NearFull: s.NearFull, Full: s.Full, Reserve: s.Reserve,
-		NBDAddr: s.NBDAddr, NBDSocket: s.NBDSocket, NBDGroup: s.NBDGroup, RecoveryDelay: s.RecoveryDelay, ScrubEvery: s.ScrubEvery, Version: version, Logger: log, LogLevel: s.LogLevel,
+		APIAddr: s.APIAddr, NBDAddr: s.NBDAddr, NBDSocket: s.NBDSocket, NBDGroup: s.NBDGroup, RecoveryDelay: s.RecoveryDelay, ScrubEvery: s.ScrubEvery, Version: version, Logger: log, LogLevel: s.LogLevel,
 	}
 	if c.RecoveryDelay == 0 {
 		c.RecoveryDelay = -1 // none, where zero is the default

@@ -51,6 +51,7 @@ type Settings struct {
 	NoSync    bool
 	Gateway   bool
 	VNodes    int    // 0: automatic
+	APIAddr   string // host:port of the API besides; empty: none
 	NBDAddr   string // host:port; empty: none
 	NBDSocket string // path; empty: in Meta
 	NBDGroup  string // that may open the socket; empty: none
@@ -240,8 +241,12 @@ func (o *options) parseAddresses(s *Settings) error {
 	if netip.MustParseAddr(s.Advertise).IsUnspecified() {
 		return fmt.Errorf("Listening on all addresses (-b %s) needs -y: the address at which other nodes reach this one", s.Bind)
 	}
-	if s.Bind == "" {
-		s.Bind = s.Advertise
+	if s.Bind != "" {
+		return nil
+	}
+	// Where dog looks for it.
+	if s.Bind = s.Advertise; !netip.MustParseAddr(s.Bind).IsLoopback() {
+		s.APIAddr = net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))
 	}
 	return nil
 }

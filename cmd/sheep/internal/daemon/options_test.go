@@ -40,6 +40,7 @@ func TestSettings(t *testing.T) {
 		{"/m -b 0.0.0.0 -y 10.0.0.1 --nbd none", Settings{Port: 7000, Advertise: "10.0.0.1", Bind: "0.0.0.0", Local: true}},
 		{"/m -y ::1 --nbd [::]:1 -z 4294967295", Settings{Port: 7000, Zone: zone(4294967295), Advertise: "::1", Bind: "::1", Local: true, NBDAddr: "[::]:1"}},
 		{"/m -c gossip:a:7000,[::1]:7001 -V 64 --nbd 0.0.0.0", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Seeds: []string{"a:7000", "[::1]:7001"}, VNodes: 64, NBDAddr: "0.0.0.0:10809"}},
+		{"/m -y 10.0.0.1 -p 7001 --nbd none", Settings{Port: 7001, Advertise: "10.0.0.1", Bind: "10.0.0.1", Local: true, APIAddr: "127.0.0.1:7001"}},
 		{"/m -p 65000 --nbd none --foreground", Settings{Port: 65000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, foreground: true}},
 		{"/m --nbd none --recovery-delay 1m", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, RecoveryDelay: time.Minute}},
 		{"/m --nbd none --near-full 50 --full 60 --reserve 1g", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, NearFull: 50, Full: 60, Reserve: 1 << 30}},
