@@ -13,16 +13,18 @@ import (
 	"time"
 
 	"sheepdog/internal/program"
+	"sheepdog/tests/internal/report"
+	"sheepdog/tests/internal/vm"
 )
 
 // demo is one run: what it started, and what it knows.
 type demo struct {
 	opt    options
 	dir    string // of everything that the run makes
-	report *report
+	report *report.Report
 
 	sheep  []*sheep
-	guest  *guest
+	guest  *vm.Guest
 	accel  string
 	writer writer
 }
@@ -37,7 +39,7 @@ func (d *demo) other() *sheep   { return d.sheep[2] }
 func (d *demo) play(ctx context.Context) error {
 	for _, s := range []struct {
 		what string
-		do   func(context.Context, *row) error
+		do   func(context.Context, *report.Row) error
 	}{
 		{"start three sheep", d.startSheep},
 		{"dog cluster format --copies 3", d.format},
@@ -56,17 +58,17 @@ func (d *demo) play(ctx context.Context) error {
 		{"dog cluster check", d.check},
 		{fmt.Sprintf("make %d more clones", moreClones), d.manyClones},
 	} {
-		if err := d.report.step(s.what, func(r *row) error { return s.do(ctx, r) }); err != nil {
+		if err := d.report.Step(s.what, func(r *report.Row) error { return s.do(ctx, r) }); err != nil {
 			return err
 		}
 	}
 	if d.opt.keep {
 		return nil
 	}
-	return d.report.step("stop the guest and the cluster", func(r *row) error { return d.stopAll(ctx, r) })
+	return d.report.Step("stop the guest and the cluster", func(r *report.Row) error { return d.stopAll(ctx, r) })
 }
 
-func (d *demo) startSheep(ctx context.Context, r *row) error {
+func (d *demo) startSheep(ctx context.Context, r *report.Row) error {
 	if err := os.Mkdir(filepath.Join(d.dir, "log"), 0o700); err != nil {
 		return err
 	}
@@ -81,17 +83,17 @@ func (d *demo) startSheep(ctx context.Context, r *row) error {
 			return err
 		}
 	}
-	r.verified = "each sees all three"
+	r.Verified = "each sees all three"
 	return d.members(ctx, startLimit, 3, 0)
 }
 
-func (d *demo) format(ctx context.Context, r *row) error {
+func (d *demo) format(ctx context.Context, r *report.Row) error {
 	begin := time.Now()
 	if _, err := d.dog(ctx, d.gateway(), "cluster", "format", "--copies", "3"); err != nil {
 		return err
 	}
-	r.took = time.Since(begin)
-	r.verified = "running, 3 members, 3 copies"
+	r.Took = time.Since(begin)
+	r.Verified = "running, 3 members, 3 copies"
 	return d.running(ctx, 3)
 }
 
@@ -114,7 +116,7 @@ func (d *demo) running(ctx context.Context, n int) error {
 }
 
 // makeImage has the image built, unless an earlier run did.
-func (d *demo) makeImage(ctx context.Context, r *row) error {
+func (d *demo) makeImage(ctx context.Context, r *report.Row) error {
 	before, _ := os.Stat(d.opt.image)
 	cmd := exec.CommandContext(ctx, d.opt.script, d.opt.image)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
@@ -137,20 +139,20 @@ func (d *demo) makeImage(ctx context.Context, r *row) error {
 	if _, err := f.ReadAt(sector, 0); err != nil || sector[510] != 0x55 || sector[511] != 0xaa {
 		return fmt.Errorf("%s is no disk that boots (%v); remove it and run again", d.opt.image, err)
 	}
-	r.verified = fmt.Sprintf("%d MiB, boot sector", after.Size()>>20)
+	r.Verified = fmt.Sprintf("%d MiB, boot sector", after.Size()>>20)
 	if before != nil {
-		r.verified += ", from an earlier run"
+		r.Verified += ", from an earlier run"
 	}
 	return nil
 }
 
-func (d *demo) importImage(ctx context.Context, r *row) error {
+func (d *demo) importImage(ctx context.Context, r *report.Row) error {
 	begin := time.Now()
 	if _, err := d.dog(ctx, d.gateway(), "vdi", "import", d.opt.image, "debian"); err != nil {
 		return err
 	}
-	r.took = time.Since(begin)
-	r.verified = "equal to the image, read through another node"
+	r.Took = time.Since(begin)
+	r.Verified = "equal to the image, read through another node"
 	return d.compare(ctx, d.other(), "debian")
 }
 
@@ -162,26 +164,26 @@ func (d *demo) compare(ctx context.Context, s *sheep, export string) error {
 	return err
 }
 
-func (d *demo) snapshot(ctx context.Context, r *row) error {
+func (d *demo) snapshot(ctx context.Context, r *report.Row) error {
 	begin := time.Now()
 	if _, err := d.dog(ctx, d.other(), "vdi", "snapshot", "-s", "base", "debian"); err != nil {
 		return err
 	}
-	r.took = time.Since(begin)
-	r.verified = "listed; equal to the image"
+	r.Took = time.Since(begin)
+	r.Verified = "listed; equal to the image"
 	if err := d.listed(ctx, "s debian 1 "); err != nil {
 		return err
 	}
 	return d.compare(ctx, d.victim(), "debian@base")
 }
 
-func (d *demo) clone(ctx context.Context, r *row) error {
+func (d *demo) clone(ctx context.Context, r *report.Row) error {
 	begin := time.Now()
 	if _, err := d.dog(ctx, d.gateway(), "vdi", "clone", "-s", "base", "debian", "vm"); err != nil {
 		return err
 	}
-	r.took = time.Since(begin)
-	r.verified = "listed; equal to the image"
+	r.Took = time.Since(begin)
+	r.Verified = "listed; equal to the image"
 	if err := d.listed(ctx, "c vm 0 "); err != nil {
 		return err
 	}
@@ -205,7 +207,7 @@ func (d *demo) listed(ctx context.Context, prefix string) error {
 // moreClones is how many clones are made in a row at the end.
 const moreClones = 20
 
-func (d *demo) manyClones(ctx context.Context, r *row) error {
+func (d *demo) manyClones(ctx context.Context, r *report.Row) error {
 	var times []time.Duration
 	begin := time.Now()
 	for i := range moreClones {
@@ -215,11 +217,11 @@ func (d *demo) manyClones(ctx context.Context, r *row) error {
 		}
 		times = append(times, time.Since(one))
 	}
-	r.took = time.Since(begin)
-	r.verified = "each listed; 1 MiB of each read and compared"
+	r.Took = time.Since(begin)
+	r.Verified = "each listed; 1 MiB of each read and compared"
 	slices.Sort(times)
-	d.report.add("median of one", times[len(times)/2], "with the start of dog; the base has 2 GiB")
-	d.report.add("slowest", times[len(times)-1], "")
+	d.report.Add("median of one", times[len(times)/2], "with the start of dog; the base has 2 GiB")
+	d.report.Add("slowest", times[len(times)-1], "")
 	want := make([]byte, 1<<20)
 	f, err := os.Open(d.opt.image)
 	if err != nil {
@@ -243,4 +245,13 @@ func (d *demo) manyClones(ctx context.Context, r *row) error {
 		}
 	}
 	return nil
+}
+
+// nbdDisk is a virtio disk of QEMU on an export of a sheep. Requests wait for a
+// gateway that restarts; any other failure reaches the guest as an I/O error.
+func (d *demo) nbdDisk(s *sheep, export string) []string {
+	return []string{
+		"-blockdev", fmt.Sprintf("driver=nbd,node-name=disk,server.type=unix,server.path=%s,export=%s,reconnect-delay=30,cache.direct=on,discard=unmap", d.socket(s), export),
+		"-device", "virtio-blk-pci,drive=disk",
+	}
 }

@@ -9,11 +9,12 @@ import (
 	"strings"
 
 	"sheepdog/internal/program"
+	"sheepdog/tests/internal/vm"
 )
 
 // end kills what still runs.
 func (d *demo) end() error {
-	err := d.guest.powerOff()
+	err := d.guest.PowerOff()
 	for _, s := range d.sheep {
 		err = errors.Join(err, s.proc.Kill())
 	}
@@ -52,14 +53,14 @@ func (d *demo) showLogs(w io.Writer) {
 
 // explain tells how to go on with what was left running.
 func (d *demo) explain(w io.Writer) {
-	m := &machine{accel: d.accel, disk: d.nbdDisk(d.gateway(), "clone0")}
+	m := &vm.Machine{Accel: d.accel, Args: d.nbdDisk(d.gateway(), "clone0")}
 	dog := filepath.Join(d.opt.bin, "dog")
 	fmt.Fprintf(w, "KEEP=1: the cluster and the guest go on.\n\n")
 	fmt.Fprintf(w, "  export SHEEPDOG_DOG_PORT=%d\n", d.gateway().port)
 	for _, words := range []string{"node list", "vdi list", "vdi tree", "cluster check"} {
 		fmt.Fprintf(w, "  %s %s\n", dog, words)
 	}
-	fmt.Fprintf(w, "\nThe guest's console (Debian package socat; end with Ctrl-C):\n  socat -,raw,echo=0,escape=3 UNIX-CONNECT:%s\n", d.guest.socket)
-	fmt.Fprintf(w, "\nAnother guest, on a clone, its console here:\n  qemu-system-x86_64 %s -serial mon:stdio\n", strings.Join(m.qemuArgs(), " "))
-	fmt.Fprintf(w, "\nTo end all, then remove %s:\n  kill %d; %s cluster shutdown\n", d.dir, d.guest.proc.PID(), dog)
+	fmt.Fprintf(w, "\nThe guest's console (Debian package socat; end with Ctrl-C):\n  socat -,raw,echo=0,escape=3 UNIX-CONNECT:%s\n", d.guest.Socket)
+	fmt.Fprintf(w, "\nAnother guest, on a clone, its console here:\n  qemu-system-x86_64 %s -serial mon:stdio\n", strings.Join(m.QEMUArgs(), " "))
+	fmt.Fprintf(w, "\nTo end all, then remove %s:\n  kill %d; %s cluster shutdown\n", d.dir, d.guest.Proc.PID(), dog)
 }

@@ -4,7 +4,7 @@
 // 0 only if everything was as it must be. `make demo` runs it. It is not a
 // benchmark: figures of one run on one machine compare with each other only.
 //
-// Main types: demo (the story), process, sheep, guest, console, report.
+// Main types: demo (the story), sheep, writer.
 package main
 
 import (
@@ -16,6 +16,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+
+	"sheepdog/tests/internal/report"
 )
 
 // options are where the demo finds things.
@@ -51,7 +53,7 @@ func run(opt options) error {
 		err = errors.Join(errors.New("interrupted"), err)
 	}
 	if err == nil && opt.keep {
-		d.report.print(os.Stdout)
+		d.report.Print(os.Stdout)
 		d.explain(os.Stdout)
 		return nil
 	}
@@ -60,7 +62,7 @@ func run(opt options) error {
 		d.showLogs(os.Stderr)
 		return errors.Join(err, d.clear(false))
 	}
-	d.report.print(os.Stdout)
+	d.report.Print(os.Stdout)
 	return d.clear(true)
 }
 
@@ -85,7 +87,7 @@ func newDemo(opt options) (*demo, error) {
 	if err := enoughSpace(dir); err != nil {
 		return nil, errors.Join(err, os.Remove(dir))
 	}
-	return &demo{opt: opt, dir: dir, report: &report{out: os.Stdout}}, nil
+	return &demo{opt: opt, dir: dir, report: &report.Report{Out: os.Stdout}}, nil
 }
 
 // spaceNeeded is for three replicas of the guest and the logs, in bytes.

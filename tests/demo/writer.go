@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"time"
+
+	"sheepdog/tests/internal/vm"
 )
 
 // files are what the guest said it had written and synced, by number, with
@@ -15,7 +17,7 @@ type files map[int]string
 // writer is a loop in the guest that writes a file, syncs it, and says so on
 // the console, until it is stopped.
 type writer struct {
-	con   *console
+	con   *vm.Console
 	files files
 	next  int // number of the next loop's first file
 }
@@ -50,8 +52,8 @@ type pauses struct {
 // go on. The guest may pause, but no write may fail.
 func (w *writer) during(ctx context.Context, disturb func() error) (pauses, error) {
 	var out pauses
-	begin := w.con.here()
-	if err := w.con.send(fmt.Sprintf(writeLoop, w.next)); err != nil {
+	begin := w.con.Here()
+	if err := w.con.Send(fmt.Sprintf(writeLoop, w.next)); err != nil {
 		return out, err
 	}
 	p := begin
@@ -62,22 +64,22 @@ func (w *writer) during(ctx context.Context, disturb func() error) (pauses, erro
 	if err := disturb(); err != nil {
 		return out, err
 	}
-	p = w.con.here()
+	p = w.con.Here()
 	if err := w.await(ctx, &p, filesAfter); err != nil {
 		return out, fmt.Errorf("after the disturbance: %w", err)
 	}
-	if err := w.con.send("stop"); err != nil {
+	if err := w.con.Send("stop"); err != nil {
 		return out, err
 	}
 	return w.collect(ctx, begin, at)
 }
 
 // await waits for n reports from p on.
-func (w *writer) await(ctx context.Context, p *position, n int) error {
+func (w *writer) await(ctx context.Context, p *vm.Position, n int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, writeLimit, fmt.Errorf("the guest did not write %d files within %v", n, writeLimit))
 	defer cancel()
 	for range n {
-		m, err := w.con.find(ctx, p, wrote)
+		m, err := w.con.Find(ctx, p, wrote)
 		if err != nil {
 			return err
 		}
@@ -89,17 +91,17 @@ func (w *writer) await(ctx context.Context, p *position, n int) error {
 }
 
 // collect takes all reports of a loop that was told to stop.
-func (w *writer) collect(ctx context.Context, p position, disturbed time.Time) (pauses, error) {
+func (w *writer) collect(ctx context.Context, p vm.Position, disturbed time.Time) (pauses, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeLimit)
 	defer cancel()
 	var out pauses
 	var last time.Time
 	for {
-		l, err := w.con.next(ctx, &p)
+		l, err := w.con.Next(ctx, &p)
 		if err != nil {
 			return out, fmt.Errorf("waiting for the end of the guest's loop: %w", err)
 		}
-		m := wrote.FindStringSubmatch(l.text)
+		m := wrote.FindStringSubmatch(l.Text)
 		if m == nil {
 			continue
 		}
@@ -118,8 +120,8 @@ func (w *writer) collect(ctx context.Context, p position, disturbed time.Time) (
 		}
 		w.files[n] = m[3]
 		out.written++
-		out.note(last, l.at, disturbed)
-		last = l.at
+		out.note(last, l.At, disturbed)
+		last = l.At
 	}
 }
 
@@ -136,7 +138,7 @@ func (o *pauses) note(last, now, disturbed time.Time) {
 
 // verify has the guest read all files from its disk again.
 func (w *writer) verify(ctx context.Context) error {
-	out, err := w.con.run(ctx, writeLimit, `sync; echo 3 > /proc/sys/vm/drop_caches; md5sum /root/work/*`)
+	out, err := w.con.Run(ctx, writeLimit, `sync; echo 3 > /proc/sys/vm/drop_caches; md5sum /root/work/*`)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package main
+package vm
 
 import (
 	"context"
@@ -15,44 +15,44 @@ import (
 	"sheepdog/internal/program"
 )
 
-// console talks to the shell on a guest's serial line. Other programs write to
+// Console talks to the shell on a guest's serial line. Other programs write to
 // it as well, the kernel among them, so that nothing is believed but markers:
 // <<ID:...>> with an ID of this run, which no echo of a command contains.
-type console struct {
+type Console struct {
 	conn     net.Conn
 	ended    chan struct{} // closed when the reader has ended
-	patience time.Duration // of greet, with one question
+	patience time.Duration // of Greet, with one question
 
 	mu    sync.Mutex
-	lines []line        // guarded by mu
+	lines []Line        // guarded by mu
 	err   error         // guarded by mu: why the reader ended
 	more  chan struct{} // guarded by mu: closed at the next change
 	turn  int           // number of the last command; used by one goroutine
 }
 
-// line is one line of the console and when it was complete.
-type line struct {
-	text string
-	at   time.Time
+// Line is one line of the console and when it was complete.
+type Line struct {
+	Text string
+	At   time.Time
 }
 
 // maxLine bounds a line, in bytes; longer ones are cut.
 const maxLine = 16 << 10
 
-// newConsole reads from conn until it is closed.
-func newConsole(conn net.Conn) *console {
-	c := &console{conn: conn, ended: make(chan struct{}), more: make(chan struct{}), patience: 10 * time.Second}
+// NewConsole reads from conn until it is closed.
+func NewConsole(conn net.Conn) *Console {
+	c := &Console{conn: conn, ended: make(chan struct{}), more: make(chan struct{}), patience: 10 * time.Second}
 	go c.read()
 	return c
 }
 
-// close ends the reader and waits for it.
-func (c *console) close() {
+// Close ends the reader and waits for it.
+func (c *Console) Close() {
 	c.conn.Close()
 	<-c.ended
 }
 
-func (c *console) read() {
+func (c *Console) read() {
 	defer close(c.ended)
 	var part []byte
 	buf := make([]byte, 4096)
@@ -73,30 +73,30 @@ func (c *console) read() {
 	}
 }
 
-func (c *console) add(text string, err error) {
+func (c *Console) add(text string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lines = append(c.lines, line{strings.TrimSuffix(text, "\r"), time.Now()})
+	c.lines = append(c.lines, Line{strings.TrimSuffix(text, "\r"), time.Now()})
 	c.err = err
 	close(c.more)
 	c.more = make(chan struct{})
 }
 
-// position is where a reader stands in the lines.
-type position int
+// Position is where a reader stands in the lines.
+type Position int
 
-// here is the position after all lines so far.
-func (c *console) here() position {
+// Here is the position after all lines so far.
+func (c *Console) Here() Position {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return position(len(c.lines))
+	return Position(len(c.lines))
 }
 
-// errConsoleClosed is returned when the other side hung up.
-var errConsoleClosed = errors.New("the console was closed; has QEMU ended?")
+// ErrClosed is returned when the other side hung up.
+var ErrClosed = errors.New("the console was closed; has QEMU ended?")
 
-// next waits for the line at p and moves p behind it.
-func (c *console) next(ctx context.Context, p *position) (line, error) {
+// Next waits for the line at p and moves p behind it.
+func (c *Console) Next(ctx context.Context, p *Position) (Line, error) {
 	for {
 		c.mu.Lock()
 		lines, err, more := c.lines, c.err, c.more
@@ -107,40 +107,40 @@ func (c *console) next(ctx context.Context, p *position) (line, error) {
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
-				return line{}, fmt.Errorf("%w: %w", errConsoleClosed, err)
+				return Line{}, fmt.Errorf("%w: %w", ErrClosed, err)
 			}
-			return line{}, errConsoleClosed
+			return Line{}, ErrClosed
 		}
 		select {
 		case <-more:
 		case <-ctx.Done():
-			return line{}, context.Cause(ctx)
+			return Line{}, context.Cause(ctx)
 		}
 	}
 }
 
-// find waits for a line that matches, from p on, and returns its submatches.
-func (c *console) find(ctx context.Context, p *position, re *regexp.Regexp) ([]string, error) {
+// Find waits for a line that matches, from p on, and returns its submatches.
+func (c *Console) Find(ctx context.Context, p *Position, re *regexp.Regexp) ([]string, error) {
 	for {
-		l, err := c.next(ctx, p)
+		l, err := c.Next(ctx, p)
 		if err != nil {
 			return nil, fmt.Errorf("waiting for %s: %w", re, err)
 		}
-		if m := re.FindStringSubmatch(l.text); m != nil {
+		if m := re.FindStringSubmatch(l.Text); m != nil {
 			return m, nil
 		}
 	}
 }
 
-// saw reports whether any line so far matches.
-func (c *console) saw(re *regexp.Regexp) bool {
+// Saw reports whether any line so far matches.
+func (c *Console) Saw(re *regexp.Regexp) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.ContainsFunc(c.lines, func(l line) bool { return re.MatchString(l.text) })
+	return slices.ContainsFunc(c.lines, func(l Line) bool { return re.MatchString(l.Text) })
 }
 
-// send types one line.
-func (c *console) send(text string) error {
+// Send types one line.
+func (c *Console) Send(text string) error {
 	if err := c.conn.SetWriteDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return err
 	}
@@ -150,54 +150,54 @@ func (c *console) send(text string) error {
 
 var hello = regexp.MustCompile(`<<hello-\d+>>`)
 
-// maxPatience bounds how long greet waits between two questions.
+// maxPatience bounds how long Greet waits between two questions.
 const maxPatience = time.Minute
 
-// greet finds a shell behind the console and puts a quiet one in its place. The
+// Greet finds a shell behind the console and puts a quiet one in its place. The
 // login may still throw input away, so it is asked until it answers, more and
 // more seldom: on a busy host an answer may be to a question of long ago.
-func (c *console) greet(ctx context.Context) error {
-	p := c.here()
+func (c *Console) Greet(ctx context.Context) error {
+	p := c.Here()
 	for patience := c.patience; ; patience = min(2*patience, maxPatience) {
 		c.turn++
-		if err := c.send("exec bash --noprofile --norc --noediting"); err != nil {
+		if err := c.Send("exec bash --noprofile --norc --noediting"); err != nil {
 			return err
 		}
 		// A word split by quotes: an echo of the line is not the marker.
-		if err := c.send(fmt.Sprintf(`stty -echo; dmesg -n 1; PS1=; PS2=; echo "<""<hello-%d>>"`, c.turn)); err != nil {
+		if err := c.Send(fmt.Sprintf(`stty -echo; dmesg -n 1; PS1=; PS2=; echo "<""<hello-%d>>"`, c.turn)); err != nil {
 			return err
 		}
 		try, cancel := context.WithTimeout(ctx, patience)
-		_, err := c.find(try, &p, hello)
+		_, err := c.Find(try, &p, hello)
 		cancel()
-		if err == nil || ctx.Err() != nil || errors.Is(err, errConsoleClosed) {
+		if err == nil || ctx.Err() != nil || errors.Is(err, ErrClosed) {
 			return err
 		}
 	}
 }
 
-// run has the shell run a command, which must not read from the console, and
+// Run has the shell run a command, which must not read from the console, and
 // returns its output with whatever else was printed meanwhile. It must exit
 // with 0.
-func (c *console) run(ctx context.Context, limit time.Duration, command string) (string, error) {
+func (c *Console) Run(ctx context.Context, limit time.Duration, command string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	c.turn++
 	id := fmt.Sprintf("run-%d", c.turn)
-	p := c.here()
-	if err := c.send(fmt.Sprintf(`%s; printf '\n<''<%s:%%d>>\n' $?`, command, id)); err != nil {
+	p := c.Here()
+	if err := c.Send(fmt.Sprintf(`%s; printf '\n<''<%s:%%d>>\n' $?`, command, id)); err != nil {
 		return "", err
 	}
 	end := regexp.MustCompile("<<" + id + `:(\d+)>>`)
 	var out strings.Builder
 	for {
-		l, err := c.next(ctx, &p)
+		l, err := c.Next(ctx, &p)
 		if err != nil {
 			return out.String(), fmt.Errorf("guest command %q: %w", command, err)
 		}
-		m := end.FindStringSubmatch(l.text)
+		m := end.FindStringSubmatch(l.Text)
 		if m == nil {
-			out.WriteString(l.text + "\n")
+			out.WriteString(l.Text + "\n")
 			continue
 		}
 		if m[1] != "0" {
