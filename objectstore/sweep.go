@@ -28,6 +28,8 @@ func (d *Disk) sweep(id diskID, change slotChange) error {
 	if err := d.barrier(); err != nil {
 		return err
 	}
+	d.destageMu.Lock()   // what a destage has moved there is in the maps after it
+	d.destageMu.Unlock() //nolint:staticcheck // only the moment matters
 	for {
 		n, err := d.sweepOnce(id, change)
 		if err == nil {
