@@ -24,6 +24,8 @@ func sampleEntries() []entry {
 	}
 }
 
+var sampleForm = newLogForm(logVersion, 77)
+
 func sampleRecord() (recordHeader, []byte) {
 	h := recordHeader{gen: 4, first: 100, durable: 90, dataBlocks: 2}
 	b := append([]byte{}, zeroBlock[:recordFixed]...)
@@ -31,17 +33,17 @@ func sampleRecord() (recordHeader, []byte) {
 		b = e.append(b)
 		h.entries++
 	}
-	pad := finishRecord(b, &h)
+	pad := finishRecord(b, &h, sampleForm)
 	return h, append(b, pad...)
 }
 
 func TestRecordRoundTrip(t *testing.T) {
 	want, b := sampleRecord()
-	h, err := decodeRecordHeader(b, 100)
+	h, err := decodeRecordHeader(b, 100, sampleForm)
 	if err != nil || h != want {
 		t.Fatalf("header %+v, want %+v: %v", h, want, err)
 	}
-	entries, err := decodeRecord(b, &h, 1)
+	entries, err := decodeRecord(b, &h, 1, sampleForm)
 	if err != nil || !reflect.DeepEqual(entries, sampleEntries()) {
 		t.Fatalf("entries %+v: %v", entries, err)
 	}
@@ -53,15 +55,15 @@ func TestRecordRoundTrip(t *testing.T) {
 	for at := range recordFixed + int(h.entryBytes) {
 		c := bytes.Clone(b)
 		c[at] ^= 0x10
-		h, err := decodeRecordHeader(c, 100)
+		h, err := decodeRecordHeader(c, 100, sampleForm)
 		if err == nil {
-			_, err = decodeRecord(c, &h, 1)
+			_, err = decodeRecord(c, &h, 1, sampleForm)
 		}
 		if err == nil {
 			t.Fatalf("a flipped bit in byte %d goes unnoticed", at)
 		}
 	}
-	if _, err := decodeRecordHeader(b, h.blocks()-1); err == nil {
+	if _, err := decodeRecordHeader(b, h.blocks()-1, sampleForm); err == nil {
 		t.Error("a record that is longer than its segment is accepted")
 	}
 }
@@ -150,9 +152,7 @@ func TestChunkRoundTrip(t *testing.T) {
 }
 
 func TestUnknownVersions(t *testing.T) {
-	_, record := sampleRecord()
-	record[4]++
-	segment := (&segmentHeader{store: 1, gen: 2, first: 3}).encode()
+	segment := (&segmentHeader{version: logVersion, store: 1, gen: 2, first: 3}).encode()
 	segment[4]++
 	form := format{store: 1, segmentBlocks: 64, fileBlocks: 64}.encode()
 	form[4]++
@@ -164,13 +164,12 @@ func TestUnknownVersions(t *testing.T) {
 	head[0]++
 	ck := checkpoint{}.encode()
 	ck[0]++
-	_, recordErr := decodeRecordHeader(record, 100)
 	_, segmentErr := decodeSegmentHeader(segment)
 	_, formatErr := decodeFormat(form)
 	_, labelErr := decodeLabel(label, 1)
 	_, _, headErr := decodeHeader(head)
 	_, ckErr := decodeCheckpoint(ck)
-	for name, err := range map[string]error{"record": recordErr, "segment": segmentErr, "format": formatErr, "label": labelErr,
+	for name, err := range map[string]error{"segment": segmentErr, "format": formatErr, "label": labelErr,
 		"chunk": new(chunk).decode(chunkBytes), "header": headErr, "checkpoint": ckErr} {
 		if _, ok := err.(*versionError); !ok {
 			t.Errorf("%s: %v", name, err)
@@ -199,13 +198,13 @@ func FuzzRecord(f *testing.F) {
 	f.Add(b)
 	f.Add(b[:recordFixed])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := decodeRecordHeader(b, 64)
+		h, err := decodeRecordHeader(b, 64, sampleForm)
 		if err != nil {
 			return
 		}
 		if len(b) >= recordFixed+int(h.entryBytes) { // get past the checksum
 			fixed := finishCRC(bytes.Clone(b), &h)
-			if entries, err := decodeRecord(fixed, &h, 1); err == nil {
+			if entries, err := decodeRecord(fixed, &h, 1, sampleForm); err == nil {
 				checkEntries(t, entries)
 			}
 		}
@@ -214,7 +213,7 @@ func FuzzRecord(f *testing.F) {
 
 func finishCRC(b []byte, h *recordHeader) []byte {
 	used := recordFixed + int(h.entryBytes)
-	c := recordCRC(b[:used])
+	c := recordCRC(b[:used], sampleForm)
 	b[recordCRCAt], b[recordCRCAt+1], b[recordCRCAt+2], b[recordCRCAt+3] = byte(c), byte(c>>8), byte(c>>16), byte(c>>24)
 	return b
 }
@@ -256,7 +255,7 @@ func FuzzChunk(f *testing.F) {
 }
 
 func FuzzSmallDecoders(f *testing.F) {
-	f.Add((&segmentHeader{store: 1, gen: 2, first: 3}).encode()[:segmentFixed])
+	f.Add((&segmentHeader{version: logVersion, store: 1, gen: 2, first: 3}).encode()[:segmentFixed])
 	f.Add(format{store: 1, segmentBlocks: 64, fileBlocks: 64}.encode())
 	f.Add(encodeLabel(1, 2))
 	f.Add(header{present: 1, digest: 2}.encode())

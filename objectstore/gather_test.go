@@ -50,6 +50,7 @@ func (w wholeFiles) Open(name string) (file, error) {
 func TestGatheredAppendIsAppend(t *testing.T) {
 	logOf := func(files fileSystem) []byte {
 		u := openDisk(t, Options{Meta: t.TempDir(), LogBytes: 1 << 20, openMeta: newFakeMeta().open, files: files})
+		u.d.journal.form = newLogForm(logVersion, 77) // as if all were one store
 		for seq := range uint64(40) {
 			data := bytes.Repeat([]byte{byte(seq)}, int(1+seq%3)*blockSize)
 			mustWrite(t, u.d, dataOp(0, 1, sheepdog.BlockNo(seq*3), data, seq+1))
@@ -61,7 +62,7 @@ func TestGatheredAppendIsAppend(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return b[blockSize:] // its header names the store
+		return b[blockSize:] // its header names the store that it is
 	}
 	want := logOf(wholeFiles{})
 	if bytes.Equal(want, make([]byte, len(want))) {

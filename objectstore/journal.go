@@ -19,6 +19,7 @@ type journal struct {
 	fs      fileSystem
 	dir     string
 	store   uint64
+	form    logForm
 	segLen  uint32 // blocks of a segment, header included
 	maxSegs int
 	noSync  bool
@@ -100,7 +101,7 @@ func (j *journal) append(tasks []*task, structural bool) (lsn, error) {
 		b = t.e.append(b)
 	}
 	h := recordHeader{gen: j.gen, first: j.next, durable: lsn(j.durable.Load()), dataBlocks: blocks, entries: uint32(len(tasks))}
-	j.pieces[0], j.pieces[1] = b, finishRecord(b, &h)
+	j.pieces[0], j.pieces[1] = b, finishRecord(b, &h, j.form)
 	j.buf = b
 	if err := j.put(int64(head+blocks) * blockSize); err != nil {
 		return 0, j.fail(diskError("write the log", err))
@@ -203,7 +204,7 @@ func (j *journal) rotate(structural bool) error {
 	if err != nil {
 		return err
 	}
-	h := segmentHeader{store: j.store, gen: j.gen + 1, first: j.next, prev: j.prev, last: j.logged}
+	h := segmentHeader{version: j.form.version, store: j.store, gen: j.gen + 1, first: j.next, prev: j.prev, last: j.logged}
 	if err := j.begin(s, &h); err != nil {
 		return j.fail(diskError("begin a log segment", err))
 	}

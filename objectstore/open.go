@@ -160,7 +160,7 @@ func (d *Disk) readCheckpoint() (checkpoint, error) {
 func (d *Disk) recover(f format, ck checkpoint) error {
 	j := &d.journal
 	j.fs, j.dir, j.store, j.noSync, j.kick = d.opts.files, d.opts.Meta, f.store, d.opts.NoSync, d.kick
-	j.segLen = f.segmentBlocks
+	j.segLen, j.form = f.segmentBlocks, newLogForm(logVersion, f.store)
 	if _, ok := d.opts.files.(hostFiles); ok { // tests count operations in order
 		j.ahead = make(chan struct{}, 1)
 	}

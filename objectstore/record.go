@@ -18,9 +18,14 @@ import (
 //	32 head blocks(4) header and entries, padded to whole blocks
 //	36 data blocks(4) of inline entries, after the head
 //	40 entries(4) entry bytes(4)
-//	48 CRC-32C(4)     of header (this field zero) and entries; data have their own
+//	48 CRC-32C(4)     of the store's identity(8), header (this field zero) and entries;
+//	                  data have their own
 //	52 zero(12)
 //	64 entries ...
+//
+// In version 1 the checksum is without the identity. With it, what a guest has written
+// is not taken for a record: it knows of no identity, but may have blocks of a log, of a
+// sheep in it, or of one that it makes up. The version is that of the segment's header.
 //
 // Numbers are little-endian. Head and data are whole blocks so that an append
 // never has to read the rest of a page, and inline data can be addressed.
@@ -36,7 +41,7 @@ type recordHeader struct {
 
 const (
 	recordMagic   = 0x524c4453 // "SDLR"
-	logVersion    = 1
+	logVersion    = 2
 	recordFixed   = 64
 	recordCRCAt   = 48
 	maxEntryBytes = 1 << 20
@@ -56,15 +61,29 @@ func headBlocksOf(entryBytes int) uint32 {
 	return uint32((recordFixed + entryBytes + blockSize - 1) / blockSize)
 }
 
+// logForm is how the records of a segment are written.
+type logForm struct {
+	version uint16
+	salt    uint32 // what the checksum begins with
+}
+
+func newLogForm(version uint16, store uint64) logForm {
+	f := logForm{version: version}
+	if version > 1 {
+		f.salt = crc32.Checksum(binary.LittleEndian.AppendUint64(nil, store), castagnoli)
+	}
+	return f
+}
+
 // finishRecord fills in the header in front of the entries that follow it in
 // head, checksums both, and returns the zeros that make them whole blocks.
-func finishRecord(head []byte, h *recordHeader) (pad []byte) {
+func finishRecord(head []byte, h *recordHeader, form logForm) (pad []byte) {
 	le := binary.LittleEndian
 	h.entryBytes = uint32(len(head) - recordFixed)
 	h.headBlocks = headBlocksOf(int(h.entryBytes))
 	clear(head[:recordFixed])
 	le.PutUint32(head, recordMagic)
-	le.PutUint16(head[4:], logVersion)
+	le.PutUint16(head[4:], form.version)
 	le.PutUint64(head[8:], uint64(h.gen))
 	le.PutUint64(head[16:], uint64(h.first))
 	le.PutUint64(head[24:], uint64(h.durable))
@@ -72,19 +91,17 @@ func finishRecord(head []byte, h *recordHeader) (pad []byte) {
 	le.PutUint32(head[36:], h.dataBlocks)
 	le.PutUint32(head[40:], h.entries)
 	le.PutUint32(head[44:], h.entryBytes)
-	le.PutUint32(head[recordCRCAt:], crc32.Checksum(head, castagnoli))
+	le.PutUint32(head[recordCRCAt:], crc32.Update(form.salt, castagnoli, head))
 	return zeroBlock[:int(h.headBlocks)*blockSize-len(head)]
 }
 
 // decodeRecordHeader reads the fixed part of a record and bounds it by the
-// blocks that are left in the segment. The checksum is not checked yet.
-func decodeRecordHeader(b []byte, left uint32) (recordHeader, error) {
+// blocks that are left in the segment. The checksum is not checked yet: until then
+// it may be anything, and nothing is to be concluded from it.
+func decodeRecordHeader(b []byte, left uint32, form logForm) (recordHeader, error) {
 	le := binary.LittleEndian
-	if len(b) < recordFixed || le.Uint32(b) != recordMagic {
+	if len(b) < recordFixed || le.Uint32(b) != recordMagic || le.Uint16(b[4:]) != form.version {
 		return recordHeader{}, errNoRecord
-	}
-	if v := le.Uint16(b[4:]); v != logVersion {
-		return recordHeader{}, &versionError{what: "log record", found: uint32(v), want: logVersion}
 	}
 	h := recordHeader{
 		gen:        generation(le.Uint64(b[8:])),
@@ -104,12 +121,12 @@ func decodeRecordHeader(b []byte, left uint32) (recordHeader, error) {
 
 // decodeRecord verifies a head, which begins at block at of its segment, and
 // reads its entries. The places of inline data are filled in.
-func decodeRecord(head []byte, h *recordHeader, at uint32) ([]entry, error) {
+func decodeRecord(head []byte, h *recordHeader, at uint32, form logForm) ([]entry, error) {
 	used := recordFixed + int(h.entryBytes)
 	if len(head) < used {
 		return nil, errTruncated
 	}
-	if recordCRC(head[:used]) != binary.LittleEndian.Uint32(head[recordCRCAt:]) {
+	if recordCRC(head[:used], form) != binary.LittleEndian.Uint32(head[recordCRCAt:]) {
 		return nil, errBadCRC
 	}
 	b := head[recordFixed:used]
@@ -133,9 +150,9 @@ func decodeRecord(head []byte, h *recordHeader, at uint32) ([]entry, error) {
 	return entries, nil
 }
 
-func recordCRC(head []byte) uint32 {
+func recordCRC(head []byte, form logForm) uint32 {
 	var zero [4]byte
-	c := crc32.Update(0, castagnoli, head[:recordCRCAt])
+	c := crc32.Update(form.salt, castagnoli, head[:recordCRCAt])
 	c = crc32.Update(c, castagnoli, zero[:])
 	return crc32.Update(c, castagnoli, head[recordCRCAt+4:])
 }
@@ -155,11 +172,12 @@ func recordCRC(head []byte) uint32 {
 // found the tail of the log lost go on behind what is left of it: of two
 // segments that claim the same prev the younger one is right.
 type segmentHeader struct {
-	store uint64
-	gen   generation
-	first lsn
-	prev  generation
-	last  lsn
+	version uint16 // and that of its records
+	store   uint64
+	gen     generation
+	first   lsn
+	prev    generation
+	last    lsn
 }
 
 const (
@@ -171,7 +189,7 @@ func (h *segmentHeader) encode() []byte {
 	le := binary.LittleEndian
 	b := make([]byte, blockSize)
 	le.PutUint32(b, segmentMagic)
-	le.PutUint16(b[4:], logVersion)
+	le.PutUint16(b[4:], h.version)
 	le.PutUint64(b[8:], h.store)
 	le.PutUint64(b[16:], uint64(h.gen))
 	le.PutUint64(b[24:], uint64(h.first))
@@ -194,18 +212,20 @@ func decodeSegmentHeader(b []byte) (segmentHeader, error) {
 	if le.Uint32(b) != segmentMagic {
 		return segmentHeader{}, errors.New("not a log segment of this program")
 	}
-	if v := le.Uint16(b[4:]); v != logVersion {
+	v := le.Uint16(b[4:])
+	if v == 0 || v > logVersion {
 		return segmentHeader{}, &versionError{what: "log segment", found: uint32(v), want: logVersion}
 	}
 	if crc32.Checksum(b[:48], castagnoli) != le.Uint32(b[48:]) {
 		return segmentHeader{}, errBadCRC
 	}
 	return segmentHeader{
-		store: le.Uint64(b[8:]),
-		gen:   generation(le.Uint64(b[16:])),
-		first: lsn(le.Uint64(b[24:])),
-		prev:  generation(le.Uint64(b[32:])),
-		last:  lsn(le.Uint64(b[40:])),
+		version: v,
+		store:   le.Uint64(b[8:]),
+		gen:     generation(le.Uint64(b[16:])),
+		first:   lsn(le.Uint64(b[24:])),
+		prev:    generation(le.Uint64(b[32:])),
+		last:    lsn(le.Uint64(b[40:])),
 	}, nil
 }
 

@@ -221,11 +221,8 @@ func (s *logScan) readHead(seg scannedSegment, at uint32) (*logRecord, error) {
 	if err := readFull(seg.f, head, int64(at)*blockSize); err != nil {
 		return nil, diskError("read the log", err)
 	}
-	h, err := decodeRecordHeader(head, s.segLen-at)
-	var version *versionError
-	if errors.As(err, &version) {
-		return nil, err
-	}
+	form := newLogForm(seg.version, s.store)
+	h, err := decodeRecordHeader(head, s.segLen-at, form)
 	if err != nil || h.gen != seg.segmentHeader.gen {
 		return nil, nil
 	}
@@ -235,7 +232,7 @@ func (s *logScan) readHead(seg scannedSegment, at uint32) (*logRecord, error) {
 			return nil, diskError("read the log", err)
 		}
 	}
-	entries, err := decodeRecord(head, &h, at)
+	entries, err := decodeRecord(head, &h, at, form)
 	if err != nil {
 		return nil, nil
 	}
