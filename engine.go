@@ -130,6 +130,15 @@ type ServingEngine interface {
 	Serving(f FamilyID)
 }
 
+// DirectEngine is an Engine that can write what is Unread past the host's memory. Write
+// waits for the disk then, in the caller's goroutine, and needs none of the scheduler's
+// processors for that.
+type DirectEngine interface {
+	// Directly reports whether n bytes in a row of the family, if they are Unread, are
+	// written so: they are many, and the family is not served here.
+	Directly(f FamilyID, n int) bool
+}
+
 // PromptReplica is a Replica that may have what a read wants at hand.
 type PromptReplica interface {
 	// TryRead is Read if that waits for nothing; else, and where Read would fail, it

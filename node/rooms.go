@@ -71,6 +71,11 @@ func (l layers) Token(id sheepdog.FamilyID) sheepdog.Token {
 	return f.Token
 }
 
+func (l layers) Coordinator(id sheepdog.FamilyID) sheepdog.NodeID {
+	f, _ := l.dir.Family(id)
+	return f.Coordinator.Node
+}
+
 func (l layers) Version() (uint64, bool) { return l.dir.Version() }
 
 func (l layers) Changed() <-chan struct{} { return l.dir.Changed() }

@@ -7,6 +7,9 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"sheepdog"
+	"sheepdog/internal/aio"
 )
 
 // directLeast is from how many bytes in a row data that nobody reads soon go to the
@@ -49,9 +52,51 @@ func blockAligned(p []byte) bool {
 	return uintptr(unsafe.Pointer(unsafe.SliceData(p)))%blockSize == 0
 }
 
+// Directly implements sheepdog.DirectEngine.
+func (d *Disk) Directly(f sheepdog.FamilyID, n int) bool {
+	w, ok := d.opts.files.(waitingFiles)
+	return n >= directLeast && ok && !d.local.has(f) && w.waits()
+}
+
+// waitingFiles is a file system whose files are written directly by goroutines that wait
+// for the disk without a thread, and so without one of the scheduler's processors.
+type waitingFiles interface{ waits() bool }
+
+// directDepth is how many direct writes of a store are on their way at a time. More would
+// not make a disk faster; they go by the host's memory.
+const directDepth = 16
+
+// directQueue is where the host's files are written directly without a thread that waits.
+// It is made when it is first wanted.
+type directQueue struct {
+	once sync.Once
+	q    *aio.Queue // nil: the host has no such thing
+}
+
+func (d *directQueue) get() *aio.Queue {
+	if d == nil {
+		return nil
+	}
+	d.once.Do(func() { d.q, _ = aio.New(directDepth) })
+	return d.q
+}
+
+// close ends the queue, of which nobody wants anything any more.
+func (d *directQueue) close() error {
+	if d == nil {
+		return nil
+	}
+	d.once.Do(func() {}) // none is made any more
+	if d.q == nil {
+		return nil
+	}
+	return d.q.Close()
+}
+
 // directTwin is another descriptor of a file, for direct writes. It is opened when it
 // is first wanted: most files never are.
 type directTwin struct {
+	queue   *directQueue
 	mu      sync.Mutex
 	f       *os.File
 	refused bool // by the file system, or because the file was closed
@@ -78,11 +123,24 @@ func (t *directTwin) write(name string, p []byte, off int64) int {
 	if f == nil {
 		return 0
 	}
-	n, err := f.WriteAt(p, off)
+	n, err := t.put(f, p, off)
 	if errors.Is(err, unix.EINVAL) {
 		_ = t.close() // the disk wants larger blocks than ours
 	}
 	return n / blockSize * blockSize
+}
+
+// put waits for the disk without a thread if it can.
+func (t *directTwin) put(f *os.File, p []byte, off int64) (int, error) {
+	q := t.queue.get()
+	if q == nil {
+		return f.WriteAt(p, off)
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	return q.Write(raw, p, off)
 }
 
 // close ends direct writes for good.

@@ -3,6 +3,7 @@ package objectstore
 import (
 	"bytes"
 	"os"
+	"sync"
 	"testing"
 
 	"sheepdog"
@@ -49,11 +50,12 @@ func unread(start sheepdog.BlockNo, blocks, lead int, seq uint64) sheepdog.Op {
 // Data that nobody reads soon get the same places and bytes past the host's memory as
 // through it: over places that are in its memory, beside others that are being written,
 // where only a part goes that way, and where the file system, or where the data are,
-// does not let them.
+// does not let them; with a thread that waits for the disk, and without one.
 func TestDirectWriteIsWrite(t *testing.T) {
 	const large = directLeast/blockSize + 3
-	extentsOf := func(part, lead int) (extents []byte, taken int) {
-		u := openDisk(t, Options{Meta: t.TempDir(), openMeta: newFakeMeta().open, files: directFiles{part: part, taken: &taken}})
+	extentsOf := func(part, lead int, queue *directQueue) (extents []byte, taken int) {
+		files := directFiles{hostFiles: hostFiles{queue}, part: part, taken: &taken}
+		u := openDisk(t, Options{Meta: t.TempDir(), openMeta: newFakeMeta().open, files: files})
 		seq := uint64(0)
 		for round := range sheepdog.BlockNo(3) {
 			for i := range sheepdog.BlockNo(4) {
@@ -78,19 +80,70 @@ func TestDirectWriteIsWrite(t *testing.T) {
 		}
 		return b[blockSize:], taken // its header names the store
 	}
-	want, taken := extentsOf(0, 0)
+	want, taken := extentsOf(0, 0, nil)
 	if taken != 0 || len(want) < 8*large*blockSize {
 		t.Fatalf("%d bytes went past the host's memory, and the extents have %d", taken, len(want))
 	}
 	for _, c := range []struct{ part, lead int }{{1 << 30, 0}, {64 * blockSize, 0}, {5000, 0}, {1 << 30, 512}} {
-		got, taken := extentsOf(c.part, c.lead)
-		if !bytes.Equal(got, want) {
-			t.Errorf("other extents where %d bytes go past the host's memory and data begin at %d", c.part, c.lead)
+		for _, queue := range []*directQueue{nil, new(directQueue)} {
+			got, taken := extentsOf(c.part, c.lead, queue)
+			if !bytes.Equal(got, want) {
+				t.Errorf("other extents where %d bytes go past the host's memory and data begin at %d", c.part, c.lead)
+			}
+			t.Logf("part %d, data at %d, queue %v: %d bytes went past the host's memory", c.part, c.lead, queue != nil, taken)
+			if c.lead != 0 && taken != 0 {
+				t.Errorf("%d bytes went past the host's memory from where they cannot", taken)
+			}
 		}
-		t.Logf("part %d, data at %d: %d bytes went past the host's memory", c.part, c.lead, taken)
-		if c.lead != 0 && taken != 0 {
-			t.Errorf("%d bytes went past the host's memory from where they cannot", taken)
+	}
+}
+
+// More writes at a time than may be on their way past the host's memory: the others go
+// through it, and all of them are there.
+func TestManyDirectWrites(t *testing.T) {
+	d := openDisk(t, Options{openMeta: newFakeMeta().open}).d
+	const large, writers = directLeast / blockSize, 3 * directDepth
+	var all sync.WaitGroup
+	for w := range sheepdog.Index(writers) {
+		all.Go(func() {
+			for seq := range uint64(4) {
+				op := unread(0, large, 0, seq+1)
+				op.Object.Index = w
+				if err := writeOne(d, op); err != nil {
+					t.Errorf("writer %d: %v", w, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if err := d.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for w := range sheepdog.Index(writers) {
+		got, err := readBlocks(t, d, w, 1, 0, large)
+		if err != nil || !bytes.Equal(got, storetest.Fill(4, large)) {
+			t.Errorf("writer %d: other bytes than were written last (%v)", w, err)
 		}
+	}
+}
+
+// Only long writes of what is not served here go past the host's memory, and only where
+// no thread has to wait for them.
+func TestWhatGoesDirectly(t *testing.T) {
+	d := openDisk(t, Options{openMeta: newFakeMeta().open}).d
+	if d.opts.files.(waitingFiles).waits() != d.Directly(1, directLeast) {
+		t.Error("a long write of a family that is served elsewhere goes by the host's memory")
+	}
+	if d.Directly(1, directLeast-blockSize) {
+		t.Error("a short write waits for the disk")
+	}
+	d.Serving(1)
+	if d.Directly(1, directLeast) {
+		t.Error("what is served here goes past the host's memory")
+	}
+	threads := openDisk(t, Options{openMeta: newFakeMeta().open, files: hostFiles{}}).d
+	if threads.Directly(1, directLeast) {
+		t.Error("a thread waits for the disk")
 	}
 }
 

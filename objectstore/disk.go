@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -228,6 +229,9 @@ func (d *Disk) release() error {
 	errs := []error{d.journal.close(), d.volumes.close()}
 	if d.meta != nil {
 		errs = append(errs, d.meta.Close())
+	}
+	if f, ok := d.opts.files.(io.Closer); ok {
+		errs = append(errs, f.Close())
 	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())

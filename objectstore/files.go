@@ -40,17 +40,22 @@ type file interface {
 	Close() error
 }
 
-// hostFiles is the file system of the host.
-type hostFiles struct{}
+// hostFiles is the file system of the host. Without a queue direct writes take a thread.
+type hostFiles struct{ direct *directQueue }
+
+// waits implements waitingFiles.
+func (h hostFiles) waits() bool { return h.direct.get() != nil }
+
+func (h hostFiles) Close() error { return h.direct.close() }
 
 func (hostFiles) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o750) }
 
-func (hostFiles) Open(name string) (file, error) {
+func (h hostFiles) Open(name string) (file, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	return hostFile{File: f, fd: f.Fd(), twin: new(directTwin)}, nil
+	return hostFile{File: f, fd: f.Fd(), twin: &directTwin{queue: h.direct}}, nil
 }
 
 func (hostFiles) ReadDir(dir string) ([]string, error) {

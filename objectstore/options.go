@@ -94,7 +94,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = slog.Default()
 	}
 	if o.files == nil {
-		o.files = hostFiles{}
+		o.files = hostFiles{direct: new(directQueue)}
 	}
 	if o.openMeta == nil {
 		o.openMeta = openBadger

@@ -148,7 +148,9 @@ func (s *volumes) store(id sheepdog.ObjectID, data []byte, by route, held uint64
 		}
 		if runs, err = v.put(data, LargeWrite/blockSize, by); err == nil {
 			v.written.Add(1)
-			s.push(v, runs)
+			if !by.direct {
+				s.push(v, runs)
+			}
 		}
 		return err
 	})

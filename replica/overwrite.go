@@ -103,5 +103,5 @@ func overwriteOps(ops []sheepdog.Op, r *sheepdog.WriteRequest, seen *blockSet) [
 }
 
 func writeOp(r *sheepdog.WriteRequest) sheepdog.Op {
-	return sheepdog.Op{Object: r.Object, Layer: r.Layer, Start: r.Start, Count: r.Count, Data: r.Data, Stamp: r.Stamp, Unread: r.Repair, Sums: r.Sums}
+	return sheepdog.Op{Object: r.Object, Layer: r.Layer, Start: r.Start, Count: r.Count, Data: r.Data, Stamp: r.Stamp, Sums: r.Sums}
 }

@@ -48,6 +48,8 @@ type Layers interface {
 	ObjectShift(family sheepdog.FamilyID) (uint8, bool)
 	// Token is the committed token of the family's coordinator.
 	Token(family sheepdog.FamilyID) sheepdog.Token
+	// Coordinator is the node of that coordinator; zero: there is none now.
+	Coordinator(family sheepdog.FamilyID) sheepdog.NodeID
 	// Version moves with every change of the directory. What was looked up between two
 	// calls that returned the same version, steady both times, holds for as long as
 	// calls return that version, steady.

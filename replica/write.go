@@ -14,6 +14,7 @@ import (
 type batch struct {
 	reqs    []*sheepdog.WriteRequest
 	done    func(i int, err error)
+	unread  bool  // nobody is expected to read here soon what they bring
 	pending []int // positions in reqs, ascending
 	why     []error
 
@@ -60,8 +61,11 @@ func (s *Server) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 	if engine, ok := s.cfg.Engine.(sheepdog.PacedEngine); ok {
 		reqs, done = s.holdBack(ctx, engine, reqs, done)
 	}
+	if engine, ok := s.cfg.Engine.(sheepdog.DirectEngine); ok {
+		reqs, done = s.setApart(ctx, engine, reqs, done)
+	}
 	if len(reqs) > 0 {
-		s.write(ctx, reqs, done)
+		s.write(ctx, reqs, done, false)
 	}
 }
 
@@ -72,15 +76,16 @@ func (s *Server) serving(f sheepdog.FamilyID) {
 	}
 }
 
-// write is Write without a look at how far the engine is behind.
-func (s *Server) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
+// write is Write without a look at how far the engine is behind. Unread is for what they
+// bring, see Op.
+func (s *Server) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error), unread bool) {
 	for _, r := range reqs {
 		if r != nil && r.Origin.Gateway == s.cfg.Incarnation {
 			s.serving(r.Object.Family)
 		}
 	}
 	b := batches.Get().(*batch)
-	b.reqs, b.done = reqs, done
+	b.reqs, b.done, b.unread = reqs, done, unread
 	if !s.writeQuickly(b) {
 		s.writeAll(ctx, b)
 	}
@@ -128,6 +133,7 @@ func (s *Server) admitQuickest(b *batch) bool {
 		}
 		a.i, a.first, a.last = i, i, i+1
 		b.ready, b.ops = append(b.ready, a), append(b.ops, writeOp(r))
+		b.ops[i].Unread = b.unread
 	}
 	return true
 }
@@ -388,6 +394,9 @@ func (s *Server) prepare(b *batch) (repairs []int) {
 			b.ops = overwriteOps(b.ops, b.reqs[a.i], seen[a.set])
 		}
 		a.last = len(b.ops)
+		for i := a.first; i < a.last; i++ {
+			b.ops[i].Unread = b.unread || b.reqs[a.i].Repair
+		}
 	}
 	return repairs
 }

@@ -100,7 +100,7 @@ var layers = []struct {
 	{"internal/kvcheck", nil, "a look at files knows no room"},
 	{"internal/kvlog", nil, "a logger knows no room"},
 	{"internal/program", nil, "runs other programs"},
-	{"objectstore", []string{"internal/kvcheck", "internal/kvlog", "internal/prefetch", "internal/rawio", "internal/reserve"}, "a store knows nothing of views, nodes and VDIs"},
+	{"objectstore", []string{"internal/aio", "internal/kvcheck", "internal/kvlog", "internal/prefetch", "internal/rawio", "internal/reserve"}, "a store knows nothing of views, nodes and VDIs"},
 	{"peer", []string{"internal/hugepage", "internal/rawio"}, "frames carry messages; they do not know who serves them"},
 	{"coded", nil, "coded layers reach nodes, stores and the directory through interfaces"},
 	{"gateway", nil, "replication reaches nodes through interfaces"},
@@ -120,6 +120,7 @@ var layers = []struct {
 	{"internal/prefetch", nil, "one instruction"},
 	{"internal/rawio", nil, "a way to use sockets"},
 	{"internal/hugepage", nil, "memory for bytes of any kind"},
+	{"internal/aio", nil, "a way to write to files"},
 	{"internal/shelf", nil, "a cache in a file knows no room"},
 	{"internal/prom", nil, "a text format knows no metrics"},
 	{"internal/model", nil, "the model is not the code"},
@@ -260,7 +261,7 @@ func checkClocks(t *testing.T, all []file) {
 // prompt are the system calls that may be made without the scheduler's knowledge: they
 // wait for nothing. Whatever a disk can hold up would keep one of its processors as long,
 // and all of them from the next collection of garbage on.
-var prompt = []string{"SYS_SENDMSG", "SYS_RECVFROM", "SYS_PREADV2", "SYS_CLOCK_GETTIME"}
+var prompt = []string{"SYS_SENDMSG", "SYS_RECVFROM", "SYS_PREADV2", "SYS_CLOCK_GETTIME", "SYS_IO_GETEVENTS"}
 
 func checkRawCalls(t *testing.T, all []file) {
 	for _, f := range all {

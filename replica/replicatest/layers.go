@@ -19,6 +19,7 @@ type Layers struct {
 	mu       sync.Mutex
 	layers   map[sheepdog.LayerID]*layer
 	tokens   map[sheepdog.FamilyID]sheepdog.Token
+	leaders  map[sheepdog.FamilyID]sheepdog.NodeID // coordinators' nodes
 	families map[sheepdog.FamilyID]sheepdog.Policy
 	shifts   map[sheepdog.FamilyID]uint8 // of objects that are not of the default size
 	next     sheepdog.LayerID
@@ -29,7 +30,7 @@ type Layers struct {
 
 // NewLayers is a directory with nothing in it.
 func NewLayers() *Layers {
-	return &Layers{layers: make(map[sheepdog.LayerID]*layer), tokens: make(map[sheepdog.FamilyID]sheepdog.Token),
+	return &Layers{layers: make(map[sheepdog.LayerID]*layer), tokens: make(map[sheepdog.FamilyID]sheepdog.Token), leaders: make(map[sheepdog.FamilyID]sheepdog.NodeID),
 		families: make(map[sheepdog.FamilyID]sheepdog.Policy), shifts: make(map[sheepdog.FamilyID]uint8), next: 1, changed: make(chan struct{})}
 }
 
@@ -90,6 +91,18 @@ func (d *Layers) Absorb(from, into sheepdog.LayerID) {
 // Appoint commits the token of a family.
 func (d *Layers) Appoint(family sheepdog.FamilyID, token sheepdog.Token) {
 	d.update(func() { d.tokens[family] = token })
+}
+
+// Lead says at which node the coordinator of a family is.
+func (d *Layers) Lead(family sheepdog.FamilyID, at sheepdog.NodeID) {
+	d.update(func() { d.leaders[family] = at })
+}
+
+// Coordinator implements replica.Layers.
+func (d *Layers) Coordinator(family sheepdog.FamilyID) sheepdog.NodeID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.leaders[family]
 }
 
 // Resize makes the objects of a family of another size.

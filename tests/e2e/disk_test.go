@@ -134,7 +134,7 @@ func TestNodeGoesOnWhileItsDiskStandsStill(t *testing.T) {
 			}
 			w.Format(3)
 			frozen := w.Sheep[0]
-			for _, name := range []string{"read", "written"} {
+			for _, name := range []string{"read", "written", "long"} {
 				w.Dog("vdi", "create", name, "48M")
 			}
 			lab.Fio(t, w.URI(frozen, "read"), "--rw=write", "--fsync_on_close=1")
@@ -152,6 +152,9 @@ func TestNodeGoesOnWhileItsDiskStandsStill(t *testing.T) {
 			defer load.Wait()
 			load.Go(func() {
 				lab.Fio(t, w.URI(w.Sheep[1], "written"), "--rw=randwrite", "--iodepth=16", "--time_based=1", "--runtime=6")
+			})
+			load.Go(func() { // the frozen node has them past its memory
+				lab.Fio(t, w.URI(w.Sheep[1], "long"), "--rw=write", "--bs=1m", "--iodepth=8", "--time_based=1", "--runtime=6", "--rate=40m")
 			})
 			load.Go(func() {
 				out := lab.Fio(t, w.URI(frozen, "read"), "--rw=randread", "--time_based=1", "--runtime=6")
