@@ -17,6 +17,11 @@ import (
 // than copying.
 const directLeast = 256 << 10
 
+// waitLeast is from how many bytes on a write that somebody waits for goes that way. What is
+// received of less is not in huge pages of memory, of which a disk is told page by page, so that
+// it costs as much CPU as copying.
+const waitLeast = 1 << 20
+
 // route is how data get into a file. The zero value is the host's memory.
 type route struct {
 	direct bool // past the host's memory, as far as the file lets it
@@ -55,7 +60,7 @@ func blockAligned(p []byte) bool {
 // Directly implements sheepdog.DirectEngine.
 func (d *Disk) Directly(f sheepdog.FamilyID, n int) bool {
 	w, ok := d.opts.files.(waitingFiles)
-	return n >= directLeast && ok && !d.local.has(f) && w.waits()
+	return n >= waitLeast && ok && !d.local.has(f) && w.waits()
 }
 
 // waitingFiles is a file system whose files are written directly by goroutines that wait

@@ -131,18 +131,18 @@ func TestManyDirectWrites(t *testing.T) {
 // no thread has to wait for them.
 func TestWhatGoesDirectly(t *testing.T) {
 	d := openDisk(t, Options{openMeta: newFakeMeta().open}).d
-	if d.opts.files.(waitingFiles).waits() != d.Directly(1, directLeast) {
+	if d.opts.files.(waitingFiles).waits() != d.Directly(1, waitLeast) {
 		t.Error("a long write of a family that is served elsewhere goes by the host's memory")
 	}
-	if d.Directly(1, directLeast-blockSize) {
+	if d.Directly(1, waitLeast-blockSize) {
 		t.Error("a short write waits for the disk")
 	}
 	d.Serving(1)
-	if d.Directly(1, directLeast) {
+	if d.Directly(1, waitLeast) {
 		t.Error("what is served here goes past the host's memory")
 	}
 	threads := openDisk(t, Options{openMeta: newFakeMeta().open, files: hostFiles{}}).d
-	if threads.Directly(1, directLeast) {
+	if threads.Directly(1, waitLeast) {
 		t.Error("a thread waits for the disk")
 	}
 }
@@ -156,14 +156,14 @@ func TestDirectTwin(t *testing.T) {
 		t.Fatal(err)
 	}
 	twin := f.(hostFile).twin
-	data := make([]byte, directLeast+blockSize)
-	if n := twin.write(name, data[1:][:directLeast], 0); n == 0 && !twin.refused {
+	data := make([]byte, waitLeast+blockSize)
+	if n := twin.write(name, data[1:][:waitLeast], 0); n == 0 && !twin.refused {
 		t.Error("a file that takes nothing is asked again")
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n := twin.write(name, data[:directLeast], 0); n != 0 || twin.f != nil {
+	if n := twin.write(name, data[:waitLeast], 0); n != 0 || twin.f != nil {
 		t.Errorf("%d bytes were taken after the file was closed", n)
 	}
 }

@@ -7,12 +7,17 @@ import (
 	"sheepdog"
 )
 
+// streaming is how many requests after the oldest that its gateway has in flight a write of a
+// stream comes at least. A long write with fewer beside it is answered sooner from the host's
+// memory.
+const streaming = 2
+
 // setApart has long writes that are unread wait for the disk, each in a goroutine that ends with
 // its done, and returns the others: so the caller, which reads for many, goes on receiving. Stamps,
 // not arrival, order writes of one block.
 func (s *Server) setApart(ctx context.Context, engine sheepdog.DirectEngine, reqs []*sheepdog.WriteRequest, done func(i int, err error)) ([]*sheepdog.WriteRequest, func(i int, err error)) {
 	apart := func(r *sheepdog.WriteRequest) bool {
-		return r != nil && !r.Repair && engine.Directly(r.Object.Family, len(r.Data)) && s.unread(r)
+		return r != nil && engine.Directly(r.Object.Family, len(r.Data)) && s.unread(r)
 	}
 	if !slices.ContainsFunc(reqs, apart) {
 		return reqs, done
@@ -28,12 +33,13 @@ func (s *Server) setApart(ctx context.Context, engine sheepdog.DirectEngine, req
 	return rest.reqs, rest.done(done)
 }
 
-// unread reports whether what a write brings is read from another replica if at all: the node
-// that coordinates the family reads from its own, so long as that acts. A replica that does
-// not act itself has its writes wait for each other, so that they had better be quick.
+// unread reports whether a write is one of a stream, and what it brings is read from another
+// replica if at all: the node that coordinates the family reads from its own, so long as that
+// acts. A replica that does not act itself has its writes wait for each other, so that they had
+// better be quick.
 func (s *Server) unread(r *sheepdog.WriteRequest) bool {
 	v, reader := s.view(), s.cfg.Layers.Coordinator(r.Object.Family)
-	if v == nil || reader == s.cfg.Self {
+	if v == nil || r.Repair || r.Origin.Request < r.OriginDone+streaming || reader == s.cfg.Self {
 		return false
 	}
 	pl, ok := v.Placement(r.Policy, r.Object.Partition())

@@ -34,10 +34,11 @@ func newSlowDisk(b *bench) *slowDisk {
 	return e
 }
 
-// longRequest is a write of long blocks from the given one on.
+// longRequest is a write of long blocks from the given one on, in a stream.
 func longRequest(start sheepdog.BlockNo, seq uint64) *sheepdog.WriteRequest {
 	r := request(seq)
 	r.Start, r.Count, r.Data = start, long, fill(r.Stamp, long)
+	r.Origin, r.OriginDone = sheepdog.Origin{Gateway: 2, Request: 10 + seq}, 10+seq-streaming
 	return r
 }
 
@@ -105,17 +106,19 @@ func TestWhatIsSetApart(t *testing.T) {
 		leader sheepdog.NodeID
 		acting []sheepdog.NodeID
 		blocks uint32
+		before uint64 // requests of its gateway in flight
 		repair bool
 		want   bool
 	}{
-		{"the coordinator reads its own", 2, nodes(1, 2, 3), long, false, true},
-		{"it is long", 2, nodes(1, 2, 3), long - 1, false, false},
-		{"the coordinator is here", self, nodes(1, 2, 3), long, false, false},
-		{"there is none", 0, nodes(1, 2, 3), long, false, false},
-		{"the coordinator's replica does not act", 2, nodes(1, 3), long, false, false},
-		{"it has none", 9, nodes(1, 2, 3), long, false, false},
-		{"this one does not act", 2, nodes(2, 3), long, false, false},
-		{"a repair", 2, nodes(1, 2, 3), long, true, false},
+		{"a stream whose coordinator reads its own replica", 2, nodes(1, 2, 3), long, streaming, false, true},
+		{"short", 2, nodes(1, 2, 3), long - 1, streaming, false, false},
+		{"no stream", 2, nodes(1, 2, 3), long, streaming - 1, false, false},
+		{"the coordinator is here", self, nodes(1, 2, 3), long, streaming, false, false},
+		{"there is none", 0, nodes(1, 2, 3), long, streaming, false, false},
+		{"the coordinator's replica does not act", 2, nodes(1, 3), long, streaming, false, false},
+		{"it has none", 9, nodes(1, 2, 3), long, streaming, false, false},
+		{"this one does not act", 2, nodes(2, 3), long, streaming, false, false},
+		{"a repair", 2, nodes(1, 2, 3), long, streaming, true, false},
 	} {
 		b := newBenchIn(t, replicatest.NewView(10, nodes(1, 2, 3), c.acting, nodes(1, 2, 3)))
 		b.layers.Lead(fam, c.leader)
@@ -123,7 +126,7 @@ func TestWhatIsSetApart(t *testing.T) {
 		unread := false
 		b.engine.OnWrite = func(ops []sheepdog.Op) { unread = ops[0].Unread }
 		r := longRequest(8, 5)
-		r.Count, r.Data = c.blocks, fill(r.Stamp, c.blocks)
+		r.Count, r.Data, r.OriginDone = c.blocks, fill(r.Stamp, c.blocks), r.Origin.Request-c.before
 		if r.Repair = c.repair; r.Repair {
 			r.Token = 0
 		}
