@@ -56,7 +56,7 @@ func (s *Server) holdBack(ctx context.Context, engine sheepdog.PacedEngine, reqs
 	for f, p := range held {
 		go func() {
 			engine.AwaitRoom(ctx, f)
-			s.write(ctx, p.reqs, p.done(done), false)
+			s.writeRoomy(ctx, p.reqs, p.done(done))
 		}()
 	}
 	return rest.reqs, rest.done(done)

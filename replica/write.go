@@ -61,6 +61,11 @@ func (s *Server) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, done 
 	if engine, ok := s.cfg.Engine.(sheepdog.PacedEngine); ok {
 		reqs, done = s.holdBack(ctx, engine, reqs, done)
 	}
+	s.writeRoomy(ctx, reqs, done)
+}
+
+// writeRoomy is Write without a look at how far the engine is behind.
+func (s *Server) writeRoomy(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error)) {
 	if engine, ok := s.cfg.Engine.(sheepdog.DirectEngine); ok {
 		reqs, done = s.setApart(ctx, engine, reqs, done)
 	}
@@ -76,8 +81,7 @@ func (s *Server) serving(f sheepdog.FamilyID) {
 	}
 }
 
-// write is Write without a look at how far the engine is behind. Unread is for what they
-// bring, see Op.
+// write is Write here and now. Unread is for what the requests bring, see Op.
 func (s *Server) write(ctx context.Context, reqs []*sheepdog.WriteRequest, done func(i int, err error), unread bool) {
 	for _, r := range reqs {
 		if r != nil && r.Origin.Gateway == s.cfg.Incarnation {
