@@ -36,8 +36,8 @@ func (j *journal) openSegments(ck checkpoint) (*logScan, error) {
 	}
 	s := &logScan{store: j.store, segLen: j.segLen, firstGen: ck.firstGen, retired: ck.retired}
 	named := j.naming() // the process before may have died before it did that
-	for slices.Contains(names, filepath.Base(segmentName(j.dir, j.made))) {
-		last := !slices.Contains(names, filepath.Base(segmentName(j.dir, j.made+1)))
+	for n := j.segmentsOf(names); j.made < n; {
+		last := j.made == n-1
 		err := j.openSegment(s, named)
 		if last && errors.Is(err, sheepdog.ErrNoSpace) {
 			if err := j.unmake(j.free[len(j.free)-1]); err != nil {
@@ -54,6 +54,27 @@ func (j *journal) openSegments(ck checkpoint) (*logScan, error) {
 	}
 	slices.SortFunc(s.segs, func(a, b scannedSegment) int { return cmp.Compare(a.segmentHeader.gen, b.segmentHeader.gen) })
 	return s, nil
+}
+
+// segmentsOf is how many segment files there are to be, by the highest number. One that
+// is not there is made again: either it was lost with the power while nothing was durable,
+// or what is in the others tells that more was. Numbers far beyond those that are there
+// are not ours.
+func (j *journal) segmentsOf(names []string) int {
+	var numbers []int
+	for _, name := range names {
+		var no int
+		if _, err := fmt.Sscanf(name, "log.%d", &no); err == nil && name == filepath.Base(segmentName("", no)) {
+			numbers = append(numbers, no)
+		}
+	}
+	n := 0
+	for _, no := range numbers {
+		if no < len(numbers)+j.maxSegs {
+			n = max(n, no+1)
+		}
+	}
+	return n
 }
 
 // openSegment opens the next segment file. All files are closed by the
