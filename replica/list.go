@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -132,10 +133,12 @@ func (s *Server) resolve(reply *sheepdog.ListReply, r *sheepdog.ListRequest, raw
 		digests[owner] = e.Digest
 		if chain := s.cfg.Layers.Logical(owner); len(chain) > 1 {
 			digest, err := s.digest(obj, chain)
-			if err != nil {
+			switch {
+			case err == nil:
+				digests[owner] = digest
+			case !errors.Is(err, sheepdog.ErrIO): // else another digest than any other node's will do
 				return err
 			}
-			digests[owner] = digest
 		}
 	}
 	first := len(reply.Entries)

@@ -394,6 +394,46 @@ func TestListOfAnAbsorbedLayerIsEmpty(t *testing.T) {
 	}
 }
 
+// Bug: one object of absorbed layers whose records could not be read kept all that was listed
+// with it from being compared, and so from being replaced.
+func TestListWithAnObjectThatCannotBeRead(t *testing.T) {
+	b := newBench(t)
+	b.layers.Add(2, fam, 1)
+	b.scatter(1, 30, 1)
+	b.layers.Absorb(1, 2)
+	list := func() []sheepdog.ListEntry {
+		var all []sheepdog.Partition
+		for p := range sheepdog.Partitions {
+			all = append(all, sheepdog.Partition(p))
+		}
+		return b.pages(&sheepdog.ListRequest{Fence: sheepdog.Fence{Revision: b.views.View().Revision}, Policy: replicatest.Policy, Partitions: all, Limit: 100})
+	}
+	want := list()
+	b.server.cfg.Engine = &spoiledEngine{b.engine, want[3].Object}
+	got := list()
+	if len(got) != len(want) {
+		t.Fatalf("%d objects are listed, want %d", len(got), len(want))
+	}
+	for i := range got {
+		if (got[i] != want[i]) != (i == 3) {
+			t.Errorf("entry %d is %v, it was %v", i, got[i], want[i])
+		}
+	}
+}
+
+// spoiledEngine cannot read the records of one object.
+type spoiledEngine struct {
+	*replicatest.Engine
+	object sheepdog.ObjectID
+}
+
+func (e *spoiledEngine) Records(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, count uint32, recs []sheepdog.Record) error {
+	if obj == e.object {
+		return sheepdog.ErrIO
+	}
+	return e.Engine.Records(obj, chain, start, count, recs)
+}
+
 // TestRawFetch: whoever takes raw data gets the record and the bytes that the disk
 // has, and verifies; whoever does not has a rotten block healed.
 func TestRawFetch(t *testing.T) {
