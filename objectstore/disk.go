@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,7 +169,8 @@ func (d *Disk) Flush() error {
 func (d *Disk) flush() error {
 	upto := lsn(d.journal.applied.Load())
 	if lsn(d.journal.durable.Load()) >= upto {
-		return d.journal.failed()
+		// A destage may have brought the log that far without a disk that failed.
+		return cmp.Or(d.journal.failed(), d.volumes.lost())
 	}
 	if err := d.volumes.sync(); err != nil {
 		return err

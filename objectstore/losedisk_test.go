@@ -1,9 +1,13 @@
 package objectstore
 
 import (
+	"errors"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sheepdog"
 	"sheepdog/objectstore/storetest"
@@ -91,5 +95,41 @@ func TestLostDiskIsSearchedAfterADestage(t *testing.T) {
 		if r.Stamp != lostStamp {
 			t.Errorf("block %d has stamp %v, want that of lost ones", i, r.Stamp)
 		}
+	}
+}
+
+// Bug: a flush was acknowledged though a disk had failed to keep what it was for, when a
+// destage without that disk had brought the log beyond it to the other one.
+func TestFlushAfterADestageWithoutTheFailedDisk(t *testing.T) {
+	u, files, a, _ := twoDisks(t, Options{})
+	on := func(dir string, from sheepdog.Index) sheepdog.ObjectID {
+		obj := sheepdog.ObjectID{Family: 1, Index: from}
+		for u.d.volumes.ranked(obj)[0].dir != dir {
+			obj.Index++
+		}
+		return obj
+	}
+	large := dataOp(0, 1, 0, storetest.Fill(1, LargeWrite/blockSize), 1)
+	large.Object = on(a, 0)
+	mustWrite(t, u.d, dataOp(1000, 1, 0, storetest.Fill(2, 1), 2))
+	mustWrite(t, u.d, large)
+	fault(files, func(op, name string) error {
+		if op == "sync" && filepath.Dir(name) == a {
+			return unix.EIO
+		}
+		return nil
+	})
+	defer fault(files, nil)
+	if err := u.d.DropObject(sheepdog.ObjectID{Family: 1, Index: 1000}, 1); !errors.Is(err, sheepdog.ErrIO) {
+		t.Errorf("the flush of a drop: %v, want %v", err, sheepdog.ErrIO)
+	}
+	_ = u.d.destage(true)
+	for range 2 {
+		if err := u.d.Flush(); !errors.Is(err, sheepdog.ErrIO) {
+			t.Errorf("flush: %v, want %v", err, sheepdog.ErrIO)
+		}
+	}
+	if err := errors.Join(u.d.LoseDisk(a), u.d.RetireDisk(a), u.d.Flush()); err != nil {
+		t.Errorf("once it is known to be lost: %v", err)
 	}
 }

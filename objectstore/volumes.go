@@ -208,6 +208,16 @@ func (s *volumes) sync() error {
 	return errors.Join(errs...)
 }
 
+// lost is why a disk failed to keep data that flushes do not do without yet; nil: none did.
+func (s *volumes) lost() error {
+	for _, v := range s.all() {
+		if lost := v.lost.Load(); lost != nil && !v.retired.Load() {
+			return *lost
+		}
+	}
+	return nil
+}
+
 // syncHealthy is sync for a destage: disks that had failed before it are left
 // out, so that the others go on. Their blocks are errors of whoever reads them.
 func (s *volumes) syncHealthy() error {
