@@ -133,3 +133,23 @@ func TestFlushAfterADestageWithoutTheFailedDisk(t *testing.T) {
 		t.Errorf("once it is known to be lost: %v", err)
 	}
 }
+
+// Bug: a disk could not be given up, and flushes waited for that without end, while an object
+// on it had a malformed map.
+func TestDiskWithASpoiledObjectIsGivenUp(t *testing.T) {
+	u, _, a, _ := twoDisks(t, Options{})
+	inner, _ := u.opts.openMeta("", metaOptions{})
+	obj := sheepdog.ObjectID{Family: 1}
+	for u.d.volumes.ranked(obj)[0].dir != a {
+		obj.Index++
+	}
+	for _, start := range []sheepdog.BlockNo{0, chunkBlocks} {
+		op := dataOp(obj.Index, 1, start, storetest.Fill(uint64(start)+1, headBlocks), uint64(start)+1)
+		mustWrite(t, u.d, op)
+	}
+	u.Reopen(t)
+	spoil(t, inner.(*fakeMeta), chunkKey(objectKey{obj, 1}, 1), true)
+	if err := u.d.LoseDisk(a); err != nil {
+		t.Error(err)
+	}
+}

@@ -137,7 +137,11 @@ func (d *Disk) sweepPile(obj sheepdog.ObjectID, id diskID, change slotChange) (i
 func (d *Disk) sweepLocked(p *pile, id diskID, change slotChange, out *outcome) (int, error) {
 	n := 0
 	for _, o := range p.objects {
-		if err := d.loadAll(p, o); err != nil {
+		err := d.loadAll(p, o)
+		if errors.Is(err, errMalformed) {
+			continue // all of it has to be replaced, wherever it is
+		}
+		if err != nil {
 			return n, err
 		}
 		for no, c := range o.chunks.each {
