@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ func (a *Agent) reconcile(ctx context.Context, r *run) error {
 	}
 	var ready []Item
 	var since time.Time // when the first of them was ready
+	var trouble error   // with an object: it keeps back its partition, and only that
 	flush := func() error {
 		items := ready
 		ready = nil
@@ -36,7 +38,12 @@ func (a *Agent) reconcile(ctx context.Context, r *run) error {
 		return a.cancelled(ctx, err)
 	}
 	err := byPartition(ctx, r, pagers, func(item Item, objects []*listed) error {
-		if err := c.among(r.group.set(item.Partition), objects).reconcilePartition(ctx, objects); err != nil {
+		err := c.among(r.group.set(item.Partition), objects).reconcilePartition(ctx, objects)
+		if errors.Is(err, sheepdog.ErrIO) && ctx.Err() == nil {
+			trouble = cmp.Or(trouble, err)
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		if len(ready) == 0 {
@@ -51,7 +58,7 @@ func (a *Agent) reconcile(ctx context.Context, r *run) error {
 	if err == nil {
 		err = flush()
 	}
-	return a.cancelled(ctx, err)
+	return a.cancelled(ctx, cmp.Or(err, trouble))
 }
 
 // among is the circle of some of its replicas; the lists of objects are cut down to

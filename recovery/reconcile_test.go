@@ -1,6 +1,8 @@
 package recovery
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 
 	"sheepdog"
@@ -49,4 +51,64 @@ func TestManySetsAreReconciledTogether(t *testing.T) {
 	if c.commits > 3 {
 		t.Errorf("%d commits for %d partitions", c.commits, len(sets))
 	}
+}
+
+// Bug: after a loss of power of all nodes one object that a node could not read kept not only
+// its own partition from serving, but all that were compared after it.
+func TestObjectThatCannotBeReadKeepsBackItsPartitionOnly(t *testing.T) {
+	v := replicatest.NewView(10, nodes(1, 2), nodes(1, 2), nodes(1, 2))
+	for p := range v.Tables[policy] {
+		v.Tables[policy][p] = &sheepdog.Placement{Acting: nodes(1, 2), Target: nodes(1, 2), Since: 10, State: sheepdog.Unclean}
+	}
+	var spoiled *spoiledPeers
+	c := newCluster(t, v, func(cfg *Config) {
+		if cfg.Self == 1 {
+			spoiled = &spoiledPeers{Peers: cfg.Peers, object: object(3)}
+			cfg.Peers = spoiled
+		}
+	})
+	for i := range 20 {
+		c.put(1, object(i), top, 1, 2, 1)
+		c.put(2, object(i), top, 1, 2, 2)
+	}
+	waits := func() (n int) {
+		for _, pl := range c.views.View().Tables[policy] {
+			if pl.State != sheepdog.Clean {
+				n++
+			}
+		}
+		return n
+	}
+	c.run(func() bool { return waits() == 1 }, 1)
+	if pl := c.placement(object(3)); pl.State != sheepdog.Unclean {
+		t.Errorf("the object's partition is %+v, which nobody has compared", pl)
+	}
+	spoiled.mended.Store(true)
+	c.run(func() bool { return waits() == 0 }, 1)
+}
+
+// spoiledPeers is nodes of which the second cannot read an object.
+type spoiledPeers struct {
+	Peers
+	object sheepdog.ObjectID
+	mended atomic.Bool
+}
+
+func (s *spoiledPeers) Replica(id sheepdog.NodeID) sheepdog.Replica {
+	if id != 2 {
+		return s.Peers.Replica(id)
+	}
+	return &spoiledReplica{s.Peers.Replica(id), s}
+}
+
+type spoiledReplica struct {
+	sheepdog.Replica
+	peers *spoiledPeers
+}
+
+func (r *spoiledReplica) Fetch(ctx context.Context, req *sheepdog.FetchRequest) (*sheepdog.FetchReply, error) {
+	if req.Object == r.peers.object && !r.peers.mended.Load() {
+		return nil, sheepdog.ErrIO
+	}
+	return r.Replica.Fetch(ctx, req)
 }
