@@ -35,7 +35,6 @@ func newCache(bytes int64) *cache {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.piles = make(map[sheepdog.ObjectID]*pile)
-		s.packs.at = make(map[sheepdog.ObjectID]int)
 		s.idle.prev, s.idle.next = &s.idle, &s.idle
 	}
 	return c
@@ -144,20 +143,22 @@ const packedBytes = 80
 
 // shelve remembers a pile that left, packed.
 func (c *cache) shelve(s *cacheShard, p *pile) {
-	b := p.pack()
+	k := packerPool.Get().(*packer)
+	defer packerPool.Put(k)
+	b := k.pack(p)
 	if b == nil {
 		return
 	}
-	s.packs.put(p.id, b)
-	c.packedUsed.Add(int64(len(b)) + packedBytes)
-	if c.packedUsed.Load() <= c.packedLimit {
-		return // to begin the loop takes longer than all else
+	if !s.packs.put(p.id, b) {
+		return
 	}
-	for id := range s.packs.at {
-		c.packedUsed.Add(-int64(s.packs.drop(id)) - packedBytes)
-		if c.packedUsed.Load() <= c.packedLimit {
+	c.packedUsed.Add(int64(len(b)) + packedBytes)
+	for c.packedUsed.Load() > c.packedLimit {
+		n, ok := s.packs.dropAny()
+		if !ok {
 			return
 		}
+		c.packedUsed.Add(-int64(n) - packedBytes)
 	}
 }
 

@@ -73,6 +73,7 @@ func (d *Disk) carry(piles []*pile) (c *carried, n int) {
 func (d *Disk) logged(piles []*pile, after lsn, roomy map[*volume]bool) (out map[destination][]loggedBlock, n int) {
 	out = make(map[destination][]loggedBlock)
 	for blocks := 0; n < len(piles) && blocks < carryBlocks; n++ {
+		near(piles, n)
 		order := d.volumes.ranked(piles[n].id)
 		if len(order) == 0 || !roomy[order[0]] {
 			continue

@@ -148,17 +148,6 @@ func (m *chunkMap) each(visit func(no uint32, c *chunk) bool) {
 	}
 }
 
-// numbers lists those that are known, ascending.
-func (m *chunkMap) numbers() []uint32 {
-	out := make([]uint32, 0, m.n)
-	for no, c := range m.list {
-		if c != nil {
-			out = append(out, uint32(no))
-		}
-	}
-	return out
-}
-
 const chunkVersion = 1
 
 // encode writes the chunk as the metadata store keeps it; slots in the log are
@@ -332,18 +321,20 @@ const (
 	header1Len       = 14
 )
 
-func (h header) encode() []byte {
-	b := make([]byte, 2, headerLen)
-	b[0] = headerVersion
+func (h header) encode() []byte { return h.append(make([]byte, 0, headerLen)) }
+
+func (h header) append(b []byte) []byte {
+	b = append(b, headerVersion, 0)
 	b = binary.LittleEndian.AppendUint32(b, h.present)
 	b = binary.LittleEndian.AppendUint64(b, h.digest)
 	return binary.LittleEndian.AppendUint32(b, h.data)
 }
 
-// withMap is the header with the map of the object, see rest.
-func (h header) withMap(packed []byte) []byte {
-	b := append(h.encode(), packed...)
-	b[0] = mapHeaderVersion
+// appendWithMap is append with the map of the object, see rest.
+func (h header) appendWithMap(b, packed []byte) []byte {
+	at := len(b)
+	b = append(h.append(b), packed...)
+	b[at] = mapHeaderVersion
 	return b
 }
 

@@ -160,7 +160,7 @@ func TestUnknownVersions(t *testing.T) {
 	label[4]++
 	chunkBytes := sampleChunk().encode()
 	chunkBytes[0]++
-	head := header{present: 1}.withMap([]byte{0, 1, 9})
+	head := header{present: 1}.appendWithMap(nil, []byte{0, 1, 9})
 	head[0]++
 	ck := checkpoint{}.encode()
 	ck[0]++
@@ -259,7 +259,7 @@ func FuzzSmallDecoders(f *testing.F) {
 	f.Add(format{store: 1, segmentBlocks: 64, fileBlocks: 64}.encode())
 	f.Add(encodeLabel(1, 2))
 	f.Add(header{present: 1, digest: 2}.encode())
-	f.Add(header{present: 1, digest: 2}.withMap(appendPacked(nil, 3, sampleChunk().encode())))
+	f.Add(header{present: 1, digest: 2}.appendWithMap(nil, appendPacked(nil, 3, sampleChunk().encode())))
 	f.Add(checkpoint{1, 2, 3, 4}.encode())
 	f.Add(diskRecord{5, "/x"}.encode())
 	f.Add(encodeSpace(1, 2, []*volume{{id: 3, space: &space{used: []uint64{1, 2}, slack: []uint64{4, 5}}}}))
@@ -341,7 +341,7 @@ func TestLargeCommits(t *testing.T) {
 func TestHeaderWithMap(t *testing.T) {
 	want := header{present: 2, data: 1, digest: 9}
 	maps := appendPacked(appendPacked(nil, 3, sampleChunk().encode()), 700, new(chunk).encode())
-	b := want.withMap(maps)
+	b := want.appendWithMap(nil, maps)
 	h, r, err := decodeHeader(b)
 	if err != nil || h != want || !r.all || !bytes.Equal(r.packed, maps) {
 		t.Errorf("%+v, map %x, %v", h, r.packed, err)
@@ -353,7 +353,7 @@ func TestHeaderWithMap(t *testing.T) {
 		}
 	}
 	for _, maps := range [][]byte{{3, 0}, appendPacked(appendPacked(nil, 3, []byte{1}), 3, []byte{1}), appendPacked(nil, 1<<31, []byte{1})} {
-		if _, _, err := decodeHeader(want.withMap(maps)); err == nil {
+		if _, _, err := decodeHeader(want.appendWithMap(nil, maps)); err == nil {
 			t.Errorf("map %x is taken", maps)
 		}
 	}

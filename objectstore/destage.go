@@ -131,6 +131,7 @@ func (d *Disk) destageRound(piles []*pile, limit int, c *carried) (int, error) {
 	by.carried = c
 	n, chunks, blocks := 0, 0, 0
 	for n < len(piles) && chunks < limit && blocks < roundBlocks {
+		near(piles, n)
 		s, logged := by.save(piles[n])
 		d.dirtyBytes.Add(-int64(s.chunks) * chunkBytes)
 		saved = append(saved, s)

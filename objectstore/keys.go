@@ -41,23 +41,34 @@ func diskKey(kind byte, id diskID) []byte {
 }
 
 func pileKey(kind byte, id sheepdog.ObjectID) []byte {
-	k := make([]byte, 0, chunkKeyLen)
+	return appendPileKey(make([]byte, 0, pileKeyLen), kind, id)
+}
+
+func appendPileKey(k []byte, kind byte, id sheepdog.ObjectID) []byte {
 	k = append(k, kind)
 	k = binary.BigEndian.AppendUint16(k, uint16(id.Partition()))
 	k = binary.BigEndian.AppendUint64(k, uint64(id.Family))
 	return binary.BigEndian.AppendUint32(k, uint32(id.Index))
 }
 
-func (k objectKey) encode(kind byte) []byte {
-	return binary.BigEndian.AppendUint64(pileKey(kind, k.Object), uint64(k.Layer))
+func (k objectKey) encode(kind byte) []byte { return k.append(make([]byte, 0, chunkKeyLen), kind) }
+
+func (k objectKey) append(b []byte, kind byte) []byte {
+	return binary.BigEndian.AppendUint64(appendPileKey(b, kind, k.Object), uint64(k.Layer))
 }
 
 func chunkKey(k objectKey, no uint32) []byte {
-	return binary.BigEndian.AppendUint32(k.encode(keyChunk), no)
+	return appendChunkKey(make([]byte, 0, chunkKeyLen), k, no)
 }
 
-func layerKey(k objectKey) []byte {
-	b := append(make([]byte, 0, layerKeyLen), keyLayer)
+func appendChunkKey(b []byte, k objectKey, no uint32) []byte {
+	return binary.BigEndian.AppendUint32(k.append(b, keyChunk), no)
+}
+
+func layerKey(k objectKey) []byte { return appendLayerKey(make([]byte, 0, layerKeyLen), k) }
+
+func appendLayerKey(b []byte, k objectKey) []byte {
+	b = append(b, keyLayer)
 	b = binary.BigEndian.AppendUint64(b, uint64(k.Layer))
 	b = binary.BigEndian.AppendUint64(b, uint64(k.Object.Family))
 	return binary.BigEndian.AppendUint32(b, uint32(k.Object.Index))

@@ -114,8 +114,9 @@ func (d *Disk) readLogged(part []moveRef, buf []byte) error {
 func (d *Disk) prepareCommit(saved []*savedPile) ([][]change, error) {
 	all := make([][]change, len(saved))
 	count, size := 1, checkpointSize
+	var l changer
 	for i, s := range saved {
-		all[i] = s.changes()
+		all[i] = l.of(s)
 		count += len(all[i])
 		size += sizeOf(all[i])
 	}
@@ -134,14 +135,13 @@ func sizeOf(changes []change) int {
 // with its neighbours as far as they fit.
 func (d *Disk) commitSaved(saved []*savedPile, all [][]change) error {
 	d.checkpoint.lastLSN = max(d.checkpoint.lastLSN, lsn(d.journal.applied.Load()), lastOf(saved))
-	var batch []change
-	size := 0
+	batch, size := make([]change, 0, len(saved)+1), 0
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
 		err := d.meta.Commit(append(batch, d.checkpoint.change()))
-		batch, size = nil, 0
+		batch, size = batch[:0], 0
 		return err
 	}
 	for i, s := range saved {
@@ -172,50 +172,6 @@ func (d *Disk) commitSaved(saved []*savedPile, all [][]change) error {
 		return metaError("commit", err)
 	}
 	return nil
-}
-
-// changes lists what a snapshot changes. They must be committed at once: replay
-// relies on a merge being in the metadata store as a whole or not at all.
-func (s *savedPile) changes() []change {
-	var out []change
-	for i := range s.objects {
-		so := &s.objects[i]
-		var maps []byte
-		for j := range so.chunks {
-			c := &so.chunks[j]
-			switch value := c.encode(); {
-			case value != nil && !so.inHead:
-				out = append(out, change{key: chunkKey(so.o.key, c.no), value: value})
-				continue
-			case value != nil:
-				maps = appendPacked(maps, c.no, value)
-			}
-			if c.stored {
-				out = append(out, change{key: chunkKey(so.o.key, c.no)})
-			}
-		}
-		out = append(out, so.headerChanges(maps)...)
-	}
-	for _, t := range s.tombstones() {
-		out = append(out, t.change())
-	}
-	return out
-}
-
-// headerChanges are those of an object's header, with its map if that goes there.
-func (so *savedObject) headerChanges(maps []byte) []change {
-	key := so.o.key.encode(keyObject)
-	if so.header.present > 0 {
-		out := []change{{key: key, value: so.header.encode()}}
-		if so.inHead {
-			out[0].value = so.header.withMap(maps)
-		}
-		if !so.stored {
-			out = append(out, change{key: layerKey(so.o.key), value: []byte{}})
-		}
-		return out
-	}
-	return []change{{key: layerKey(so.o.key)}, {key: key}}
 }
 
 func (s *savedPile) tombstones() []tombstone {

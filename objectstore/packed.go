@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"sync"
 
 	"sheepdog"
 )
@@ -30,30 +31,39 @@ const (
 // for again.
 const packedChunks = 64
 
-// pack returns what is to be remembered of a pile that nobody uses; nil if that is
-// nothing.
-func (p *pile) pack() []byte {
+// packer packs piles, in memory that it uses again for the next one.
+type packer struct {
+	out, chunks, value []byte
+	n                  int  // chunks of the object at hand
+	all                bool // the metadata store has no others of it
+}
+
+var packerPool = sync.Pool{New: func() any { return &packer{out: make([]byte, 0, 256)} }}
+
+// pack returns what is to be remembered of a pile that nobody uses, until the next one is
+// packed; nil if that is nothing.
+func (k *packer) pack(p *pile) []byte {
 	if p.packed != nil {
 		return p.packed
 	}
 	if !p.loaded.Load() || p.since != 0 || len(p.freed) > 0 {
 		return nil
 	}
-	out := make([]byte, 0, 128)
+	k.out = k.out[:0]
 	for _, o := range p.objects {
 		if o.dirty || o.dropped != 0 {
 			return nil
 		}
-		chunks, all := o.packChunks()
-		out = binary.AppendUvarint(out, uint64(o.key.Layer))
-		out = binary.AppendUvarint(out, uint64(o.present))
-		out = binary.AppendUvarint(out, uint64(o.data))
-		out = binary.LittleEndian.AppendUint64(out, o.digest)
-		out = append(out, bit(all, packedAll)|bit(o.stored, packedStored)|bit(o.inHead, packedInHead))
-		out = binary.AppendUvarint(out, uint64(len(chunks)))
-		out = append(out, chunks...)
+		k.object(o)
+		k.out = binary.AppendUvarint(k.out, uint64(o.key.Layer))
+		k.out = binary.AppendUvarint(k.out, uint64(o.present))
+		k.out = binary.AppendUvarint(k.out, uint64(o.data))
+		k.out = binary.LittleEndian.AppendUint64(k.out, o.digest)
+		k.out = append(k.out, bit(k.all, packedAll)|bit(o.stored, packedStored)|bit(o.inHead, packedInHead))
+		k.out = binary.AppendUvarint(k.out, uint64(len(k.chunks)))
+		k.out = append(k.out, k.chunks...)
 	}
-	return slices.Clip(slices.Clone(out))
+	return k.out
 }
 
 func bit(is bool, b byte) byte {
@@ -63,49 +73,45 @@ func bit(is bool, b byte) byte {
 	return 0
 }
 
-// packChunks packs the chunks that are known, and says whether these are all.
-func (o *object) packChunks() (out []byte, all bool) {
-	p := packer{all: o.complete || o.rest.all}
-	own := o.chunks.numbers()
+// object packs the chunks of an object that are known.
+func (k *packer) object(o *object) {
+	k.chunks, k.n, k.all = k.chunks[:0], 0, o.complete || o.rest.all
+	next := uint32(0)
 	for no, value := range o.rest.each {
-		for len(own) > 0 && own[0] < no {
-			p.add(own[0], o.chunks.at(own[0]).value())
-			own = own[1:]
-		}
-		if len(own) == 0 || own[0] != no { // else memory knows it better
-			p.add(no, value)
+		next = k.own(o, next, no)
+		if !o.chunks.known(no) { // else memory knows it better
+			k.add(no, value)
 		}
 	}
-	for _, no := range own {
-		p.add(no, o.chunks.at(no).value())
+	k.own(o, next, uint32(len(o.chunks.list)))
+}
+
+// own packs the chunks of a range that are in memory, and returns its end.
+func (k *packer) own(o *object, from, to uint32) uint32 {
+	for no := from; no < min(to, uint32(len(o.chunks.list))); no++ {
+		if !o.chunks.known(no) {
+			continue
+		}
+		k.value = k.value[:0]
+		if c := o.chunks.at(no); c != nil && c.present > 0 {
+			k.value = c.append(k.value)
+		}
+		k.add(no, k.value)
 	}
-	return p.out, p.all
+	return max(from, to)
 }
 
-// value is the chunk as the metadata store has it; nil if it does not.
-func (c *chunk) value() []byte {
-	if c == nil || c.present == 0 {
-		return nil
-	}
-	return c.encode()
-}
-
-// packer packs chunks that are added in ascending order.
-type packer struct {
-	out []byte
-	n   int
-	all bool // the metadata store has no others
-}
-
-func (p *packer) add(no uint32, value []byte) {
-	if value == nil && p.all {
+// add adds a chunk, as the metadata store has it; empty if it does not. They come in
+// ascending order.
+func (k *packer) add(no uint32, value []byte) {
+	if len(value) == 0 && k.all {
 		return
 	}
-	if p.n++; p.n > packedChunks {
-		p.all = false
+	if k.n++; k.n > packedChunks {
+		k.all = false
 		return
 	}
-	p.out = appendPacked(p.out, no, value)
+	k.chunks = appendPacked(k.chunks, no, value)
 }
 
 // appendPacked appends a chunk as rest has it.

@@ -235,7 +235,7 @@ func TestPackedPilesShowTheSame(t *testing.T) {
 			}
 		}
 		p.since, p.freed = 0, nil
-		b := p.pack()
+		b := new(packer).pack(p)
 		for range 20 {
 			chain := make([]sheepdog.LayerID, 1+r.IntN(6))
 			for i := range chain {
@@ -276,7 +276,7 @@ func TestOnlyWhatIsReadIsUnpacked(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := d.cache.pin(obj)
-	packed := p.pack()
+	packed := new(packer).pack(p)
 	d.cache.unpin(p)
 	again := &pile{id: obj, packed: packed}
 	before := meta.asked.Load()
@@ -298,7 +298,7 @@ func TestOnlyWhatIsReadIsUnpacked(t *testing.T) {
 // BenchmarkReadSparse reads one block of random objects that have only one: maps that
 // are in use, maps that are packed, and maps that the metadata store has.
 func BenchmarkReadSparse(b *testing.B) {
-	const objects = 1 << 16
+	objects := sparseObjects(b)
 	d, _ := countedDisk(b, Options{})
 	sparse(b, d, objects)
 	for _, run := range []struct {

@@ -44,11 +44,12 @@ type pile struct {
 	dirtyAt int // place in the dirty set, from 1 on; guarded by it
 
 	// Room for the first object, and for the list of one. Neither is used twice:
-	// somebody may still look at what was there.
+	// somebody may still look at what was there. And for the first run of freed.
 	first struct {
-		o    object
-		list [1]*object
-		used bool
+		o     object
+		list  [1]*object
+		used  bool
+		freed [1]run
 	}
 }
 
@@ -283,6 +284,9 @@ func (p *pile) replace(o *object, c *chunk, no sheepdog.BlockNo, old, s *slot, o
 		o.data--
 	}
 	if old.at.isExtent() {
+		if p.freed == nil {
+			p.freed = p.first.freed[:0]
+		}
 		p.freed = appendPlace(p.freed, old.at)
 		out.freedBlocks++
 	}

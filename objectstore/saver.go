@@ -1,7 +1,5 @@
 package objectstore
 
-import "slices"
-
 // savedPile is a pile as a destage found it.
 type savedPile struct {
 	p        *pile
@@ -40,6 +38,9 @@ type move struct {
 	from, to place
 }
 
+// fewRuns is for how many runs that were freed a pile keeps the room.
+const fewRuns = 16
+
 // saver takes snapshots for a round of a destage.
 type saver struct {
 	carried *carried
@@ -47,19 +48,36 @@ type saver struct {
 	parts   [chunkBlocks / partBlocks]part
 	moves   [chunkBlocks]move
 	value   []byte
+	// Of the pile at hand, and of the object.
+	objects []savedObject
+	chunks  []savedChunk
+
+	all struct {
+		piles   slab[savedPile]
+		objects slab[savedObject]
+		chunks  slab[savedChunk]
+		moves   slab[move]
+		freed   slab[run]
+		values  slab[byte]
+	}
 }
 
 // save takes a snapshot of what is dirty and makes the pile clean.
 func (by *saver) save(p *pile) (s *savedPile, logged int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s = &savedPile{p: p, since: p.since, freed: p.freed, replaced: p.replaced}
-	p.since, p.freed, p.replaced = 0, nil, 0
+	s = by.all.piles.one(savedPile{p: p, since: p.since, freed: by.all.freed.keep(p.freed), replaced: p.replaced})
+	p.since, p.freed, p.replaced = 0, p.freed[:0], 0
+	if cap(p.freed) > fewRuns {
+		p.freed = nil
+	}
+	by.objects = by.objects[:0]
 	for _, o := range p.objects {
 		if !o.dirty {
 			continue
 		}
 		so := savedObject{o: o, header: o.header(), stored: o.stored, inHead: o.fitsHead(), dropped: o.dropped}
+		by.chunks = by.chunks[:0]
 		whole := so.inHead || o.inHead
 		if whole {
 			p.mustUnpack(o)
@@ -68,20 +86,22 @@ func (by *saver) save(p *pile) (s *savedPile, logged int) {
 			if !c.dirty && !whole {
 				continue
 			}
-			so.chunks = append(so.chunks, by.saveChunk(no, c))
+			by.chunks = append(by.chunks, by.saveChunk(no, c))
 			if !c.dirty {
 				continue
 			}
 			c.dirty = false
 			s.last = max(s.last, c.applied)
 			s.chunks++
-			logged += len(so.chunks[len(so.chunks)-1].moves)
+			logged += len(by.chunks[len(by.chunks)-1].moves)
 		}
 		o.dirty = false
 		s.merged = s.merged || o.dropped != 0
 		s.last = max(s.last, o.dropped)
-		s.objects = append(s.objects, so)
+		so.chunks = by.all.chunks.keep(by.chunks)
+		by.objects = append(by.objects, so)
 	}
+	s.objects = by.all.objects.keep(by.objects)
 	return s, logged
 }
 
@@ -111,12 +131,12 @@ func (by *saver) saveChunk(no uint32, c *chunk) savedChunk {
 			}
 		}
 	}
-	s.moves = slices.Clone(moves)
+	s.moves = by.all.moves.keep(moves)
 	switch {
 	case c.present == 0:
 	case carried:
 		by.value = by.chunk.append(by.value[:0])
-		s.value = slices.Clone(by.value)
+		s.value = by.all.values.keep(by.value)
 	default:
 		c := by.chunk.clone()
 		s.copy = &c

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"sheepdog"
 )
@@ -53,4 +54,41 @@ func BenchmarkDropSparse(b *testing.B) {
 		}
 		b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(objects*b.N), "us/object")
 	}
+}
+
+// BenchmarkLapSparse is WriteSparse in laps of equal length: writes up to where a destage
+// would be asked for, and the destage.
+func BenchmarkLapSparse(b *testing.B) {
+	objects := sparseObjects(b)
+	d := openDisk(b, Options{DestageEvery: time.Hour}).d
+	sparse(b, d, objects)
+	r := rand.New(rand.NewPCG(1, 1))
+	buf, ops, errs := make([]byte, blockSize), make([]sheepdog.Op, 8), make([]error, 8)
+	writes, seq := 0, uint64(1<<32)
+	lap := func() (writing, destaging time.Duration) {
+		began := cpuTime(b)
+		for d.journal.segments() < d.journal.maxSegs/2-1 {
+			for i := range ops {
+				ops[i] = sheepdog.Op{Object: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(r.IntN(objects))}, Layer: 1,
+					Count: 1, Data: buf, Stamp: sheepdog.Stamp{Token: 4, Seq: seq}}
+			}
+			d.Write(ops, errs)
+			writes += len(ops)
+			seq++
+		}
+		written := cpuTime(b)
+		if err := d.destage(false); err != nil {
+			b.Fatal(err)
+		}
+		return written - began, cpuTime(b) - written
+	}
+	lap()
+	writes = 0
+	var writing, destaging time.Duration
+	for b.Loop() {
+		w, s := lap()
+		writing, destaging = writing+w, destaging+s
+	}
+	b.ReportMetric(float64(writing.Nanoseconds())/1e3/float64(writes), "cpu-us/write")
+	b.ReportMetric(float64(destaging.Nanoseconds())/1e3/float64(writes), "cpu-us/destaged")
 }
