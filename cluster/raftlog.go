@@ -15,6 +15,7 @@ import (
 	"sheepdog"
 	"sheepdog/internal/kvcheck"
 	"sheepdog/internal/kvlog"
+	"sheepdog/internal/kvsync"
 	"sheepdog/internal/reserve"
 )
 
@@ -26,12 +27,13 @@ import (
 //	              Version 1 has no checksum.
 //	's' name      a value of the stable store
 //
-// Every transaction is synced before it returns. First and last index are kept
+// Every transaction is synced before its call returns. First and last index are kept
 // in memory, as a look-up would walk over the deleted entries before them.
 type raftLog struct {
 	db      *badger.DB
 	reserve *reserve.Reserve
-	failed  func(error) // told once why the log is out of service; it must not block
+	failed  func(error)  // told once why the log is out of service; it must not block
+	sync    func() error // makes what was committed durable
 	compact *compactor
 
 	mu          sync.Mutex
@@ -67,10 +69,9 @@ func openRaftLog(dir string, failed func(error)) (*raftLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("raft log: %w", err)
 	}
-	s := &raftLog{reserve: room, failed: failed}
+	s := &raftLog{reserve: room, failed: failed, sync: func() error { return kvsync.Commits(dir) }}
 	o := badger.DefaultOptions(dir).
 		WithLogger(kvlog.Logger{Failed: func(err error) { _ = s.broke(err) }}).
-		WithSyncWrites(true).
 		WithCompression(options.None).
 		WithDetectConflicts(false).
 		WithMetricsEnabled(false).
@@ -84,7 +85,7 @@ func openRaftLog(dir string, failed func(error)) (*raftLog, error) {
 		WithValueThreshold(1 << 20).
 		WithNumLevelZeroTables(raftTables).
 		WithNumCompactors(0) // see compactor
-	if err := kvcheck.Database(dir, o); err != nil {
+	if err := kvcheck.Database(dir, o.WithSyncWrites(true)); err != nil { // see update
 		return nil, fmt.Errorf("open raft log: %w; %s", err, startAnew)
 	}
 	if s.db, err = badger.Open(o); err != nil {
@@ -133,10 +134,13 @@ func (s *raftLog) broken() error {
 // crowded reports whether tables are to be merged.
 func (s *raftLog) crowded() bool { return s.db.Levels()[0].NumTables > raftTables }
 
-// update is a transaction that writes so many bytes.
+// update is a transaction that writes so many bytes; they are durable when it returns.
 func (s *raftLog) update(bytes int, write func(txn *badger.Txn) error) error {
 	defer s.compact.wrote(bytes)
-	return s.db.Update(write)
+	if err := s.db.Update(write); err != nil {
+		return err
+	}
+	return s.sync()
 }
 
 // Close waits for Badger's goroutines. What failed stays open until the process

@@ -247,6 +247,32 @@ func TestRaftLogThatFailedPromisesNothing(t *testing.T) {
 	}
 }
 
+// Whatever is stored is synced before anybody is told that it is; a log that could not be
+// synced is out of service.
+func TestRaftLogIsSyncedBeforeItAnswers(t *testing.T) {
+	s := openTestLog(t, t.TempDir())
+	syncs, sync := 0, s.sync
+	s.sync = func() error { syncs++; return sync() }
+	for i, store := range []func() error{
+		func() error { return s.StoreLogs(testLogs(1, 3)) },
+		func() error { return s.DeleteRange(1, 1) },
+		func() error { return s.Set([]byte("LastVoteCand"), []byte("x")) },
+		func() error { return s.SetUint64([]byte(termKey), 7) },
+	} {
+		if err := store(); err != nil || syncs != i+1 {
+			t.Errorf("step %d: %v, %d syncs so far, want one each", i, err, syncs)
+		}
+	}
+	var told error
+	s.failed, s.sync = func(err error) { told = err }, func() error { return syscall.EIO }
+	if err := s.StoreLogs(testLogs(4, 5)); !errors.Is(err, sheepdog.ErrIO) || !errors.Is(told, syscall.EIO) {
+		t.Errorf("an entry that could not be synced: %v, and the owner was told %v", err, told)
+	}
+	s.mu.Lock()
+	s.failure = nil // so that the test can close it
+	s.mu.Unlock()
+}
+
 // TestEmptiedRaftLogIsNotThatOfANewNode: a node whose Raft log had lost its manifest
 // came up as one that had never been in a cluster, and told the operator to format.
 func TestEmptiedRaftLogIsNotThatOfANewNode(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"sheepdog"
 	"sheepdog/internal/kvcheck"
 	"sheepdog/internal/kvlog"
+	"sheepdog/internal/kvsync"
 	"sheepdog/internal/reserve"
 )
 
@@ -26,10 +27,11 @@ const (
 )
 
 // badgerKV keeps metadata in Badger. Values stay in the LSM tree, because its
-// value log does not give space back; every commit is synced by itself, because
-// DB.Sync misses memtables that were rotated away.
+// value log does not give space back; every commit is synced by itself (package
+// kvsync), because DB.Sync misses memtables that were rotated away.
 type badgerKV struct {
 	db      *badger.DB
+	noSync  bool
 	opts    badger.Options
 	reserve *reserve.Reserve
 	failed  func(error)
@@ -42,7 +44,6 @@ func openBadger(dir string, o metaOptions) (metadata, error) {
 	}
 	bo := badger.DefaultOptions(dir).
 		WithLogger(kvlog.Logger{Log: o.log, Failed: o.failed}).
-		WithSyncWrites(!o.noSync).
 		WithDetectConflicts(false).
 		WithNumVersionsToKeep(1).
 		WithCompression(options.None).
@@ -54,7 +55,7 @@ func openBadger(dir string, o metaOptions) (metadata, error) {
 		WithNumCompactors(2).
 		WithValueThreshold(1 << 20).
 		WithValueLogFileSize(memTableBytes)
-	if err := kvcheck.Database(dir, bo); err != nil {
+	if err := kvcheck.Database(dir, bo.WithSyncWrites(!o.noSync)); err != nil {
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
 	db, err := badger.Open(bo)
@@ -62,7 +63,7 @@ func openBadger(dir string, o metaOptions) (metadata, error) {
 		return nil, fmt.Errorf("open metadata in %s: %w", dir, err)
 	}
 	room.Opened()
-	return &badgerKV{db: db, opts: bo, reserve: room, failed: o.failed}, nil
+	return &badgerKV{db: db, noSync: o.noSync, opts: bo, reserve: room, failed: o.failed}, nil
 }
 
 // Verify reads the tables. It may take seconds.
@@ -148,7 +149,10 @@ func (b *badgerKV) Commit(changes []change) error {
 			return err
 		}
 	}
-	return txn.Commit()
+	if err := txn.Commit(); err != nil || b.noSync {
+		return err
+	}
+	return kvsync.Commits(b.opts.Dir)
 }
 
 func (b *badgerKV) Fits(changes, bytes int) bool {
