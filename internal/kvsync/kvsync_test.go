@@ -43,7 +43,7 @@ const headLength = 20
 
 func open(t *testing.T, dir string) *badger.DB {
 	t.Helper()
-	db, err := badger.Open(badger.DefaultOptions(dir).WithLogger(nil).WithMemTableSize(256 << 10).WithValueThreshold(32 << 10).WithCompression(options.None))
+	db, err := badger.Open(badger.DefaultOptions(dir).WithLogger(nil).WithMemTableSize(256 << 10).WithValueLogFileSize(1 << 20).WithValueThreshold(32 << 10).WithCompression(options.None))
 	if err != nil {
 		t.Fatal(err)
 	}
