@@ -82,8 +82,8 @@ func (u *unflushed) settle(f *flight, judge func(map[sheepdog.Partition]sheepdog
 	lost = len(f.since) > 0 && judge(f.since)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if f.settled {
-		return lost || f.lost, false
+	if f.settled { // what is lost since then was durable
+		return f.lost, false
 	}
 	u.land(f)
 	f.settled, f.lost = true, lost

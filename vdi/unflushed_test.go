@@ -74,6 +74,24 @@ func TestFlushBesideAnotherTellsOfTheLoss(t *testing.T) {
 	})
 }
 
+// What another flush has made durable is not lost by a loss of power after that.
+func TestFlushIsNotBlamedForALossAfterAnother(t *testing.T) {
+	var u unflushed
+	u.note(&sheepdog.View{Revision: 3}, 1)
+	gone := false
+	judge := func(map[sheepdog.Partition]sheepdog.Revision) bool { return gone }
+	lost, err := u.flush(func() error {
+		if lost, err := u.flush(func() error { return nil }, judge, nil); lost || err != nil {
+			t.Errorf("the other one: %v, %v", lost, err)
+		}
+		gone = true
+		return nil
+	}, judge, nil)
+	if lost || err != nil {
+		t.Errorf("lost: %v, %v", lost, err)
+	}
+}
+
 func TestGone(t *testing.T) {
 	policy := sheepdog.Policy{Copies: 3}
 	v := &sheepdog.View{Revision: 9, Tables: map[sheepdog.Policy]sheepdog.Table{policy: {{Lost: 4}, {}}}}
