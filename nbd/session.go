@@ -56,6 +56,7 @@ func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *rea
 	s := &session{agreement: a, cfg: cfg, nc: nc, r: r, memory: m, window: newWindow(cfg, m.shared, m.fair.join(a.name))}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.known = s.terms()
+	widen(nc)
 	s.prompt, _ = a.dev.(Prompt)
 	s.starter, _ = a.dev.(Starter)
 	s.out = writer{
@@ -63,6 +64,20 @@ func newSession(ctx context.Context, cfg *Config, m *memory, nc net.Conn, r *rea
 		inFlight: s.window.inFlight, done: s.release, fail: s.cancel, kick: make(chan struct{}, 1),
 	}
 	return s
+}
+
+// answerRoom is how much of its answers the socket of a client on this host holds, in
+// bytes; Linux doubles it, for what it keeps of them besides. In the usual 208 KiB an
+// answer of a MiB goes in eight pieces, each after a wait until the client has taken
+// three quarters of what is there (unix(7), socket(7)).
+const answerRoom = 512 << 10
+
+// widen makes room for answers in a unix socket. Others find theirs themselves. Where it
+// fails, or the host allows less, answers only wait more often.
+func widen(nc net.Conn) {
+	if u, ok := nc.(*net.UnixConn); ok {
+		_ = u.SetWriteBuffer(answerRoom)
+	}
 }
 
 // run serves until the client leaves, the connection breaks, or the server

@@ -101,6 +101,11 @@ type hostFile struct {
 // TryReadAt implements promptFile.
 func (f hostFile) TryReadAt(p []byte, off int64) bool { return rawio.TryReadAt(f.fd, p, off) }
 
+// TryGatherAt implements promptFile.
+func (f hostFile) TryGatherAt(pieces [][]byte, off int64) bool {
+	return rawio.TryGatherAt(f.fd, pieces, off)
+}
+
 // maxPieces bounds what gatherAt writes in one call; Linux takes 1024.
 const maxPieces = 1024
 

@@ -6,13 +6,17 @@ import (
 	"sheepdog"
 )
 
-// maxPrompt bounds what TryRead reads, in blocks.
+// maxPrompt bounds what TryRead reads, and what a promptFile is asked for at a time, in
+// blocks.
 const maxPrompt = 16
 
 // promptFile is a file that can tell what is in memory.
 type promptFile interface {
 	// TryReadAt fills p and returns true if that needs no disk.
 	TryReadAt(p []byte, off int64) bool
+	// TryGatherAt does so for pieces that follow each other in the file, maxPrompt of
+	// them at most.
+	TryGatherAt(pieces [][]byte, off int64) bool
 }
 
 // TryRead implements sheepdog.PromptEngine: maps and bytes must be in memory. Every

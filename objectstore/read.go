@@ -1,7 +1,6 @@
 package objectstore
 
 import (
-	"cmp"
 	"fmt"
 	"hash/crc32"
 	"slices"
@@ -63,34 +62,11 @@ func (d *Disk) badBlocks(obj sheepdog.ObjectID, start sheepdog.BlockNo, bad []in
 }
 
 // readSlots fills buf and lists the slots whose bytes are bad or cannot be read;
-// those are zeros. Blocks in a row are read by one call, before any of them is
-// verified, and one by one if that fails. The error is the first of the disks.
+// those are zeros. The error is the first of the disks.
 func (d *Disk) readSlots(slots []slot, buf []byte) (bad []int, err error) {
 	err = d.readRows(slots, buf, func(i, n int) { bad = verify(slots, buf, i, n, bad) })
+	slices.Sort(bad)
 	return bad, err
-}
-
-// readRows fills buf and tells of each row that it has read. Blocks that cannot be
-// read get bytes that do not match.
-func (d *Disk) readRows(slots []slot, buf []byte, got func(i, n int)) (err error) {
-	for i := 0; i < len(slots); {
-		if slots[i].state != sheepdog.Data {
-			clear(buf[i*blockSize:][:blockSize])
-			i++
-			continue
-		}
-		n := rowLength(slots[i:])
-		rerr := d.readRow(slots[i].at, buf[i*blockSize:][:n*blockSize])
-		for j := i; rerr != nil && j < i+n; j++ {
-			if d.readRow(slots[j].at, buf[j*blockSize:][:blockSize]) != nil {
-				rot(buf[j*blockSize:][:blockSize], slots[j].crc)
-			}
-		}
-		got(i, n)
-		err = cmp.Or(err, rerr)
-		i += n
-	}
-	return err
 }
 
 // ReadRaw implements sheepdog.RawEngine. Blocks that the disk does not give get bytes
@@ -127,16 +103,6 @@ func verify(slots []slot, buf []byte, i, n int, bad []int) []int {
 		}
 	}
 	return bad
-}
-
-// rowLength is the number of data slots from the first whose places follow each
-// other.
-func rowLength(slots []slot) int {
-	n := 1
-	for n < len(slots) && slots[n].state == sheepdog.Data && slots[n].at.follows(slots[n-1].at) {
-		n++
-	}
-	return n
 }
 
 func (d *Disk) readRow(at place, buf []byte) error {

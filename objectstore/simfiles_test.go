@@ -28,6 +28,9 @@ type simFiles struct {
 	fake  int64 // bytes that something else takes
 	// unreadable are blocks of extent files that cannot be read.
 	unreadable map[int64]bool
+	// cold is asked of each read that must not wait whether the disk would be needed;
+	// nil: never.
+	cold func() bool
 }
 
 type simFile struct {
@@ -187,8 +190,22 @@ func (f *simFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *simFile) TryReadAt(p []byte, off int64) bool {
+	if f.fs.cold != nil && f.fs.cold() {
+		copy(p, "anything")
+		return false
+	}
 	_, err := f.ReadAt(p, off)
 	return err == nil
+}
+
+func (f *simFile) TryGatherAt(pieces [][]byte, off int64) bool {
+	for _, p := range pieces {
+		if !f.TryReadAt(p, off) {
+			return false
+		}
+		off += int64(len(p))
+	}
+	return true
 }
 
 func (f *simFile) WriteAt(p []byte, off int64) (int, error) {
