@@ -3,6 +3,7 @@ package vdi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -99,10 +100,18 @@ type describer struct {
 // of the working one, nil for a snapshot. It begins again if a base was dropped meanwhile:
 // what had been copied from there may have been missed.
 func (d describer) describe(ctx context.Context, t *top, layer sheepdog.LayerID, ask statusCall) ([]Extent, error) {
+	dir := d.m.opt.Directory
 	for {
-		bases := basesOf(d.m.opt.Directory, layer)
+		changed, bases := dir.Changed(), basesOf(dir, layer)
 		out, err := d.describeOnce(ctx, t, layer, span{ask.Off, ask.Off + ask.N}, ask.Limit)
-		if err != nil || slices.Equal(bases, basesOf(d.m.opt.Directory, layer)) {
+		if _, ok := dir.Layer(layer); ok && errors.Is(err, sheepdog.ErrNotFound) {
+			// A replica knows already that a layer below is gone.
+			if err := awaitNews(ctx, changed); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil || slices.Equal(bases, basesOf(dir, layer)) {
 			return out, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -153,5 +154,55 @@ func compareStatus(t *testing.T, r *rand.Rand, near, far *Volume) {
 		if n != 0 {
 			t.Fatalf("%s: %d bytes are missing in %v", near.name, n, a)
 		}
+	}
+}
+
+// deleting takes a snapshot away just before replicas are asked for the first time.
+type deleting struct {
+	Objects
+	dir  *directory.Directory
+	once func()
+}
+
+func (d *deleting) Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
+	d.once()
+	for _, layer := range layers {
+		if _, ok := d.dir.Layer(layer); !ok {
+			return nil, fmt.Errorf("layer %d is deleted: %w", layer, sheepdog.ErrNotFound)
+		}
+	}
+	return d.Objects.Records(ctx, s, obj, layers, start, count)
+}
+
+// Bug: a client that asked what is a hole while a snapshot below was deleted was told that
+// the layer of the snapshot was not found.
+func TestStatusWhileASnapshotIsDeleted(t *testing.T) {
+	w, m, v := oneVDI(t, 8<<20)
+	write(t, v, 0, fill(4096, 1))
+	snapped, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, v, 8192, fill(4096, 2))
+	deletes := 0
+	m.opt.Objects = &deleting{Objects: m.opt.Objects, dir: m.opt.Directory, once: sync.OnceFunc(func() {
+		deletes++
+		if err := m.DeleteSnapshot(t.Context(), directory.DeleteSnapshot{Name: "v", Snapshot: "s"}); err != nil {
+			t.Error(err)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for k, b := range w.blocks { // what replicas do of themselves
+			if k.layer == snapped.Layer {
+				delete(w.blocks, k)
+				k.layer = snapped.Working
+				w.blocks[k] = b
+			}
+		}
+	})}
+	want := []Extent{{4096, sheepdog.Data}, {4096, sheepdog.Absent}, {4096, sheepdog.Data}}
+	got, err := v.Status(t.Context(), 0, 12288, 10)
+	if err != nil || !slices.Equal(got, want) || deletes != 1 {
+		t.Errorf("%v, %v after %d deletions; want %v", got, err, deletes, want)
 	}
 }
