@@ -59,8 +59,11 @@ func blockAligned(p []byte) bool {
 
 // Directly implements sheepdog.DirectEngine.
 func (d *Disk) Directly(f sheepdog.FamilyID, n int) bool {
+	if n < waitLeast || d.local.has(f) {
+		return false
+	}
 	w, ok := d.opts.files.(waitingFiles)
-	return n >= waitLeast && ok && !d.local.has(f) && w.waits()
+	return ok && w.waits()
 }
 
 // waitingFiles is a file system whose files are written directly by goroutines that wait

@@ -58,10 +58,15 @@ func (b *inBuffer) fill(need int) error {
 
 func (b *inBuffer) makeRoom(need int) {
 	held := b.chunk.holds.Load() > 1
-	shrink := b.r == b.w && len(b.chunk.b) > 4*startBuffer && b.quiet > quietReads
+	long := len(b.chunk.b) > 4*startBuffer
+	shrink := b.r == b.w && long && b.quiet > quietReads
 	switch {
 	case held, shrink, need > len(b.chunk.b)-front:
-		next := b.pool.get(max(need+front, startBuffer))
+		size := max(need+front, startBuffer)
+		if long && b.quiet <= quietReads { // the next message may be as long, and is not to be moved then
+			size = max(size, len(b.chunk.b))
+		}
+		next := b.pool.get(size)
 		b.w = front + copy(next.b[front:], b.unread())
 		b.r = front
 		b.chunk.release()

@@ -62,6 +62,29 @@ func TestRoomForLongMessagesStaysWhileTheyCome(t *testing.T) {
 	}
 }
 
+// Bug: while somebody kept the room of a message of 1 MiB, the first 256 KiB of the next were
+// received into other room than the rest, and copied.
+func TestLongMessagesStayWhereTheyBegin(t *testing.T) {
+	const long = 1<<20 + 200
+	b := newInBuffer(trickle{bytes.NewReader(make([]byte, 8*long)), 100 << 10}, new(buffers))
+	defer b.close()
+	for i := range 8 {
+		if err := b.ensure(headerSize); err != nil {
+			t.Fatal(err)
+		}
+		room := b.chunk
+		if err := b.ensure(long); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 && b.chunk != room {
+			t.Errorf("message %d moved to other room", i)
+		}
+		b.skip(long)
+		b.chunk.hold()
+		defer b.chunk.release()
+	}
+}
+
 // The data of a long write begin with a page of memory, if it comes by itself.
 func TestDataOfLongWritesBeginWithAPage(t *testing.T) {
 	const size = 1 << 20

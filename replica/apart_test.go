@@ -38,7 +38,7 @@ func newSlowDisk(b *bench) *slowDisk {
 func longRequest(start sheepdog.BlockNo, seq uint64) *sheepdog.WriteRequest {
 	r := request(seq)
 	r.Start, r.Count, r.Data = start, long, fill(r.Stamp, long)
-	r.Origin, r.OriginDone = sheepdog.Origin{Gateway: 2, Request: 10 + seq}, 10+seq-streaming
+	r.Origin, r.OriginDone = sheepdog.Origin{Gateway: 2, Request: 10 + seq}, 9+seq
 	return r
 }
 
@@ -106,19 +106,19 @@ func TestWhatIsSetApart(t *testing.T) {
 		leader sheepdog.NodeID
 		acting []sheepdog.NodeID
 		blocks uint32
-		before uint64 // requests of its gateway in flight
+		before uint64 // the oldest request in flight of its gateway is so many back
 		repair bool
 		want   bool
 	}{
-		{"a stream whose coordinator reads its own replica", 2, nodes(1, 2, 3), long, streaming, false, true},
-		{"short", 2, nodes(1, 2, 3), long - 1, streaming, false, false},
-		{"no stream", 2, nodes(1, 2, 3), long, streaming - 1, false, false},
-		{"the coordinator is here", self, nodes(1, 2, 3), long, streaming, false, false},
-		{"there is none", 0, nodes(1, 2, 3), long, streaming, false, false},
-		{"the coordinator's replica does not act", 2, nodes(1, 3), long, streaming, false, false},
-		{"it has none", 9, nodes(1, 2, 3), long, streaming, false, false},
-		{"this one does not act", 2, nodes(2, 3), long, streaming, false, false},
-		{"a repair", 2, nodes(1, 2, 3), long, streaming, true, false},
+		{"a stream whose coordinator reads its own replica", 2, nodes(1, 2, 3), long, 1, false, true},
+		{"short", 2, nodes(1, 2, 3), long - 1, 1, false, false},
+		{"no stream", 2, nodes(1, 2, 3), long, 0, false, false},
+		{"the coordinator is here", self, nodes(1, 2, 3), long, 1, false, false},
+		{"there is none", 0, nodes(1, 2, 3), long, 1, false, false},
+		{"the coordinator's replica does not act", 2, nodes(1, 3), long, 1, false, false},
+		{"it has none", 9, nodes(1, 2, 3), long, 1, false, false},
+		{"this one does not act", 2, nodes(2, 3), long, 1, false, false},
+		{"a repair", 2, nodes(1, 2, 3), long, 1, true, false},
 	} {
 		b := newBenchIn(t, replicatest.NewView(10, nodes(1, 2, 3), c.acting, nodes(1, 2, 3)))
 		b.layers.Lead(fam, c.leader)
@@ -142,6 +142,33 @@ func TestWhatIsSetApart(t *testing.T) {
 		err := b.engine.Read(object, []sheepdog.LayerID{top}, r.Start, r.Count, buf, states)
 		if err != nil || !bytes.Equal(buf, r.Data) || b.record(8).Stamp != r.Stamp {
 			t.Errorf("%s: something else was written (%v)", c.name, err)
+		}
+	}
+}
+
+// A stream stays one for a while after its writes have company no more, and each family is
+// looked at alone.
+func TestStreamsEnd(t *testing.T) {
+	var s streams
+	r := sheepdog.WriteRequest{Object: object}
+	note := func(request, oldest uint64) bool {
+		r.Origin.Request, r.OriginDone = request, oldest
+		return s.note(&r)
+	}
+	if note(1, 1) {
+		t.Error("a write without company is a stream")
+	}
+	if !note(3, 2) {
+		t.Error("a write with company is none")
+	}
+	r.Object.Family++
+	if note(4, 4) {
+		t.Error("a write of another family is one")
+	}
+	r.Object.Family--
+	for i := range uint64(streamKept + 2) {
+		if got := note(5+i, 5+i); got != (i < streamKept) {
+			t.Errorf("write %d without company: in a stream is %v", i+1, got)
 		}
 	}
 }

@@ -86,6 +86,7 @@ type Server struct {
 	shards   [shardCount]shard
 	cfg      Config
 	families families
+	streams  streams
 	rulings  atomic.Pointer[rulings] // of the newest view that was met; see admitQuickly
 	// born is the revision of the first view seen that lists this incarnation;
 	// 0 until then. What was asked before was asked of an earlier life.
