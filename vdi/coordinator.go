@@ -2,6 +2,7 @@ package vdi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -104,7 +105,12 @@ func (c *coordinator) read(ctx context.Context, p piece, buf []byte) error {
 		if err := c.m.awaitLease(ctx, c); err != nil {
 			return err
 		}
-		if err := c.readLocked(ctx, p, buf); err != nil {
+		t := c.top.Load()
+		err := c.readLocked(ctx, t, p, buf)
+		if c.overtaken(t, err) {
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		if c.m.opt.Cluster.LeaseValid() && c.err() == nil {
@@ -113,9 +119,15 @@ func (c *coordinator) read(ctx context.Context, p piece, buf []byte) error {
 	}
 }
 
-// readLocked reads the piece as the layers have it; its range is held.
-func (c *coordinator) readLocked(ctx context.Context, p piece, buf []byte) error {
-	t := c.top.Load()
+// overtaken reports whether a request failed because what was the working layer when it
+// began became a snapshot meanwhile, and went when that was deleted: what it held is in the
+// working layer now.
+func (c *coordinator) overtaken(t *top, err error) bool {
+	return errors.Is(err, sheepdog.ErrNotFound) && c.top.Load() != t
+}
+
+// readLocked reads the piece as the layers of t have it; its range is held.
+func (c *coordinator) readLocked(ctx context.Context, t *top, p piece, buf []byte) error {
 	start, count := p.blocks()
 	if p.aligned() {
 		return c.readBlocks(ctx, t, p.index, start, count, buf)

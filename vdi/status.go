@@ -84,6 +84,9 @@ func (c *coordinator) describe(ctx context.Context, ask statusCall) ([]Extent, e
 		}
 		t := c.top.Load()
 		out, err := describer{c.m, c.shift}.describe(ctx, t, t.layer, ask)
+		if c.overtaken(t, err) {
+			continue
+		}
 		if err != nil || c.m.opt.Cluster.LeaseValid() && c.err() == nil {
 			return out, err
 		}

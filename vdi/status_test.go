@@ -157,52 +157,92 @@ func compareStatus(t *testing.T, r *rand.Rand, near, far *Volume) {
 	}
 }
 
-// deleting takes a snapshot away just before replicas are asked for the first time.
-type deleting struct {
+// meddled has something happen just before replicas are asked for the first time, which
+// then know of no layer that the directory has not.
+type meddled struct {
 	Objects
 	dir  *directory.Directory
 	once func()
 }
 
-func (d *deleting) Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
-	d.once()
+func (m *meddled) known(layers ...sheepdog.LayerID) error {
+	m.once()
 	for _, layer := range layers {
-		if _, ok := d.dir.Layer(layer); !ok {
-			return nil, fmt.Errorf("layer %d is deleted: %w", layer, sheepdog.ErrNotFound)
+		if _, ok := m.dir.Layer(layer); !ok {
+			return fmt.Errorf("layer %d is deleted: %w", layer, sheepdog.ErrNotFound)
 		}
 	}
-	return d.Objects.Records(ctx, s, obj, layers, start, count)
+	return nil
+}
+
+func (m *meddled) Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
+	if err := m.known(layers...); err != nil {
+		return nil, err
+	}
+	return m.Objects.Records(ctx, s, obj, layers, start, count)
+}
+
+func (m *meddled) Read(ctx context.Context, r *sheepdog.ReadRequest) error {
+	if err := m.known(r.Layer); err != nil {
+		return err
+	}
+	return m.Objects.Read(ctx, r)
+}
+
+// deleteSnapshot has the working layer absorb that of a snapshot, as replicas do of themselves.
+func deleteSnapshot(t *testing.T, w *world, m *Manager, snapped directory.Snapped) {
+	t.Helper()
+	if err := m.DeleteSnapshot(t.Context(), directory.DeleteSnapshot{Name: "v", Snapshot: "s"}); err != nil {
+		t.Error(err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for k, b := range w.blocks {
+		if k.layer == snapped.Layer {
+			delete(w.blocks, k)
+			k.layer = snapped.Working
+			w.blocks[k] = b
+		}
+	}
 }
 
 // Bug: a client that asked what is a hole while a snapshot below was deleted was told that
-// the layer of the snapshot was not found.
-func TestStatusWhileASnapshotIsDeleted(t *testing.T) {
-	w, m, v := oneVDI(t, 8<<20)
-	write(t, v, 0, fill(4096, 1))
-	snapped, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, v, 8192, fill(4096, 2))
-	deletes := 0
-	m.opt.Objects = &deleting{Objects: m.opt.Objects, dir: m.opt.Directory, once: sync.OnceFunc(func() {
-		deletes++
-		if err := m.DeleteSnapshot(t.Context(), directory.DeleteSnapshot{Name: "v", Snapshot: "s"}); err != nil {
-			t.Error(err)
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		for k, b := range w.blocks { // what replicas do of themselves
-			if k.layer == snapped.Layer {
-				delete(w.blocks, k)
-				k.layer = snapped.Working
-				w.blocks[k] = b
+// the layer of the snapshot was not found. So was one, and one that read, whose request began
+// before the snapshot was taken and ended after it was deleted.
+func TestLayersGoUnderARequest(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		w, m, v := oneVDI(t, 8<<20)
+		write(t, v, 0, fill(4096, 1))
+		var snapped directory.Snapped
+		snapshot := func() {
+			var err error
+			if snapped, err = m.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"}); err != nil {
+				t.Error(err)
 			}
 		}
-	})}
-	want := []Extent{{4096, sheepdog.Data}, {4096, sheepdog.Absent}, {4096, sheepdog.Data}}
-	got, err := v.Status(t.Context(), 0, 12288, 10)
-	if err != nil || !slices.Equal(got, want) || deletes != 1 {
-		t.Errorf("%v, %v after %d deletions; want %v", got, err, deletes, want)
+		objects, happened := m.opt.Objects, 0
+		meddle := func() {
+			if before {
+				snapshot()
+				write(t, v, 8192, fill(4096, 2))
+			}
+			m.opt.Objects = &meddled{Objects: objects, dir: m.opt.Directory, once: sync.OnceFunc(func() {
+				if happened++; !before {
+					snapshot()
+				}
+				deleteSnapshot(t, w, m, snapped)
+			})}
+		}
+		write(t, v, 8192, fill(4096, 2))
+		meddle()
+		want := []Extent{{4096, sheepdog.Data}, {4096, sheepdog.Absent}, {4096, sheepdog.Data}}
+		if got, err := v.Status(t.Context(), 0, 12288, 10); err != nil || !slices.Equal(got, want) {
+			t.Errorf("snapshot before %v: %v, %v; want %v", before, got, err, want)
+		}
+		meddle()
+		expect(t, v, 0, slices.Concat(fill(4096, 1), make([]byte, 4096), fill(4096, 2)))
+		if happened != 2 {
+			t.Errorf("layers went %d times, want 2", happened)
+		}
 	}
 }
