@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
 
-.PHONY: help build lint check test demo demo-vm bench bench-full bench-peers bench-scale profile man deb setup unit e2e sim chaos clean
+.PHONY: help build lint check test demo demo-vm demo-hosts bench bench-full bench-peers bench-scale profile man deb setup unit e2e sim chaos clean
 
 # sheep, dog and sheep-libvirt, in bin.
 build:
@@ -69,6 +69,13 @@ demo: setup build
 demo-vm: setup build
 	scripts/guest-image.sh cache/guest.raw
 	tests/demo-vm/demo.sh cache/guest.raw
+
+# The package on three machines with a systemd of their own: installation, upgrade under
+# a client's writes, a power cut, reboots, removal. Minutes, where guests are emulated, and
+# the machine is to be quiet.
+demo-hosts: setup build
+	scripts/guest-image.sh cache/guest.raw
+	scripts/demo-hosts.sh
 
 # Our cluster beside what the machine can do, in one run; about two minutes. ARGS
 # has more options: make bench ARGS=-h
