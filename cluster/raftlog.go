@@ -69,7 +69,7 @@ func openRaftLog(dir string, failed func(error)) (*raftLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("raft log: %w", err)
 	}
-	s := &raftLog{reserve: room, failed: failed, sync: func() error { return kvsync.Commits(dir) }}
+	s := &raftLog{reserve: room, failed: failed, sync: kvsync.New(dir).Commits}
 	o := badger.DefaultOptions(dir).
 		WithLogger(kvlog.Logger{Failed: func(err error) { _ = s.broke(err) }}).
 		WithCompression(options.None).

@@ -31,7 +31,7 @@ const (
 // kvsync), because DB.Sync misses memtables that were rotated away.
 type badgerKV struct {
 	db      *badger.DB
-	noSync  bool
+	sync    *kvsync.Syncer // nil: nothing is synced
 	opts    badger.Options
 	reserve *reserve.Reserve
 	failed  func(error)
@@ -63,7 +63,11 @@ func openBadger(dir string, o metaOptions) (metadata, error) {
 		return nil, fmt.Errorf("open metadata in %s: %w", dir, err)
 	}
 	room.Opened()
-	return &badgerKV{db: db, noSync: o.noSync, opts: bo, reserve: room, failed: o.failed}, nil
+	b := &badgerKV{db: db, opts: bo, reserve: room, failed: o.failed}
+	if !o.noSync {
+		b.sync = kvsync.New(dir)
+	}
+	return b, nil
 }
 
 // Verify reads the tables. It may take seconds.
@@ -149,10 +153,10 @@ func (b *badgerKV) Commit(changes []change) error {
 			return err
 		}
 	}
-	if err := txn.Commit(); err != nil || b.noSync {
+	if err := txn.Commit(); err != nil || b.sync == nil {
 		return err
 	}
-	return kvsync.Commits(b.opts.Dir)
+	return b.sync.Commits()
 }
 
 func (b *badgerKV) Fits(changes, bytes int) bool {
