@@ -14,21 +14,30 @@ import (
 
 // diskFailed is told by the store of a disk that failed to keep data.
 func (n *Node) diskFailed(dir string, _ error) {
-	if c := n.joined.Load(); c != nil && c.View() != nil {
-		c.Doubt()
-	}
+	n.doubt()
 	select {
 	case n.badDisks <- dir:
 	default: // as many failures wait: the node has no disks left to speak of
 	}
 }
 
-// spoiledObject stands for a disk where an object is spoiled: it is fetched anew, like what
-// was on a failed disk, once this node does not act for it any more.
-const spoiledObject = ""
+// doubt has nobody count on what this node holds, until it is demoted.
+func (n *Node) doubt() {
+	if c := n.joined.Load(); c != nil && c.View() != nil {
+		c.Doubt()
+	}
+}
 
-// objectSpoiled is told by the store of an object that it cannot make sense of.
-func (n *Node) objectSpoiled(sheepdog.ObjectID, sheepdog.LayerID) { n.diskFailed(spoiledObject, nil) }
+// objectSpoiled is told by the store of an object that it cannot make sense of: it is fetched
+// anew, like what was on a failed disk, once this node does not act for it any more. That
+// does for all that are spoiled by then.
+func (n *Node) objectSpoiled(sheepdog.ObjectID, sheepdog.LayerID) {
+	n.doubt()
+	select {
+	case n.spoiled <- struct{}{}:
+	default:
+	}
+}
 
 // storeFailed is told by the store, or by the Raft log, that it is out of service
 // for good: the node leaves, and the others go on without it.
@@ -43,25 +52,31 @@ const (
 	demoteLimit = 30 * time.Second
 )
 
-// loseDisks deals with disks that failed, one after the other.
+// loseDisks deals with disks that failed, and with spoiled objects, one after the other.
 func (n *Node) loseDisks() {
 	for {
-		var dir string
 		select {
-		case dir = <-n.badDisks:
+		case dir := <-n.badDisks:
+			n.persist("failed disk "+dir+" is not dealt with yet; flushes wait", func() error { return n.loseDisk(dir) })
+		case <-n.spoiled:
+			n.persist("this node acts with spoiled objects still", n.demote)
 		case <-n.ctx.Done():
 			return
 		}
-		for n.ctx.Err() == nil {
-			err := n.loseDisk(dir)
-			if err == nil {
-				break
-			}
-			n.log.Error("failed disk is not dealt with yet; flushes wait", "disk", dir, "err", err)
-			select {
-			case <-time.After(loseRetry):
-			case <-n.ctx.Done():
-			}
+	}
+}
+
+// persist deals with a loss until that succeeds, and says so each time that it does not.
+func (n *Node) persist(not string, deal func() error) {
+	for n.ctx.Err() == nil {
+		err := deal()
+		if err == nil {
+			return
+		}
+		n.log.Error(not, "err", err)
+		select {
+		case <-time.After(loseRetry):
+		case <-n.ctx.Done():
 		}
 	}
 }
@@ -71,9 +86,6 @@ func (n *Node) loseDisks() {
 // disks; only then flushes do without the disk, for what they would have made
 // durable counts on this node no more.
 func (n *Node) loseDisk(dir string) error {
-	if dir == spoiledObject {
-		return n.demote()
-	}
 	if err := n.store.LoseDisk(dir); err != nil {
 		return err
 	}

@@ -22,3 +22,21 @@ func TestSpoiledObjectIsToldToTheCluster(t *testing.T) {
 		t.Errorf("the last replica is %+v", pl)
 	}
 }
+
+// Bug: spoiled objects waited where failed disks do, and when many did a disk that failed was
+// never given up, so that flushes waited for ever.
+func TestSpoiledObjectsLeaveRoomForFailedDisks(t *testing.T) {
+	n := &Node{badDisks: make(chan string, 64), spoiled: make(chan struct{}, 1)}
+	for range 1000 {
+		n.objectSpoiled(sheepdog.ObjectID{Family: 1}, 1)
+	}
+	n.diskFailed("disk", nil)
+	select {
+	case dir := <-n.badDisks:
+		if dir != "disk" {
+			t.Errorf("disk %q failed", dir)
+		}
+	default:
+		t.Error("nobody hears of the disk")
+	}
+}

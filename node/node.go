@@ -55,6 +55,7 @@ type Node struct {
 	engine   sheepdog.Engine
 	store    *objectstore.Disk // engine, unless a test brought its own
 	badDisks chan string       // directories of disks that failed
+	spoiled  chan struct{}     // has room for one: there are spoiled objects
 	dir      *directory.Directory
 	mux      *peer.Mux
 	streams  map[peer.Kind]net.Listener
@@ -104,7 +105,7 @@ func Start(cfg Config) (*Node, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, timing: defaultTiming(), log: cfg.Logger, started: time.Now(), dir: directory.New(), badDisks: make(chan string, 64), streams: make(map[peer.Kind]net.Listener), wired: make(chan struct{})}
+	n := &Node{cfg: cfg, timing: defaultTiming(), log: cfg.Logger, started: time.Now(), dir: directory.New(), badDisks: make(chan string, 64), spoiled: make(chan struct{}, 1), streams: make(map[peer.Kind]net.Listener), wired: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancelCause(context.Background())
 	for _, step := range []func() error{n.openStore, n.listen, n.join, n.wire, n.serve, n.meet} {
 		if err := step(); err != nil {
