@@ -32,7 +32,7 @@ type Queue struct {
 	heard sync.WaitGroup
 
 	events [16]event
-	rung   int // events that answer has found
+	rung   int // events that answered has found
 }
 
 // slot is one write.
