@@ -35,6 +35,7 @@ type world struct {
 	away     bool  // replicas do not answer to flushes
 	managers map[sheepdog.NodeID]*Manager
 	cut      map[sheepdog.NodeID]bool // unreachable
+	unknown  map[string]bool          // control methods that no coordinator knows, as one of an older build
 
 	flushing  func()                              // called by every flush of replicas, without the lock
 	sealing   func(ctx context.Context)           // called by every takeover, without the lock
@@ -178,10 +179,13 @@ func (n *node) Forwarder(m sheepdog.Member) sheepdog.Forwarder { return forwarde
 
 func (n *node) Call(ctx context.Context, m sheepdog.Member, method string, body []byte) ([]byte, error) {
 	n.w.mu.Lock()
-	cut := n.w.cut[m.ID]
+	cut, unknown := n.w.cut[m.ID], n.w.unknown[method]
 	n.w.mu.Unlock()
 	if cut {
 		return nil, sheepdog.ErrUnreachable
+	}
+	if unknown {
+		return nil, overWire(fmt.Errorf("control method %q: %w", method, sheepdog.ErrInvalid))
 	}
 	reply, err, _ := n.w.managers[m.ID].HandleControl(ctx, method, body)
 	return reply, overWire(err)

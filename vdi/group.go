@@ -3,7 +3,6 @@ package vdi
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -107,19 +106,12 @@ func (m *Manager) holdMember(ctx context.Context, id sheepdog.FamilyID) (token s
 	case token == 0:
 		return 0, nil, errMoved
 	}
-	inner, err := json.Marshal(hold)
-	if err != nil {
-		return 0, nil, err
-	}
-	body, err := json.Marshal(remoteCall{Family: id, Token: token, Body: inner})
-	if err != nil {
-		return 0, nil, err
-	}
-	_, err = m.opt.Peers.Call(ctx, other, methodHold, body)
+	to := target{node: other, family: id, token: token}
+	_, err = m.callCoordinator(ctx, to, methodHold, hold)
 	return token, func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, holdLimit)
 		defer cancel()
-		if _, err := m.opt.Peers.Call(ctx, other, methodResume, body); err != nil {
+		if _, err := m.callCoordinator(ctx, to, methodResume, hold); err != nil {
 			// The snapshot is what it is, and the hold ends by itself.
 			m.opt.Logger.Warn("a VDI goes on when its hold ends", "family", id, "err", err)
 		}

@@ -99,15 +99,7 @@ func (v *Volume) CopyUp(ctx context.Context, index sheepdog.Index) error {
 		if c != nil {
 			return c.copyUp(ctx, index)
 		}
-		inner, err := json.Marshal(index)
-		if err != nil {
-			return err
-		}
-		body, err := json.Marshal(remoteCall{Family: to.family, Token: to.token, Body: inner})
-		if err != nil {
-			return err
-		}
-		_, err = v.m.opt.Peers.Call(ctx, to.node, methodCopyUp, body)
+		_, err := v.m.callCoordinator(ctx, to, methodCopyUp, index)
 		return err
 	})
 }

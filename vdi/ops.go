@@ -202,19 +202,27 @@ func (m *Manager) tryCoordinator(ctx context.Context, id sheepdog.FamilyID, meth
 	if token == 0 {
 		return errMoved
 	}
-	inner, err := json.Marshal(cmd)
-	if err != nil {
-		return err
-	}
-	body, err := json.Marshal(remoteCall{Family: id, Token: token, Body: inner})
-	if err != nil {
-		return err
-	}
-	reply, err := m.opt.Peers.Call(ctx, other, method, body)
+	reply, err := m.callCoordinator(ctx, target{node: other, family: id, token: token}, method, cmd)
 	if err != nil {
 		return err
 	}
 	return remote(reply)
+}
+
+// callCoordinator asks the coordinator at another node; without an argument, nil.
+func (m *Manager) callCoordinator(ctx context.Context, to target, method string, arg any) ([]byte, error) {
+	call := remoteCall{Family: to.family, Token: to.token}
+	var err error
+	if arg != nil {
+		if call.Body, err = json.Marshal(arg); err != nil {
+			return nil, err
+		}
+	}
+	body, err := json.Marshal(call)
+	if err != nil {
+		return nil, err
+	}
+	return m.opt.Peers.Call(ctx, to.node, method, body)
 }
 
 // idle gives a family back that was taken only for an operation.

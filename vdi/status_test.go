@@ -105,6 +105,20 @@ func TestStatusIsThatOfTheReplicas(t *testing.T) {
 	}
 }
 
+// A coordinator of an older build does not know the question: then all of it is data, which
+// is true of everything that can be read.
+func TestStatusByAnOlderCoordinatorIsAllData(t *testing.T) {
+	w := newWorld()
+	near, far := w.manager(t, 1), w.manager(t, 2)
+	create(t, near, "v", 8<<20)
+	write(t, open(t, near, "v", ""), 0, fill(4096, 1))
+	w.unknown = map[string]bool{methodStatus: true}
+	got, err := open(t, far, "v", "").Status(t.Context(), 4096, 4<<20, 10)
+	if want := []Extent{{4 << 20, sheepdog.Data}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+}
+
 // change writes, zeroes or takes a snapshot.
 func change(t *testing.T, r *rand.Rand, m *Manager, v *Volume, name string) {
 	t.Helper()

@@ -61,11 +61,7 @@ func (m *Manager) Unlock(ctx context.Context, name string) error {
 func (m *Manager) releaseAt(ctx context.Context, f directory.Family) error {
 	holder, ok := m.holder(f)
 	if ok && holder.Incarnation != m.opt.Incarnation {
-		body, err := json.Marshal(remoteCall{Family: f.ID, Token: f.Token})
-		if err != nil {
-			return err
-		}
-		_, err = m.opt.Peers.Call(ctx, holder, methodRelease, body)
+		_, err := m.callCoordinator(ctx, target{node: holder, family: f.ID, token: f.Token}, methodRelease, nil)
 		return err
 	}
 	c, _, _, err := m.route(ctx, f.ID)
@@ -194,11 +190,7 @@ func (m *Manager) yield(ctx context.Context, c *coordinator) (yielded, error) {
 // reclaim gets a VDI that was claimed here back from the node that has it: for a
 // command, perhaps. The caller routes again then.
 func (v *Volume) reclaim(ctx context.Context, to target) error {
-	body, err := json.Marshal(remoteCall{Family: to.family, Token: to.token})
-	if err != nil {
-		return err
-	}
-	reply, err := v.m.opt.Peers.Call(ctx, to.node, methodYield, body)
+	reply, err := v.m.callCoordinator(ctx, to, methodYield, nil)
 	if err != nil {
 		return err
 	}
