@@ -72,7 +72,7 @@ func (r *run) prepare(ctx context.Context) error {
 		if err := s.start(ctx); err != nil {
 			return fmt.Errorf("start %s: %w", name, err)
 		}
-		if err := r.fillDisk(ctx, name); err != nil {
+		if err := r.fillDisk(ctx, name, s); err != nil {
 			return err
 		}
 	}
@@ -80,8 +80,8 @@ func (r *run) prepare(ctx context.Context) error {
 }
 
 // fillDisk writes the disk of a system and freezes what was written.
-func (r *run) fillDisk(ctx context.Context, name string) error {
-	s, began := r.systems[name], time.Now()
+func (r *run) fillDisk(ctx context.Context, name string, s system) error {
+	began := time.Now()
 	if _, err := runFio(ctx, r.dir, prefill, s.disk(), r.plan.size, 0, s.pids()); err != nil {
 		return fmt.Errorf("fill the disk of %s: %w", name, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,6 +96,9 @@ var (
 	scaleConnections = []int{1, 20, 200}
 )
 
+// scaleRounds is how often a row is measured where clusters take turns.
+const scaleRounds = 5
+
 // table begins a table with the columns of row.
 func table(out io.Writer) *tabwriter.Writer {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -103,20 +107,34 @@ func table(out io.Writer) *tabwriter.Writer {
 }
 
 // disks measures beside more and more disks, and what a sheep that serves all of them
-// takes when nobody asks for anything.
-func (s *scaling) disks(ctx context.Context, out io.Writer) error {
-	if err := s.prepare(ctx); err != nil {
+// takes when nobody asks for anything. A second cluster, which keeps the first number of
+// disks, takes turns: what a machine does changes more in the minutes between two rows than
+// what is measured.
+func (s *scaling) disks(ctx context.Context, out io.Writer) (err error) {
+	few := &scaling{run: s.run, ours: newOurs(filepath.Join(s.run.dir, "few"), s.run.plan.bin, s.run.plan.size)}
+	if err := os.Mkdir(few.ours.dir, 0o700); err != nil {
 		return err
 	}
-	const settled = 10 * time.Second // the sheep have flushed and destaged what the new disks wrote
-	w := table(out)
-	var idle []string
-	made := 0
-	for _, n := range scaleDisks {
-		if err := s.disksUpTo(ctx, made, n); err != nil {
+	defer func() { err = errors.Join(err, few.ours.stop()) }()
+	if err := few.ours.start(ctx); err != nil {
+		return err
+	}
+	both := []*scaling{s, few}
+	for _, c := range both {
+		if err := c.prepare(ctx); err != nil {
 			return err
 		}
-		made = n
+		if err := c.disksUpTo(ctx, 0, scaleDisks[0]); err != nil {
+			return err
+		}
+	}
+	w := table(out)
+	var idle, growth []string
+	for i, n := range scaleDisks {
+		if err := s.disksUpTo(ctx, scaleDisks[max(i-1, 0)], n); err != nil {
+			return err
+		}
+		const settled = 10 * time.Second // the sheep have flushed and destaged what the new disks wrote
 		if err := pause(ctx, settled); err != nil {
 			return err
 		}
@@ -125,15 +143,58 @@ func (s *scaling) disks(ctx context.Context, out io.Writer) error {
 			return err
 		}
 		idle = append(idle, fmt.Sprintf("%.2f %%", 100*share/float64(len(s.ours.sheep))))
-		if err := s.row(ctx, w, fmt.Sprintf("%d disks", n)); err != nil {
+		rows, err := inTurns(ctx, both, fmt.Sprintf("%d", n))
+		if err != nil {
 			return err
 		}
+		for k, c := range both {
+			if err := c.print(w, fmt.Sprintf("%d disks", []int{n, scaleDisks[0]}[k]), rows[k]); err != nil {
+				return err
+			}
+		}
+		growth = append(growth, fmt.Sprintf("%d disks in %d, the same rounds: %s", n, scaleDisks[0], grown(rows[0], rows[1])))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "idle, a sheep takes of a processor: %s\n", strings.Join(idle, ", "))
+	_, err = fmt.Fprintf(out, "%s\nidle, a sheep takes of a processor: %s\n", strings.Join(growth, "\n"), strings.Join(idle, ", "))
 	return err
+}
+
+// inTurns measures a row of each of the clusters several times, each time another one
+// first, while none of them has anything else to do.
+func inTurns(ctx context.Context, clusters []*scaling, name string) ([][]figures, error) {
+	rows := make([][]figures, len(clusters))
+	for round := range scaleRounds {
+		for k := range clusters {
+			for _, c := range clusters {
+				if err := c.ours.rest(ctx); err != nil {
+					return nil, err
+				}
+			}
+			k = (k + round) % len(clusters)
+			got, err := clusters[k].measure(ctx, fmt.Sprintf("%s-%d", name, round))
+			if err != nil {
+				return nil, err
+			}
+			rows[k] = append(rows[k], got)
+		}
+	}
+	return rows, nil
+}
+
+// grown is what each figure is in that of the other, round by round.
+func grown(many, few []figures) string {
+	var out []string
+	for f, name := range figureNames {
+		var ratios []float64
+		for i := range many {
+			ratios = append(ratios, many[i][f]/few[i][f])
+		}
+		m := spread(ratios)
+		out = append(out, fmt.Sprintf("%s %.2f (%.2f-%.2f)", name, m.median, m.least, m.most))
+	}
+	return strings.Join(out, ", ")
 }
 
 // chains measures on more and more snapshots of the disk, with a write between them.
@@ -226,7 +287,7 @@ func (s *scaling) snapshot(ctx context.Context, depth int) error {
 // length yet would be charged to the first row.
 func (s *scaling) prepare(ctx context.Context) error {
 	r := s.run
-	if err := r.fillDisk(ctx, "sheep"); err != nil {
+	if err := r.fillDisk(ctx, "sheep", s.ours); err != nil {
 		return err
 	}
 	const untilFull = 4 * time.Second
@@ -263,34 +324,62 @@ func (o *ours) rest(ctx context.Context) error {
 
 // row measures reads, writes, clones and snapshots, and prints.
 func (s *scaling) row(ctx context.Context, w io.Writer, name string) error {
+	got, err := s.measure(ctx, strings.ReplaceAll(name, " ", "-"))
+	if err != nil {
+		return err
+	}
+	return s.print(w, name, []figures{got})
+}
+
+// figures are a row: CPU of a write and of a read in us, a clone and a snapshot in ms.
+type figures [4]float64
+
+var figureNames = [len(figures{})]string{"write", "read", "clone", "snapshot"}
+
+// measure finds the figures of a row with a name of its own.
+func (s *scaling) measure(ctx context.Context, name string) (figures, error) {
 	o, r := s.ours, s.run
-	var cpu []float64
-	for _, j := range r.plan.jobs {
+	var out figures
+	for i, j := range r.plan.jobs {
 		got, err := s.job(ctx, j, o.disk(), r.plan.size)
 		if err != nil {
-			return err
+			return out, err
 		}
-		cpu = append(cpu, got.CPU)
+		out[i] = got.CPU
 	}
 	var clones, snapshots []float64
 	for i := range 10 {
 		began := time.Now()
-		clone := fmt.Sprintf("row-%s-%d", strings.ReplaceAll(name, " ", "-"), i)
+		clone := fmt.Sprintf("row-%s-%d", name, i)
 		if _, err := o.client.CloneVDI(ctx, &api.CloneRequest{Source: diskName, Snapshot: baseTag, Name: clone}); err != nil {
-			return err
+			return out, err
 		}
 		clones = append(clones, micros(time.Since(began))/1e3)
 		began = time.Now()
 		if _, err := o.client.SnapshotVDI(ctx, &api.SnapshotRequest{Name: clone, Tag: "s"}); err != nil {
-			return err
+			return out, err
 		}
 		snapshots = append(snapshots, micros(time.Since(began))/1e3)
 	}
-	memory, err := o.largest()
+	out[2], out[3] = spread(clones).median, spread(snapshots).median
+	return out, nil
+}
+
+// print tells the medians of a row that was measured more than once.
+func (s *scaling) print(w io.Writer, name string, rounds []figures) error {
+	memory, err := s.ours.largest()
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t\n", name, cpu[0], cpu[1], spread(clones).median, spread(snapshots).median, memory>>20)
+	fmt.Fprint(w, name)
+	for f := range figureNames {
+		var all []float64
+		for _, got := range rounds {
+			all = append(all, got[f])
+		}
+		fmt.Fprintf(w, "\t%.1f", spread(all).median)
+	}
+	_, err = fmt.Fprintf(w, "\t%d\t\n", memory>>20)
 	return err
 }
 
