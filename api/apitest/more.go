@@ -1,6 +1,7 @@
 package apitest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -274,8 +275,9 @@ func (b *Backend) ChangedObjects(_ context.Context, q *api.ChangeQuery) (*api.Ch
 		return nil, err
 	}
 	defer unlock()
+	var from *disk
 	if q.From != "" {
-		if _, err := b.need(q.Name, q.From); err != nil {
+		if from, err = b.need(q.Name, q.From); err != nil {
 			return nil, err
 		}
 	}
@@ -285,9 +287,17 @@ func (b *Backend) ChangedObjects(_ context.Context, q *api.ChangeQuery) (*api.Ch
 	}
 	out := &api.ChangeList{}
 	for i := uint64(q.Index); i<<d.BlockSizeShift < min(d.SizeBytes, maxDisk); i++ {
-		out.Indexes = append(out.Indexes, uint32(i))
+		if from == nil || !bytes.Equal(from.object(i), d.object(i)) {
+			out.Indexes = append(out.Indexes, uint32(i))
+		}
 	}
 	return out, nil
+}
+
+// object is what an object of the disk has, without the zeros at its end.
+func (d *disk) object(index uint64) []byte {
+	rest := d.data[min(index<<d.BlockSizeShift, uint64(len(d.data))):]
+	return bytes.TrimRight(rest[:min(1<<d.BlockSizeShift, len(rest))], "\x00")
 }
 
 func (b *Backend) SetCopies(_ context.Context, req *api.CopiesRequest) error {

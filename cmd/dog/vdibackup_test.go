@@ -117,4 +117,40 @@ func TestBackupDirectory(t *testing.T) {
 	}
 }
 
+// A VDI that ended within an object grew: the last piece of its older backups is
+// shorter than that of newer ones. What was written behind it since stayed after a
+// restore.
+func TestRestoreOfABackupOfBeforeTheVDIGrew(t *testing.T) {
+	f := newFixture(t, 1)
+	dir := filepath.Join(f.dir, "store")
+	f.must(t, "", "vdi", "create", "v", "1M")
+	f.must(t, "first", "vdi", "write", "v")
+	f.must(t, "", "vdi", "snapshot", "-s", "small", "v")
+	f.must(t, "", "vdi", "backup", "-s", "small", "--dir", dir, "v")
+	f.must(t, "", "vdi", "resize", "v", "4M")
+	f.must(t, "", "vdi", "snapshot", "-s", "grown", "v")
+	f.must(t, "", "vdi", "backup", "-s", "grown", "--dir", dir, "v")
+	f.must(t, "behind", "vdi", "write", "v", "2M")
+	f.must(t, "", "vdi", "snapshot", "-s", "written", "v")
+	f.must(t, "", "vdi", "backup", "-s", "written", "--dir", dir, "v")
+	f.must(t, "", "vdi", "restore", "-s", "grown", "--dir", dir, "v")
+	if !bytes.Equal(f.backend.Data("v", ""), f.backend.Data("v", "grown")) {
+		t.Error("the VDI is not what the backup has")
+	}
+
+	// The same with one backup on top of another, in whatever order they were made.
+	f.must(t, "", "vdi", "rollback", "-f", "-s", "grown", "v")
+	f.must(t, "", "vdi", "snapshot", "-s", "back", "v")
+	dir = filepath.Join(f.dir, "other")
+	for _, tag := range []string{"small", "grown", "back", "written"} {
+		f.must(t, "", "vdi", "backup", "-s", tag, "--dir", dir, "v")
+	}
+	want := f.backend.Data("v", "back")
+	f.must(t, "", "cluster", "snapshot", "save", "all", dir)
+	f.must(t, "", "cluster", "snapshot", "load", "-f", "--yes", "all", dir)
+	if !bytes.Equal(f.backend.Data("v", "back"), want) {
+		t.Error("the loaded snapshot is not what was saved")
+	}
+}
+
 var _ api.Backend = (*apitest.Backend)(nil)

@@ -192,6 +192,8 @@ func (d *dog) writeManifest(ctx context.Context, c *api.Client, store *backup.St
 		if err != nil {
 			return err
 		}
+		// A piece of before the VDI grew is shorter than the one that was there.
+		data = append(data, make([]byte, max(0, int(was.Length)-len(data)))...)
 		if _, err := c.WriteVDI(ctx, &api.WriteRequest{Name: name, Offset: ch.Offset, Length: int64(len(data))}, bytes.NewReader(data)); err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 
@@ -77,14 +76,18 @@ func (d *dog) suspects(ctx context.Context, c *api.Client, store *backup.Store, 
 		}
 	}
 	out := make(map[uint64]uint64) // length by offset
+	// Of two pieces at one offset the longer counts: one of before the VDI grew ends
+	// with what the VDI was.
+	suspect := func(ch backup.Chunk) { out[ch.Offset] = max(out[ch.Offset], uint64(ch.Length)) }
 	for _, ch := range m.Chunks {
-		if have[ch.Offset] != ch {
-			out[ch.Offset] = uint64(ch.Length)
+		if have[ch.Offset] == ch {
+			delete(have, ch.Offset)
+		} else {
+			suspect(ch)
 		}
-		delete(have, ch.Offset)
 	}
 	for _, ch := range have {
-		out[ch.Offset] = uint64(ch.Length)
+		suspect(ch)
 	}
 	err = changePages(ctx, c, api.ChangeQuery{Name: v.Name, From: from}, func(index uint32) error {
 		for _, s := range pieces(v, index) {
@@ -111,20 +114,19 @@ func (d *dog) mend(ctx context.Context, c *api.Client, store *backup.Store, m *b
 			return err
 		}
 		r.ReadBytes += length
-		var data io.Reader = io.LimitReader(zeros{}, int64(length))
-		if ch, ok := want[offset]; ok {
-			if sha256.Sum256(now) == ch.Sum {
-				continue
-			}
+		ch, ok := want[offset]
+		if (!ok || sha256.Sum256(now[:ch.Length]) == ch.Sum) && backup.IsZero(now[ch.Length:]) {
+			continue
+		}
+		data := make([]byte, length) // zeros behind the chunk
+		if ok {
 			chunk, err := store.Get(ch)
 			if err != nil {
 				return err
 			}
-			data = bytes.NewReader(chunk)
-		} else if backup.IsZero(now) {
-			continue
+			copy(data, chunk)
 		}
-		if _, err := c.WriteVDI(ctx, &api.WriteRequest{Name: v.Name, Offset: offset, Length: int64(length)}, data); err != nil {
+		if _, err := c.WriteVDI(ctx, &api.WriteRequest{Name: v.Name, Offset: offset, Length: int64(length)}, bytes.NewReader(data)); err != nil {
 			return err
 		}
 		r.WrittenBytes += length
