@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -195,7 +196,7 @@ func (d *dog) saveSnapshot(ctx context.Context, c *api.Client, store *backup.Sto
 	if err != nil {
 		return nil, err
 	}
-	r := &backupReport{Version: api.Version, ID: m.ID()}
+	r := &backupReport{Version: api.Version}
 	chunks := make(map[uint64]backup.Chunk)
 	q := api.ChangeQuery{Name: v.Name, To: selectorOf(v)}
 	if base != nil {
@@ -218,12 +219,14 @@ func (d *dog) saveSnapshot(ctx context.Context, c *api.Client, store *backup.Sto
 		m.Chunks = append(m.Chunks, ch)
 	}
 	slices.SortFunc(m.Chunks, func(a, b backup.Chunk) int { return cmp.Compare(a.Offset, b.Offset) })
-	return r, store.Save(m)
+	err = store.Save(m)
+	r.ID = m.ID()
+	return r, err
 }
 
 // baseOf finds the backup to begin with, and the snapshot that it is of.
 func baseOf(ctx context.Context, c *api.Client, store *backup.Store, m *backup.Manifest) (*backup.Manifest, api.Selector, error) {
-	list, err := store.List()
+	list, _, err := store.List()
 	if err != nil {
 		return nil, "", err
 	}
@@ -282,8 +285,8 @@ func (d *dog) verifyBackups(dir, name string) error {
 	if err != nil {
 		return failed(err, "verify the backups of VDI %s", name)
 	}
-	list, err := store.List()
-	if err != nil {
+	list, bad, err := store.List()
+	if err = errors.Join(bad, err); err != nil {
 		return failed(err, "verify the backups of VDI %s", name)
 	}
 	good := 0

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sheepdog/api"
 	"sheepdog/api/apitest"
@@ -151,6 +154,87 @@ func TestRestoreOfABackupOfBeforeTheVDIGrew(t *testing.T) {
 	if !bytes.Equal(f.backend.Data("v", "back"), want) {
 		t.Error("the loaded snapshot is not what was saved")
 	}
+}
+
+// One damaged manifest kept every VDI of the directory from being backed up and
+// restored, and every other one from being verified.
+func TestDamagedManifestIsInTheWayOfNothingElse(t *testing.T) {
+	f := newFixture(t, 1)
+	dir := filepath.Join(f.dir, "store")
+	for _, name := range []string{"good", "bad"} {
+		f.must(t, "", "vdi", "create", name, "1M")
+		f.must(t, name, "vdi", "write", name)
+		f.must(t, "", "vdi", "snapshot", "-s", "s", name)
+		f.must(t, "", "vdi", "backup", "-s", "s", "--dir", dir, name)
+	}
+	bad, err := f.backend.VDIs(t.Context(), &api.VDIQuery{Name: "bad"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, err := filepath.Glob(filepath.Join(dir, "backups", "*-"+bad[0].ID.String()+"-1.json"))
+	if err != nil || len(paths) != 1 {
+		t.Fatal(paths, err)
+	}
+	if err := os.WriteFile(paths[0], []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.must(t, "", "vdi", "restore", "-s", "s", "--dir", dir, "--from", "good", "again")
+	f.must(t, "", "vdi", "restore", "-s", "s", "--dir", dir, "good")
+	f.must(t, "", "vdi", "snapshot", "-s", "t", "good")
+	f.must(t, "", "vdi", "backup", "-s", "t", "--dir", dir, "good")
+	if _, talk, code := f.run(t, "", "vdi", "restore", "-s", "s", "--dir", dir, "--from", "bad", "x"); code != 1 || !strings.Contains(talk, "corrupted") {
+		t.Errorf("restore of what is damaged: exit %d, %q", code, talk)
+	}
+	// Whose it is cannot be said any more, so it may be of any VDI.
+	if _, talk, code := f.run(t, "", "vdi", "backup", "--verify", "--dir", dir, "good"); code != 1 || !strings.Contains(talk, "corrupted") {
+		t.Errorf("verify: exit %d, %q", code, talk)
+	}
+	f.must(t, "", "vdi", "backup", "-s", "s", "--dir", dir, "bad") // made anew
+	f.must(t, "", "vdi", "backup", "--verify", "--dir", dir, "bad")
+}
+
+// A VDI that was deleted and made again begins to number its snapshots anew, and
+// tags are used again: the backup with the highest number was restored, of the
+// VDI of before. With ids that are used again (format -R) its backups were
+// overwritten.
+func TestBackupsOfAVDIThatWasMadeAgain(t *testing.T) {
+	f := newFixture(t, 1)
+	dir, now := filepath.Join(f.dir, "store"), day
+	f.backend.Now = func() time.Time { return now }
+	var ids []string
+	for _, data := range []string{"old", "new"} {
+		f.must(t, "", "vdi", "create", "v", "1M")
+		if data == "old" {
+			f.must(t, "", "vdi", "snapshot", "-s", "other", "v") // so that it is number 2
+		}
+		f.must(t, data, "vdi", "write", "v")
+		f.must(t, "", "vdi", "snapshot", "-s", "daily", "v")
+		f.must(t, "", "vdi", "snapshot", "-s", "last", "v")
+		for _, tag := range []string{"daily", "last"} {
+			var r backupReport
+			if err := json.Unmarshal([]byte(f.must(t, "", "vdi", "backup", "-s", tag, "--dir", dir, "-o", "json", "v")), &r); err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, r.ID)
+		}
+		for _, s := range []string{"other", "daily", "last"} {
+			f.run(t, "", "vdi", "delete", "-s", s, "v")
+		}
+		f.must(t, "", "vdi", "delete", "--purge", "v")
+		now = now.Add(time.Hour)
+	}
+	f.must(t, "", "vdi", "restore", "-s", "daily", "--dir", dir, "--from", "v", "tagged")
+	if got := f.backend.Data("tagged", "")[:3]; string(got) != "new" {
+		t.Errorf("restored by its tag: %q", got)
+	}
+	for i, id := range ids {
+		name, want := fmt.Sprint("id", i), []string{"old", "new"}[i/2]
+		f.must(t, "", "vdi", "restore", "-s", id, "--dir", dir, "--from", "v", name)
+		if got := f.backend.Data(name, "")[:3]; string(got) != want {
+			t.Errorf("restored by its id %s: %q, want %q", id, got, want)
+		}
+	}
+	f.must(t, "", "vdi", "backup", "--verify", "--dir", dir, "v")
 }
 
 var _ api.Backend = (*apitest.Backend)(nil)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -145,7 +144,11 @@ func (d *dog) restoreFrom(ctx context.Context, c *api.Client, o *restoreOptions,
 	if source == "" {
 		source = name
 	}
-	m, err := findManifest(store, source, o.snapshot)
+	cl, err := c.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := findManifest(store, cl.ID.String(), source, o.snapshot)
 	if err != nil {
 		return err
 	}
@@ -159,17 +162,30 @@ func (d *dog) restoreFrom(ctx context.Context, c *api.Client, o *restoreOptions,
 	return d.filled(ctx, c, options, func() error { return d.writeManifest(ctx, c, store, name, nil, m) })
 }
 
-func findManifest(store *backup.Store, name string, s api.Selector) (*backup.Manifest, error) {
-	list, err := store.List()
+// findManifest finds a backup by its id, or by the tag or number of its snapshot: of
+// several, as after a VDI was deleted and made again, this cluster's before those of
+// others, and of these the last one.
+func findManifest(store *backup.Store, cluster, name string, s api.Selector) (*backup.Manifest, error) {
+	list, bad, err := store.List()
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range slices.Backward(list) {
-		if m.Name == name && s.Matches(&api.VDI{Snapshot: true, SnapshotID: m.SnapshotID, Tag: m.Tag}) {
+	var found *backup.Manifest
+	for _, m := range list {
+		if m.Name != name {
+			continue
+		}
+		if m.ID() == string(s) {
 			return m, nil
 		}
+		if s.Matches(&api.VDI{Snapshot: true, SnapshotID: m.SnapshotID, Tag: m.Tag}) && (found == nil || m.Cluster == cluster || found.Cluster != cluster) {
+			found = m
+		}
 	}
-	return nil, fmt.Errorf("the directory has no backup of snapshot %s of VDI %s", s, name)
+	if found == nil {
+		return nil, errors.Join(fmt.Errorf("the directory has no backup of snapshot %s of VDI %s that can be read", s, name), bad)
+	}
+	return found, nil
 }
 
 // writeManifest makes the VDI what m says; it is what old says now, nil: zeros.

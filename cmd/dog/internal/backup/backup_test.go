@@ -76,6 +76,14 @@ func TestStreamGolden(t *testing.T) {
 	}
 }
 
+// The index that marks the end is also that of the last object of the largest VDI:
+// its record was written, and the stream could not be restored.
+func TestLastPossibleObjectIsNotWrittenAsTheEnd(t *testing.T) {
+	if err := NewWriter(io.Discard).Write(Record{Index: endIndex, Data: make([]byte, Sector)}); err == nil {
+		t.Error("its record was written")
+	}
+}
+
 // FuzzReader: any input is read as records within the limit, or refused.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte("\x01\x00\x00\x00\x92\x11\x92\x11\xff\xff\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
@@ -119,9 +127,9 @@ func fixture(t *testing.T) (*Store, *Manifest) {
 func TestFlippedByte(t *testing.T) {
 	s, m := fixture(t)
 	verify := func() error {
-		list, err := s.List()
-		if err != nil {
-			return err
+		list, bad, err := s.List()
+		if err != nil || bad != nil {
+			return errors.Join(bad, err)
 		}
 		for _, m := range list {
 			if err := s.Verify(m); err != nil {

@@ -144,7 +144,7 @@ func TestBucket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := again.List()
+	list, _, err := again.List()
 	if err != nil || len(list) != 5 {
 		t.Fatalf("%d backups, %v", len(list), err)
 	}

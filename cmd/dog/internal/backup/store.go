@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,6 +19,8 @@ import (
 
 // storeVersion is of manifests and sets. An unknown one is refused.
 const storeVersion = 1
+
+var errVersion = errors.New("unknown version")
 
 // maxManifest bounds a manifest in bytes: about a million chunks.
 const maxManifest = 256 << 20
@@ -60,10 +63,24 @@ type Manifest struct {
 	Copies         string    `json:"copies"`
 	Chunks         []Chunk   `json:"chunks"` // ascending
 	Check          string    `json:"check"`  // SHA-256 of all before, with this empty
+
+	id string // empty: neither saved nor loaded
 }
 
-// ID names the manifest in its store.
-func (m *Manifest) ID() string { return fmt.Sprintf("%.8s-%s-%d", m.Cluster, m.VID, m.SnapshotID) }
+// ID names the manifest in its store, which chooses it when the manifest is saved.
+func (m *Manifest) ID() string {
+	if m.id == "" {
+		return m.ids()[0]
+	}
+	return m.id
+}
+
+// ids are those that a store may give the manifest. The first was perhaps given to
+// a snapshot that is gone: clusters can be told to use the ids of deleted VDIs again.
+func (m *Manifest) ids() []string {
+	id := fmt.Sprintf("%.8s-%s-%d", m.Cluster, m.VID, m.SnapshotID)
+	return []string{id, id + "-" + m.Created.UTC().Format("20060102T150405.000000000Z")}
+}
 
 func (m *Manifest) check() (string, error) {
 	plain := *m
@@ -155,10 +172,17 @@ func (s *Store) Get(c Chunk) ([]byte, error) {
 	return data, nil
 }
 
-// Save keeps a manifest; its chunks must be there.
+// Save keeps a manifest; its chunks must be there. It takes the place of an older one
+// of the same snapshot, and of one that is damaged.
 func (s *Store) Save(m *Manifest) error {
-	m.Version = storeVersion
-	var err error
+	m.Version, m.id = storeVersion, m.ids()[0]
+	was, err := s.Load(m.id)
+	switch {
+	case err == nil && !was.Created.Equal(m.Created):
+		m.id = m.ids()[1]
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupted):
+		return err
+	}
 	if m.Check, err = m.check(); err != nil {
 		return err
 	}
@@ -183,12 +207,13 @@ func (s *Store) Load(id string) (*Manifest, error) {
 		return nil, corrupted("manifest %s: %v", id, err)
 	}
 	if m.Version != storeVersion {
-		return nil, fmt.Errorf("backup %s has version %d, this program reads %d", id, m.Version, storeVersion)
+		return nil, fmt.Errorf("backup %s: %w: it has %d, this program reads %d", id, errVersion, m.Version, storeVersion)
 	}
 	again, err := json.Marshal(m)
-	if sum, serr := m.check(); err != nil || serr != nil || sum != m.Check || m.ID() != id || !bytes.Equal(again, b) {
+	if sum, serr := m.check(); err != nil || serr != nil || sum != m.Check || !slices.Contains(m.ids(), id) || !bytes.Equal(again, b) {
 		return nil, corrupted("manifest %s is not what was written", id)
 	}
+	m.id = id
 	return m, m.sound()
 }
 
@@ -204,31 +229,33 @@ func (m *Manifest) sound() error {
 	return nil
 }
 
-// List loads all manifests, by name and snapshot.
-func (s *Store) List() ([]*Manifest, error) {
+// List loads all manifests, by name and by when their snapshots were taken. Those
+// that are damaged, or of another version, are left out and told in bad: the others
+// are none the worse for them.
+func (s *Store) List() (out []*Manifest, bad, err error) {
 	names, err := s.space.list("backups")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []*Manifest
 	for _, n := range names {
 		id, ok := strings.CutSuffix(path.Base(n), ".json")
 		if !ok {
 			continue
 		}
 		m, err := s.Load(id)
-		if err != nil {
-			return nil, err
+		switch {
+		case err == nil:
+			out = append(out, m)
+		case errors.Is(err, ErrCorrupted) || errors.Is(err, errVersion):
+			bad = errors.Join(bad, err)
+		default:
+			return nil, nil, err
 		}
-		out = append(out, m)
 	}
 	slices.SortFunc(out, func(a, b *Manifest) int {
-		if c := strings.Compare(a.Name, b.Name); c != 0 {
-			return c
-		}
-		return int(int64(a.SnapshotID) - int64(b.SnapshotID))
+		return cmp.Or(strings.Compare(a.Name, b.Name), a.Created.Compare(b.Created), cmp.Compare(a.SnapshotID, b.SnapshotID))
 	})
-	return out, nil
+	return out, bad, nil
 }
 
 // Verify reads every chunk of a manifest.

@@ -76,8 +76,16 @@ func (w *Writer) begin() error {
 	return err
 }
 
-// Write adds a record.
+// Write adds a record. The last object of the largest possible VDI has none: its
+// index is that of the end.
 func (w *Writer) Write(r Record) error {
+	if r.Index == endIndex {
+		return fmt.Errorf("object %d cannot be part of a stream, whose end has this index; keep the backup in a directory, with --dir", r.Index)
+	}
+	return w.write(r)
+}
+
+func (w *Writer) write(r Record) error {
 	if err := w.begin(); err != nil {
 		return err
 	}
@@ -94,7 +102,7 @@ func (w *Writer) Write(r Record) error {
 
 // Close writes the end; the writer below is the caller's to close.
 func (w *Writer) Close() error {
-	if err := w.Write(Record{Index: endIndex}); err != nil {
+	if err := w.write(Record{Index: endIndex}); err != nil {
 		return err
 	}
 	_, err := w.w.Write(w.sum.Sum([]byte(trailerMark)))
