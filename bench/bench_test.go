@@ -146,7 +146,7 @@ func TestStoredResultPrintsTheSame(t *testing.T) {
 }
 
 func TestBadArguments(t *testing.T) {
-	for _, args := range [][]string{{"fly"}, {"run", "-mode", "slow"}, {"run", "-jobs", "x"}, {"run", "-systems", "x"}, {"run", "more"}, {"show"}, {"scale", "-parts", "x"}} {
+	for _, args := range [][]string{{"fly"}, {"run", "-mode", "slow"}, {"run", "-jobs", "x"}, {"run", "-systems", "x"}, {"run", "more"}, {"show"}, {"scale", "-parts", "x"}, {"scale", "-stored", "32,1"}, {"scale", "-stored", "0"}, {"scale", "-stored", "1,x"}} {
 		var out bytes.Buffer
 		if err := execute(context.Background(), args, &out); err == nil {
 			t.Errorf("%v is taken", args)
@@ -180,18 +180,18 @@ func TestAnotherBuildHasToBeNamed(t *testing.T) {
 }
 
 func TestStoredPrintsASystemPerRow(t *testing.T) {
-	s := storedSystem{name: "sheep", memory: func() (int64, error) { return 64 << 20, nil }, rows: [][]sample{
-		{{CPU: 30, PerSecond: 40_000, Max: 8000}, {CPU: 6, PerSecond: 150_000, Max: 7000}},
-		{{CPU: 45, PerSecond: 20_000, Max: 60_000}, {CPU: 7.5, PerSecond: 120_000, Max: 30_000}},
+	s := storedSystem{name: "sheep", memory: func() (int64, error) { return 64 << 20, nil }, rows: [][]storedSample{
+		{{sample{CPU: 30, PerSecond: 40_000, Max: 8000}, 32}, {sample{CPU: 6, PerSecond: 150_000, Max: 7000}, 6}},
+		{{sample{CPU: 45, PerSecond: 20_000, Max: 60_000}, 64}, {sample{CPU: 7.5, PerSecond: 120_000, Max: 30_000}, 9}},
 	}}
-	if got, want := s.growth(), "sheep, CPU of the last row in that of the first: randwrite 1.50 randread 1.25"; got != want {
+	if got, want := s.growth(), "sheep, CPU of the last row in that of the first: randwrite 1.50, with the disk 2.00; randread 1.25, with the disk 1.50"; got != want {
 		t.Errorf("%q; want %q", got, want)
 	}
 	var out bytes.Buffer
 	if err := s.print(&out, 1024); err != nil {
 		t.Fatal(err)
 	}
-	if want := "1024 GiB\tsheep\t45.0\t20000\t60.0\t7.5\t120000\t30.0\t64\t\n"; out.String() != want {
+	if want := "1024 GiB\tsheep\t45.0\t64.0\t20000\t60.0\t7.5\t9.0\t120000\t30.0\t64\t\n"; out.String() != want {
 		t.Errorf("%q; want %q", &out, want)
 	}
 }

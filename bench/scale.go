@@ -45,8 +45,13 @@ func scale(ctx context.Context, args []string, out io.Writer) error {
 	bin := f.String("bin", "bin", "directory of sheep and dog")
 	dir := f.String("dir", "", "existing directory for the data; empty: a temporary one in TMPDIR")
 	parts := f.String("parts", all, "what is measured, comma separated")
+	sizes := f.String("stored", "1,32,1024", "steps of the part stored, in GiB, comma separated, ascending")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	steps, err := parseSteps(*sizes)
+	if err != nil {
+		return fmt.Errorf("-stored %s: %w", *sizes, err)
 	}
 	p, err := parse("bench scale", []string{"-bin", *bin, "-dir", *dir, "-systems", "sheep", "-size", "128", "-jobs", "rw4k-q16,rr4k-q16", "-runtime", "2s"})
 	if err != nil {
@@ -57,21 +62,39 @@ func scale(ctx context.Context, args []string, out io.Writer) error {
 		if i < 0 {
 			return fmt.Errorf("part %q: there are %s", want, all)
 		}
-		if err := scalePart(ctx, p, scaleParts[i].run, out); err != nil {
+		if err := scalePart(ctx, p, steps, scaleParts[i].run, out); err != nil {
 			return fmt.Errorf("%s: %w", want, err)
 		}
 	}
 	return nil
 }
 
+// maxStored bounds a step of stored, in GiB: each of the sheep takes a block of disk and
+// memory for each 4 MiB of it.
+const maxStored = 16 << 10
+
+// parseSteps reads ascending numbers.
+func parseSteps(text string) ([]int, error) {
+	var steps []int
+	last := 0
+	for _, field := range strings.Split(text, ",") {
+		n, err := strconv.Atoi(field)
+		if err != nil || n <= last || n > maxStored {
+			return nil, fmt.Errorf("%q: want numbers from 1 to %d, each larger than the one before", field, maxStored)
+		}
+		steps, last = append(steps, n), n
+	}
+	return steps, nil
+}
+
 // scalePart measures one part on a fresh cluster.
-func scalePart(ctx context.Context, p *plan, part func(*scaling, context.Context, io.Writer) error, out io.Writer) (err error) {
+func scalePart(ctx context.Context, p *plan, stored []int, part func(*scaling, context.Context, io.Writer) error, out io.Writer) (err error) {
 	r, err := newRun(p, io.Discard)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	s := &scaling{run: r, ours: r.systems["sheep"].(*ours)}
+	s := &scaling{run: r, ours: r.systems["sheep"].(*ours), storedGiB: stored}
 	if err = s.ours.start(ctx); err == nil {
 		err = part(s, ctx, out)
 	}
@@ -84,15 +107,15 @@ func scalePart(ctx context.Context, p *plan, part func(*scaling, context.Context
 
 // scaling is one part of scale under way.
 type scaling struct {
-	run  *run
-	ours *ours
+	run       *run
+	ours      *ours
+	storedGiB []int // steps of stored
 }
 
 // Steps of the parts.
 var (
 	scaleDisks       = []int{10, 1000, 10_000}
 	scaleDepths      = []int{1, 100, 500} // snapshots below the disk
-	scaleStored      = []int{1, 32, 1024} // GiB, one block in each object
 	scaleConnections = []int{1, 20, 200}
 )
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +34,15 @@ type storedSystem struct {
 	pids      func() []int
 	rest      func(context.Context) error // waits until it has nothing left to do
 	memory    func() (int64, error)       // bytes of its largest process
-	rows      [][]sample                  // by step and job
+	rows      [][]storedSample            // by step and job
+}
+
+// storedSample is a sample, and what the whole machine but fio used for an operation, until
+// the system had nothing left to do: the host brings what nbdkit has written to the disk in
+// nobody's name, and some of it later.
+type storedSample struct {
+	sample
+	withDisk float64 // microseconds
 }
 
 // stored measures on a disk of which more and more is stored, one block in each
@@ -43,7 +52,7 @@ type storedSystem struct {
 // blocks: what of the growth is the machine's.
 func (s *scaling) stored(ctx context.Context, out io.Writer) (err error) {
 	const name = "stored"
-	last := scaleStored[len(scaleStored)-1]
+	last := s.storedGiB[len(s.storedGiB)-1]
 	if _, err := s.ours.client.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: uint64(last) << 30}); err != nil {
 		return err
 	}
@@ -64,9 +73,9 @@ func (s *scaling) stored(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "stored, one block in each object\t\twrite CPU us\twrites/s\tslowest ms\tread CPU us\treads/s\tslowest ms\tmemory MiB\t")
+	fmt.Fprintln(w, "stored, one block in each object\t\twrite CPU us\twith disk\twrites/s\tslowest ms\tread CPU us\twith disk\treads/s\tslowest ms\tmemory MiB\t")
 	began := int64(0)
-	for i, n := range scaleStored {
+	for i, n := range s.storedGiB {
 		size := int64(n) << 30
 		if err := s.storedStep(ctx, systems, i, began, size); err != nil {
 			return err
@@ -105,7 +114,7 @@ func (s *scaling) storedStep(ctx context.Context, systems []*storedSystem, step 
 				}
 			}
 			sys := systems[(i+step+k)%len(systems)]
-			got, err := runFio(ctx, s.run.dir, j, sys.uri, to, s.run.plan.runtime, sys.pids())
+			got, err := s.storedJob(ctx, sys, j, to)
 			if err != nil {
 				return err
 			}
@@ -113,6 +122,24 @@ func (s *scaling) storedStep(ctx context.Context, systems []*storedSystem, step 
 		}
 	}
 	return nil
+}
+
+// storedJob runs a job on so many bytes of a disk, and waits until all of it is done.
+func (s *scaling) storedJob(ctx context.Context, sys *storedSystem, j job, size int64) (storedSample, error) {
+	before, err := readMachine()
+	if err != nil {
+		return storedSample{}, err
+	}
+	got, err := runFio(ctx, s.run.dir, j, sys.uri, size, s.run.plan.runtime, sys.pids())
+	if err == nil {
+		err = sys.rest(ctx)
+	}
+	if err != nil {
+		return storedSample{}, err
+	}
+	after, err := readMachine()
+	busy := (after.total - after.idle) - (before.total - before.idle)
+	return storedSample{got, micros(busy)/float64(got.Count) - got.Client}, err
 }
 
 // print is the latest row of a system, of so many GiB.
@@ -123,7 +150,7 @@ func (s *storedSystem) print(w io.Writer, gib int) error {
 	}
 	fmt.Fprintf(w, "%d GiB\t%s", gib, s.name)
 	for _, got := range s.rows[len(s.rows)-1] {
-		fmt.Fprintf(w, "\t%.1f\t%.0f\t%.1f", got.CPU, got.PerSecond, got.Max/1000)
+		fmt.Fprintf(w, "\t%.1f\t%.1f\t%.0f\t%.1f", got.CPU, got.withDisk, got.PerSecond, got.Max/1000)
 	}
 	_, err = fmt.Fprintf(w, "\t%d\t\n", memory>>20)
 	return err
@@ -134,9 +161,9 @@ func (s *storedSystem) growth() string {
 	first, last := s.rows[0], s.rows[len(s.rows)-1]
 	out := s.name + ", CPU of the last row in that of the first:"
 	for i := range first {
-		out += fmt.Sprintf(" %s %.2f", storedJobs[i].name, last[i].CPU/first[i].CPU)
+		out += fmt.Sprintf(" %s %.2f, with the disk %.2f;", storedJobs[i].name, last[i].CPU/first[i].CPU, last[i].withDisk/first[i].withDisk)
 	}
-	return out
+	return strings.TrimSuffix(out, ";")
 }
 
 // rest has the disk take what was written, so that the host does not do that beside what
