@@ -223,3 +223,27 @@ func TestLocalRests(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestQemuIsAskedForWhatAJobIs(t *testing.T) {
+	jobs, err := choose("qemu-w4k-q1-sync,qemu-r1m-q8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(jobs[0].qemuArgs("nbd:a", 256<<20, 100), " ")
+	if want := "bench -f raw -t none -c 100 -d 1 -s 4096 -S 1257472 -w --flush-interval 1 nbd:a"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	got = strings.Join(jobs[1].qemuArgs("nbd:a", 256<<20, 100), " ")
+	if want := "bench -f raw -t none -c 100 -d 8 -s 1048576 -S 1048576 nbd:a"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	s, err := jobs[1].parseQemu([]byte("Sending 100 read requests, 1048576 bytes each, 8 in parallel\nRun completed in 0.500 seconds.\n"), 100)
+	if err != nil || s.PerSecond != 200 || s.Mean != 40_000 || s.Count != 100 || s.MBs != 209.7152 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, bad := range []string{"", "Run completed in 0.000 seconds.", "completed in . seconds"} {
+		if _, err := jobs[1].parseQemu([]byte(bad), 100); err == nil {
+			t.Errorf("%q is a time", bad)
+		}
+	}
+}

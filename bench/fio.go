@@ -101,6 +101,14 @@ func runFioFile(ctx context.Context, dir, name, text string, runtime time.Durati
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return sample{}, err
 	}
+	cmd := exec.CommandContext(ctx, "fio", file, "--output-format=json")
+	cmd.Dir = dir
+	return charged(cmd, name, pids, parseFio)
+}
+
+// charged runs a client, of whose output parse makes a sample, and charges the CPU time of
+// pids to what it did.
+func charged(cmd *exec.Cmd, name string, pids []int, parse func([]byte) (sample, error)) (sample, error) {
 	cpu0, err := cpuOf(pids)
 	if err != nil {
 		return sample{}, err
@@ -110,10 +118,9 @@ func runFioFile(ctx context.Context, dir, name, text string, runtime time.Durati
 		return sample{}, err
 	}
 	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, "fio", file, "--output-format=json")
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
+	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		return sample{}, fmt.Errorf("fio %s: %w: %.500s%.500s", name, err, errs.Bytes(), out.Bytes())
+		return sample{}, fmt.Errorf("%s: %w: %.500s%.500s", name, err, errs.Bytes(), out.Bytes())
 	}
 	cpu1, err := cpuOf(pids)
 	if err != nil {
@@ -123,7 +130,7 @@ func runFioFile(ctx context.Context, dir, name, text string, runtime time.Durati
 	if err != nil {
 		return sample{}, err
 	}
-	s, err := parseFio(out.Bytes())
+	s, err := parse(out.Bytes())
 	if err != nil {
 		return s, err
 	}

@@ -28,6 +28,9 @@ type job struct {
 	// brief is how long a job may take, whatever the runtime is; 0: no bound. Such a
 	// job runs once, before anything that fills the log.
 	brief time.Duration
+	// qemu: sent by QEMU's block layer, not by fio. rw is then write or read, and
+	// offsets are far apart where blocks are small.
+	qemu bool
 	// mark is a file that appears when the job is connected and about to send its
 	// first request; empty: none.
 	mark string
@@ -59,6 +62,13 @@ var list = []job{
 	{name: "cow-rw4k-q1", rw: "randwrite", block: 4 * kib, depth: 1, clone: true, fresh: true},
 	{name: "cow-rw4k-q16", rw: "randwrite", block: 4 * kib, depth: 16, clone: true, fresh: true},
 	{name: "cow-rr4k-q16", rw: "randread", block: 4 * kib, depth: 16, clone: true, fresh: true},
+	{name: "qemu-w4k-q1", rw: "write", block: 4 * kib, depth: 1, qemu: true},
+	{name: "qemu-w4k-q16", rw: "write", block: 4 * kib, depth: 16, qemu: true},
+	{name: "qemu-w4k-q1-sync", rw: "write", block: 4 * kib, depth: 1, flush: 1, qemu: true},
+	{name: "qemu-r4k-q1", rw: "read", block: 4 * kib, depth: 1, qemu: true},
+	{name: "qemu-r4k-q16", rw: "read", block: 4 * kib, depth: 16, qemu: true},
+	{name: "qemu-w1m-q8", rw: "write", block: mib, depth: 8, qemu: true},
+	{name: "qemu-r1m-q8", rw: "read", block: mib, depth: 8, qemu: true},
 	{name: "rw4k-q16-long", rw: "randwrite", block: 4 * kib, depth: 16, seconds: 30},
 }
 
@@ -69,6 +79,7 @@ var sets = map[string][]string{
 	"writes": {"rw4k-q1", "rw4k-q16", "rw4k-q64", "rw4k-q1-sync", "rw4k-q16-f32", "seqw1m-q8"},
 	"reads":  {"rr4k-q1", "rr4k-q16", "rr4k-q64", "seqr1m-q8"},
 	"cow":    {"cow-touch-q1", "cow-again-q1", "cow-rw4k-q1", "cow-rw4k-q16", "cow-rr4k-q16"},
+	"qemu":   {"qemu-w4k-q1", "qemu-w4k-q16", "qemu-w4k-q1-sync", "qemu-r4k-q1", "qemu-r4k-q16", "qemu-w1m-q8", "qemu-r1m-q8"},
 	"none":   {},
 }
 

@@ -92,6 +92,14 @@ func (p *plan) check() error {
 	if _, err := exec.LookPath("fio"); err != nil {
 		return fmt.Errorf("%w; make setup installs it", err)
 	}
+	if slices.ContainsFunc(p.jobs, func(j job) bool { return j.qemu }) {
+		if _, err := exec.LookPath("qemu-img"); err != nil {
+			return fmt.Errorf("%w; make setup installs it", err)
+		}
+		if slices.Contains(p.systems, "ceph") {
+			return errors.New("system \"ceph\" has no NBD for jobs of QEMU's block layer: leave one of them out")
+		}
+	}
 	if err := findBuild(&p.bin); err != nil {
 		return err
 	}

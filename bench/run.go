@@ -106,7 +106,11 @@ func (r *run) one(ctx context.Context, name string, j job, round int) error {
 		}
 		target = r.uris[name]
 	}
-	got, err := runFio(ctx, r.dir, j, target, r.plan.size, r.plan.runtime, s.pids())
+	send := runFio
+	if j.qemu {
+		send = runQemu
+	}
+	got, err := send(ctx, r.dir, j, target, r.plan.size, r.plan.runtime, s.pids())
 	if err != nil {
 		return err
 	}

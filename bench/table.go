@@ -87,8 +87,12 @@ func (r *result) printJob(w io.Writer, row string) {
 		if strings.Contains(row, "1m") {
 			rate, unit = whole(spread(pick(s, sample.bytes))), "MB/s"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%s\t%.0f\t%s\t%s\t\n", label, system, rate, unit, spread(pick(s, sample.mean)).median,
-			spread(pick(s, sample.p99)).median, one(spread(pick(s, sample.cpu))), 100*spread(pick(s, sample.foreign)).median, ratio, cpu)
+		p99 := ""
+		if m := spread(pick(s, sample.p99)); m.median > 0 { // qemu-img does not tell
+			p99 = fmt.Sprintf("%.0f", m.median)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%s\t%s\t%.0f\t%s\t%s\t\n", label, system, rate, unit, spread(pick(s, sample.mean)).median,
+			p99, one(spread(pick(s, sample.cpu))), 100*spread(pick(s, sample.foreign)).median, ratio, cpu)
 	}
 }
 
