@@ -39,6 +39,7 @@ type Cluster struct {
 	office atomic.Pointer[office] // not nil while this node leads
 
 	lease       lease
+	patience    *patience
 	reservation reservation
 	proposals   *proposals
 	searches    searches
@@ -83,7 +84,7 @@ func Start(opts Options) (*Cluster, error) {
 
 func newCluster(opts Options, st *storage) *Cluster {
 	c := &Cluster{
-		opts: opts, storage: st, pub: newPublished(), proposals: newProposals(),
+		opts: opts, storage: st, pub: newPublished(), proposals: newProposals(), patience: newPatience(),
 		suspicions:     make(chan suspicion, maxSuspicions),
 		membershipKick: make(chan struct{}, 1),
 		registerKick:   make(chan struct{}, 1),
@@ -119,7 +120,7 @@ func (c *Cluster) start() error {
 		return err
 	}
 	c.heard.Store(c.gossip)
-	for _, loop := range []func(){c.joinLoop, c.registerLoop, c.renewLoop, c.membershipLoop, c.suspectLoop} {
+	for _, loop := range []func(){c.joinLoop, c.registerLoop, c.renewLoop, c.membershipLoop, c.suspectLoop, c.patienceLoop} {
 		c.wg.Go(loop)
 	}
 	return nil

@@ -16,7 +16,7 @@ import (
 // gets more time: a process that is starved of its processor falls silent in
 // gossip long before it is dead, and to take it for gone costs a backfill.
 func (c *Cluster) confirmAll(view *sheepdog.View, w work) map[state.MemberRef]bool {
-	ctx, cancel := context.WithTimeout(c.ctx, max(c.timing(0).Patience, c.timing(0).Confirm))
+	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	joining := make(map[sheepdog.NodeID]bool)
 	for _, m := range w.joins {
@@ -36,6 +36,8 @@ func (c *Cluster) confirmAll(view *sheepdog.View, w work) map[state.MemberRef]bo
 		}
 		waits[ref] = w.doubtful[ref]
 		c.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, c.patienceWith(m.ID))
+			defer cancel()
 			_, err := c.call(ctx, m.Addr, methodConfirm, message{Ref: ref})
 			answers <- answer{ref, err}
 		})
@@ -54,10 +56,14 @@ const (
 
 // confirmPatiently asks again if this process was starved while it waited.
 func (c *Cluster) confirmPatiently(view *sheepdog.View, w work) (confirmed map[state.MemberRef]bool) {
+	var longest time.Duration
+	for ref := range w.doubtful {
+		longest = max(longest, c.patienceWith(ref.ID))
+	}
 	for range heldTries {
 		began := c.opts.Clock()
 		confirmed = c.confirmAll(view, w)
-		if len(w.doubtful) == 0 || c.opts.Clock()-began < c.timing(0).Patience+heldUp || c.ctx.Err() != nil {
+		if len(w.doubtful) == 0 || c.opts.Clock()-began < longest+heldUp || c.ctx.Err() != nil {
 			break
 		}
 		c.opts.Logger.Info("this node was held up while it waited for others; it asks again")

@@ -66,6 +66,7 @@ func (n *Node) writeCluster(w *prom.Writer) {
 	f = w.Gauge("sheepdog_cluster_members", "Members of the committed view.")
 	f.Value(float64(stores), label("role", "storage"))
 	f.Value(float64(len(v.Members)-stores), label("role", "gateway"))
+	w.Counter("sheepdog_members_removed_in_vain_total", "Members that were removed and came back at once: overloaded nodes or networks.").Value(float64(n.cluster.RemovedInVain()))
 	w.Gauge("sheepdog_cluster_zones", "Failure domains with storage.").Value(float64(v.StorageZones()))
 	w.Gauge("sheepdog_cluster_recovery_enabled", "Whether data may move; see dog cluster recover.").Bool(!v.Config.RecoveryDisabled)
 }

@@ -15,7 +15,7 @@ import (
 func (n *Node) startRecovery() error {
 	n.recovery = recovery.New(recovery.Config{Self: n.self.ID, Incarnation: n.self.Incarnation, Store: n.engine, Local: n.replica,
 		Peers: members{n}, Views: n.cluster, Layers: n.layers(), Committer: committer{n}, Delay: n.cfg.RecoveryDelay, ScrubEvery: n.cfg.ScrubEvery, ScrubMore: n.scrubStrips,
-		Hooks: recovery.Hooks{Suspect: n.suspectID, Settle: n.settle, Merged: n.merged, Load: n.stats.load}, Log: n.log.With("part", "recovery")})
+		Hooks: recovery.Hooks{Suspect: n.suspectID, Settle: n.settle, Merged: n.merged, Flapping: n.cluster.Flapping, Load: n.stats.load}, Log: n.log.With("part", "recovery")})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	n.onClose(func() {

@@ -113,6 +113,11 @@ func (n *Node) warnings(v *sheepdog.View) []string {
 	if n.cfg.NoSync {
 		out = append(out, fmt.Sprintf("node %s was started with --nosync: flushes survive the death of processes, not the loss of power", n.self.Addr))
 	}
+	for _, m := range v.Members {
+		if n.cluster.Flapping(m.ID) > 1 {
+			out = append(out, fmt.Sprintf("node %s answers late, and was removed and came back at once: its processor or its network is overloaded", m.Addr))
+		}
+	}
 	if p, policy, ok := n.waiting(v); ok {
 		out = append(out, why(v, p, policy))
 	}

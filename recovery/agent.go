@@ -102,6 +102,9 @@ type Hooks struct {
 	// Merged is told of absorbed layers of which this node durably holds nothing
 	// any more.
 	Merged func(ctx context.Context, layers []sheepdog.LayerID) error
+	// Flapping tells how many times longer than Delay to wait for a node that was
+	// removed, as it came back at once before; nil: never longer.
+	Flapping func(id sheepdog.NodeID) int
 	// Load tells what guests did at this node so far, to which recovery gives way.
 	Load func() Load
 }

@@ -203,6 +203,23 @@ func TestDelay(t *testing.T) {
 	s.stop()
 }
 
+// TestDelayOfANodeThatFlaps: who was removed and came back at once is waited for longer.
+func TestDelayOfANodeThatFlaps(t *testing.T) {
+	all := replicatest.NewView(10, nodes(1, 2, 3, 4), nodes(1, 2, 4), nodes(1, 2, 4))
+	c := newCluster(t, all, nil)
+	a := c.nodes[3].agent
+	s := newSchedule(a)
+	a.cfg.Delay = 5 * time.Second
+	a.cfg.Hooks.Flapping = func(id sheepdog.NodeID) int { return map[sheepdog.NodeID]int{1: 1, 2: 8, 3: 1, 4: 4}[id] }
+	now := time.Now()
+	s.step(t.Context(), all, now)
+	fewer := replicatest.NewView(11, nodes(1, 2, 3), nodes(1, 2), nodes(1, 2, 3))
+	if wait := s.step(t.Context(), fewer, now); len(s.runs) != 0 || wait != 20*time.Second {
+		t.Errorf("%d runs, next step after %v; want none for 20 s", len(s.runs), wait)
+	}
+	s.stop()
+}
+
 // TestDelayDoesNotBlockWrites: guests waited for the delay to end when two of
 // three replicas were lost, at one moment or one after the other.
 func TestDelayDoesNotBlockWrites(t *testing.T) {

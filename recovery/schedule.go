@@ -83,9 +83,9 @@ func (s *schedule) notice(v *sheepdog.View, now time.Time) {
 	if s.seen == v {
 		return
 	}
-	if s.agent.cfg.Delay > 0 {
+	if delay := s.agent.delay(s.seen, v); delay > 0 {
 		for _, at := range Substitutes(s.seen, v, s.agent.cfg.Self) {
-			s.held[at] = now.Add(s.agent.cfg.Delay)
+			s.held[at] = now.Add(delay)
 		}
 	}
 	maps.DeleteFunc(s.settled, func(at Place, since sheepdog.Revision) bool {
@@ -97,6 +97,19 @@ func (s *schedule) notice(v *sheepdog.View, now time.Time) {
 		return !ok || !pl.IsWriter(s.agent.cfg.Self) || !until.After(now) || blocked(v, at.Policy, pl)
 	})
 	s.seen = v
+}
+
+// delay is the wait for the members of prev that next lacks.
+func (a *Agent) delay(prev, next *sheepdog.View) time.Duration {
+	times := 1
+	if a.cfg.Hooks.Flapping != nil && prev != nil {
+		for _, m := range prev.Members {
+			if _, ok := next.Member(m.ID); !ok {
+				times = max(times, a.cfg.Hooks.Flapping(m.ID))
+			}
+		}
+	}
+	return time.Duration(times) * a.cfg.Delay
 }
 
 // blocked reports whether writes to a partition wait for another replica: then
