@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"sheepdog"
 )
@@ -22,6 +24,17 @@ type CopyBackend interface {
 type CopyProgress struct {
 	DoneBytes  uint64 `json:"doneBytes"`
 	TotalBytes uint64 `json:"totalBytes"`
+}
+
+// UnfinishedName is the name under which a VDI is filled that is going to be called
+// name: whoever is killed meanwhile leaves nothing that is taken for it. No pool of
+// libvirt shows names that begin with a dot.
+func UnfinishedName(name string, at time.Time) string {
+	const begin = ".unfinished/"
+	end := "-" + at.UTC().Format("20060102T150405.000Z")
+	most := sheepdog.MaxNameLength - len(begin) - len(end)
+	name = strings.ReplaceAll(name[:min(len(name), most)], "/", "-") // a name has one slash at most
+	return begin + strings.ToValidUTF8(name, "") + end
 }
 
 // CopyEvent is one line of the stream that POST /v1/vdis/copy answers: exactly

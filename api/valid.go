@@ -10,8 +10,15 @@ import (
 )
 
 // CheckName reports whether s may name a VDI: 1 to 255 bytes of UTF-8 without
-// `@`, which separates snapshots in NBD export names, and control characters.
-func CheckName(s string) error { return checkText("VDI name", s) }
+// `@`, which separates snapshots in NBD export names, and control characters,
+// either VOLUME or POOL/VOLUME.
+func CheckName(s string) error {
+	pool, volume, pooled := strings.Cut(s, "/")
+	if pooled && (pool == "" || volume == "" || strings.Contains(volume, "/")) {
+		return invalidf("VDI name %q is neither VOLUME nor POOL/VOLUME", s)
+	}
+	return checkText("VDI name", s)
+}
 
 // CheckTag reports whether s may tag a snapshot: like a name, and no number,
 // because numbers select snapshots too.

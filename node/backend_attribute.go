@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sheepdog"
 	"sheepdog/api"
@@ -104,7 +105,9 @@ func (b backend) Unlock(ctx context.Context, req *api.UnlockRequest) error {
 	return b.n.vdis.Unlock(ctx, req.Name)
 }
 
-// CopyVDI makes a VDI of a snapshot's data that shares nothing with it.
+// CopyVDI makes a VDI of a snapshot's data that shares nothing with it. It gets its
+// name when it is complete, unless snapshots of that name are left, beside which
+// nothing can be renamed.
 func (b backend) CopyVDI(ctx context.Context, req *api.CloneRequest, report func(api.CopyProgress) error) (*api.VDI, error) {
 	src, err := b.open(ctx, req.Source, string(req.Snapshot))
 	if err != nil {
@@ -115,7 +118,11 @@ func (b backend) CopyVDI(ctx context.Context, req *api.CloneRequest, report func
 	if err != nil {
 		return nil, err
 	}
-	cmd := directory.Create{Name: req.Name, Size: max(req.SizeBytes, snap.Size), Policy: snap.Policy, BlockSizeShift: snap.BlockSizeShift}
+	place := req.Name
+	if len(b.n.dir.ListName(place)) == 0 {
+		place = api.UnfinishedName(place, time.Now())
+	}
+	cmd := directory.Create{Name: place, Size: max(req.SizeBytes, snap.Size), Policy: snap.Policy, BlockSizeShift: snap.BlockSizeShift}
 	if req.SizeBytes != 0 && req.SizeBytes < snap.Size {
 		return nil, fmt.Errorf("clone of %d bytes is smaller than its snapshot of %d: %w", req.SizeBytes, snap.Size, sheepdog.ErrInvalid)
 	}
@@ -126,12 +133,16 @@ func (b backend) CopyVDI(ctx context.Context, req *api.CloneRequest, report func
 	if err != nil {
 		return nil, err
 	}
-	if err := b.fillCopy(ctx, req.Name, allocates(req.Preallocate, cmd.Policy), src, report); err != nil {
+	err = b.fillCopy(ctx, place, allocates(req.Preallocate, cmd.Policy), src, report)
+	if err == nil && place != req.Name {
+		err = b.n.vdis.Rename(ctx, place, req.Name)
+	}
+	if err != nil {
 		gone, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 		defer cancel()
 		// Somebody may have deleted it, and made another of the name, since.
-		if derr := b.n.vdis.Delete(gone, directory.Delete{Name: req.Name, IfVID: made.VID, Purge: true}); derr != nil && !errors.Is(derr, sheepdog.ErrNotFound) {
-			return nil, fmt.Errorf("%w; the incomplete copy %s is still there (%v): delete it", err, req.Name, derr)
+		if derr := b.n.vdis.Delete(gone, directory.Delete{Name: place, IfVID: made.VID, Purge: true}); derr != nil && !errors.Is(derr, sheepdog.ErrNotFound) {
+			return nil, fmt.Errorf("%w; the incomplete copy %s is still there (%v): delete it", err, place, derr)
 		}
 		return nil, err
 	}

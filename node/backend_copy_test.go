@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"sheepdog/api"
@@ -34,10 +35,28 @@ func TestBrokenCopyDeletesItselfOnly(t *testing.T) {
 			t.Fatalf("broken copy: %v", err)
 		}
 	}
-	copyInto(func(api.CopyProgress) error { return gone })
-	if v, err := b.lookup("copy"); err == nil {
-		t.Errorf("%+v is left", v)
+	// A node that was killed left a VDI that looked like the whole.
+	copyInto(func(api.CopyProgress) error {
+		if v, err := b.lookup("copy"); err == nil {
+			t.Errorf("%+v has its name before it is complete", v)
+		}
+		return gone
+	})
+	if vdis, err := b.VDIs(t.Context(), &api.VDIQuery{}); err != nil || len(vdis) != 2 {
+		t.Errorf("left are %+v, %v", vdis, err)
 	}
+	longest := "pool/" + strings.Repeat("ä", 125)
+	for _, name := range []string{"copy", longest} {
+		v, err := b.CopyVDI(t.Context(), &api.CloneRequest{Source: "base", Snapshot: "s", Name: name}, func(api.CopyProgress) error { return nil })
+		must(err)
+		if v.Name != name {
+			t.Errorf("the copy is called %q, not %q", v.Name, name)
+		}
+	}
+	// Beside snapshots of its name a copy has it from the beginning.
+	_, err = b.SnapshotVDI(t.Context(), &api.SnapshotRequest{Name: "copy"})
+	must(err)
+	must(b.DeleteVDI(t.Context(), &api.DeleteRequest{Name: "copy"}))
 	copyInto(func(api.CopyProgress) error {
 		must(b.DeleteVDI(t.Context(), &api.DeleteRequest{Name: "copy"}))
 		create("copy")

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,23 +79,55 @@ func (o *importOptions) parse() error {
 	return nil
 }
 
-// filled makes the VDI, fills it, and removes it again if that failed.
-func (d *dog) filled(ctx context.Context, c *api.Client, o *importOptions, fill func() error) error {
-	v, err := c.CreateVDI(ctx, &o.create)
+// filled makes a VDI, has it filled, and removes it again if that failed. It gets its
+// name when it is complete: what a dog that was killed leaves is taken for no VDI.
+func (d *dog) filled(ctx context.Context, c *api.Client, o *importOptions, fill func(name string) error) error {
+	name := o.create.Name
+	place, err := d.placeFor(ctx, c, name)
 	if err != nil {
 		return err
 	}
-	if err := fill(); err != nil {
-		return errors.Join(err, removeHalf(ctx, c, o.create.Name))
+	req := o.create
+	req.Name = place
+	v, err := c.CreateVDI(ctx, &req)
+	if err != nil {
+		return err
 	}
+	err = fill(place)
+	if err == nil && place != name {
+		err = c.RenameVDI(ctx, &api.RenameRequest{Name: place, NewName: name})
+	}
+	if err != nil {
+		return errors.Join(err, removeHalf(ctx, c, place))
+	}
+	v.Name = name
 	return d.made(v, "VDI ID of newly created VDI")
 }
 
-// removeHalf deletes a VDI although the command was perhaps interrupted.
+// placeFor is the name under which a VDI is filled: its own only if snapshots of that
+// name are left, beside which nothing can be renamed.
+func (d *dog) placeFor(ctx context.Context, c *api.Client, name string) (string, error) {
+	if err := api.CheckName(name); err != nil {
+		return "", err
+	}
+	vdis, err := c.VDIs(ctx, &api.VDIQuery{Name: name, Brief: true})
+	switch {
+	case err != nil:
+		return "", err
+	case slices.ContainsFunc(vdis, func(v api.VDI) bool { return !v.Snapshot }):
+		return "", fmt.Errorf("VDI %q %w", name, sheepdog.ErrExists)
+	case len(vdis) > 0:
+		return name, nil
+	}
+	return api.UnfinishedName(name, d.now()), nil
+}
+
+// removeHalf deletes a VDI, not into the trash, although the command was perhaps
+// interrupted.
 func removeHalf(ctx context.Context, c *api.Client, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	return failed(c.DeleteVDI(ctx, &api.DeleteRequest{Name: name}), "delete the half-imported VDI %s", name)
+	return failed(c.DeleteVDI(ctx, &api.DeleteRequest{Name: name, Purge: true}), "delete the unfinished VDI %s", name)
 }
 
 // importFile lets qemu-img read the image and write to the node's NBD server.
@@ -117,11 +150,13 @@ func (d *dog) importFile(ctx context.Context, c *api.Client, o *importOptions) e
 	if err != nil {
 		return err
 	}
-	target, err := nbdTarget(st, d.address, o.create.Name)
-	if err != nil {
-		return err
-	}
-	return d.filled(ctx, c, o, func() error { return d.convert(ctx, qemu, o, target) })
+	return d.filled(ctx, c, o, func(name string) error {
+		target, err := nbdTarget(st, d.address, name)
+		if err != nil {
+			return err
+		}
+		return d.convert(ctx, qemu, o, target)
+	})
 }
 
 // imageSize is the size of the disk in the image, in bytes.
@@ -241,8 +276,8 @@ func (d *dog) importStream(ctx context.Context, c *api.Client, o *importOptions)
 	}
 	bar := d.progress(show.Size)
 	defer bar.end()
-	return d.filled(ctx, c, o, func() error {
-		return copySparse(ctx, c, o.create.Name, o.create.SizeBytes, &interruptible{ctx.Done(), d.stdin}, bar)
+	return d.filled(ctx, c, o, func(name string) error {
+		return copySparse(ctx, c, name, o.create.SizeBytes, &interruptible{ctx.Done(), d.stdin}, bar)
 	})
 }
 

@@ -55,6 +55,16 @@ func TestImportStdin(t *testing.T) {
 	if f.backend.Data("w", "") != nil {
 		t.Error("a half-imported VDI is left")
 	}
+	// A name that no VDI may have is refused before anything is read.
+	creates := len(f.backend.Creates())
+	for _, name := range []string{"a/b/c", "/a", "a/"} {
+		if _, talk, code := f.run(t, string(data), "vdi", "import", "-", name, "--size", "4M"); code != 1 || !strings.Contains(talk, "neither VOLUME nor POOL/VOLUME") {
+			t.Errorf("%s: exit %d, %q", name, code, talk)
+		}
+	}
+	if len(f.backend.Creates()) != creates {
+		t.Error("a VDI was made for a name that is refused")
+	}
 }
 
 // TestInterruptedImport: an interrupt is heard although stdin is silent, and
@@ -81,6 +91,89 @@ func TestInterruptedImport(t *testing.T) {
 	}
 	if len(f.backend.Creates()) != 1 || f.backend.Data("half", "") != nil {
 		t.Error("a half-imported VDI is left")
+	}
+}
+
+// importing begins an import of 16 MiB that has read its first chunk and waits for the
+// next one.
+func importing(t *testing.T, f *fixture, name string) (rest *io.PipeWriter, end func() (code int, talk string)) {
+	t.Helper()
+	r, w := io.Pipe()
+	var talk bytes.Buffer
+	d := &dog{stdin: r, stdout: io.Discard, stderr: &talk, getenv: func(k string) string { return f.env[k] }}
+	done := make(chan int, 1)
+	go func() { done <- d.run(t.Context(), []string{"vdi", "import", "-", name, "--size", "16M"}) }()
+	for _, b := range [][]byte{bytes.Repeat([]byte{1}, chunk), {1}} {
+		if _, err := w.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w, func() (int, string) {
+		w.Close()
+		return <-done, talk.String()
+	}
+}
+
+// A dog that was killed left a VDI that looked like the image.
+func TestVDIHasItsNameOnceItIsFilled(t *testing.T) {
+	f := newFixture(t, 1)
+	_, end := importing(t, f, "v")
+	if f.backend.Data("v", "") != nil {
+		t.Error("a VDI that is not filled yet has its name")
+	}
+	if code, talk := end(); code != 0 {
+		t.Fatalf("exit %d, %q", code, talk)
+	}
+	if data := f.backend.Data("v", ""); len(data) != 16<<20 || data[chunk] != 1 {
+		t.Errorf("%d bytes", len(data))
+	}
+	f.must(t, "", "vdi", "snapshot", "-s", "s", "v")
+	dir := filepath.Join(f.dir, "store")
+	f.must(t, "", "vdi", "backup", "-s", "s", "--dir", dir, "v")
+	f.must(t, "", "vdi", "restore", "-s", "s", "--dir", dir, "--from", "v", "w")
+	creates := f.backend.Creates()
+	if name := creates[len(creates)-1].Name; !strings.HasPrefix(name, ".unfinished/w-") || f.backend.Data("w", "") == nil {
+		t.Errorf("the restored VDI was %q first", name)
+	}
+	// Of a name that has snapshots it is filled under its name.
+	f.must(t, "", "vdi", "delete", "v")
+	f.must(t, "", "vdi", "restore", "-s", "s", "--dir", dir, "v")
+	if f.backend.Data("v", "") == nil {
+		t.Error("a VDI with snapshots was not restored")
+	}
+}
+
+// An import wrote to a VDI of its name that somebody else had made meanwhile, and
+// deleted it when it failed.
+func TestImportLeavesAVDIAloneThatGotItsName(t *testing.T) {
+	f := newFixture(t, 1)
+	rest, end := importing(t, f, "v")
+	f.must(t, "", "vdi", "delete", "--if-exists", "v")
+	f.must(t, "", "vdi", "create", "v", "16M")
+	f.must(t, "another", "vdi", "write", "v")
+	if _, err := rest.Write(bytes.Repeat([]byte{1}, 2*chunk)); err != nil {
+		t.Fatal(err)
+	}
+	if code, talk := end(); code != 1 || !strings.Contains(talk, `VDI "v" exists`) {
+		t.Errorf("exit %d, %q", code, talk)
+	}
+	if data := f.backend.Data("v", ""); !bytes.HasPrefix(data, []byte("another")) || data[chunk] != 0 {
+		t.Errorf("the other VDI has %d bytes, %.10q", len(data), data)
+	}
+	if vdis, err := f.backend.VDIs(t.Context(), &api.VDIQuery{}); err != nil || len(vdis) != 1 {
+		t.Errorf("left: %+v, %v", vdis, err)
+	}
+}
+
+// What was left of an import that failed went into the trash, and could be restored.
+func TestFailedImportIsNotInTheTrash(t *testing.T) {
+	f := newFixture(t, 1)
+	f.must(t, "", "vdi", "trash", "enable", "--keep", "7d")
+	if _, _, code := f.run(t, "too long", "vdi", "import", "-", "v", "--size", "4"); code != 1 {
+		t.Fatal(code)
+	}
+	if out := f.must(t, "", "vdi", "trash", "list", "-r"); out != "" {
+		t.Errorf("in the trash: %q", out)
 	}
 }
 
@@ -118,7 +211,7 @@ func serveNBD(t *testing.T, name string, size int) (socket, file string) {
 func TestImportThroughQEMU(t *testing.T) {
 	f := newFixture(t, 1)
 	data := image()
-	socket, disk := serveNBD(t, "pool/a,b c", len(data))
+	socket, disk := serveNBD(t, api.UnfinishedName("pool/a,b c", day), len(data))
 	f.backend.NBD.Unix = socket
 	raw, qcow := filepath.Join(f.dir, "raw:img"), filepath.Join(f.dir, "img.qcow2")
 	if err := os.WriteFile(raw, data, 0o600); err != nil {

@@ -159,7 +159,7 @@ func (d *dog) restoreFrom(ctx context.Context, c *api.Client, o *restoreOptions,
 		return err
 	}
 	options := &importOptions{create: api.CreateRequest{Name: name, SizeBytes: m.SizeBytes, BlockSizeShift: m.BlockSizeShift}}
-	return d.filled(ctx, c, options, func() error { return d.writeManifest(ctx, c, store, name, nil, m) })
+	return d.filled(ctx, c, options, func(name string) error { return d.writeManifest(ctx, c, store, name, nil, m) })
 }
 
 // findManifest finds a backup by its id, or by the tag or number of its snapshot: of
