@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -485,6 +486,31 @@ func TestCopyOfADiskIsRefusedAgain(t *testing.T) {
 		}
 	}
 	u.open(t)
+}
+
+// A directory that was given twice, by a link, became two disks at the first start,
+// which wrote over each other.
+func TestDirectoryIsNotTwoDisks(t *testing.T) {
+	dir := t.TempDir()
+	one, link := filepath.Join(dir, "one"), filepath.Join(dir, "link")
+	if err := errors.Join(os.Mkdir(one, 0o750), os.Symlink(one, link)); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Meta: filepath.Join(dir, "meta"), Disks: []string{one, link}, LogBytes: 4 << 20, MapCacheBytes: 1 << 20, Logger: quiet()}
+	d, err := Open(o)
+	if err == nil {
+		d.Close()
+	}
+	if !errors.Is(err, sheepdog.ErrInvalid) || !strings.Contains(err.Error(), link) {
+		t.Fatalf("opened with %v", err)
+	}
+	o.Disks = []string{one}
+	if d, err = Open(o); err != nil {
+		t.Fatal("and it cannot be mended: ", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // A write that had looked which disks there are, while one was plugged in and the

@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -279,6 +280,10 @@ func (d *Disk) openDisks(f format) error {
 		}
 	}
 	for i, dir := range fresh {
+		// The label of another one of them: a link, or a mount, leads to the same place.
+		if other, labelled, err := d.readLabel(dir); err != nil || labelled {
+			return cmp.Or(err, fmt.Errorf("disk %s is disk %d under another name; give each directory once: %w", dir, other, sheepdog.ErrInvalid))
+		}
 		if err := d.addDisk(f, next+diskID(i), dir, known); err != nil {
 			return err
 		}
