@@ -75,8 +75,8 @@ func (b backend) Format(ctx context.Context, req *api.FormatRequest) (*api.Clust
 		if err := b.n.ready(ctx); err != nil {
 			return nil, err
 		}
-		if n := len(b.n.dir.List()); n > 0 && !req.Discard {
-			return nil, fmt.Errorf("the cluster has %d VDIs and snapshots, which formatting deletes: %w", n, sheepdog.ErrBusy)
+		if n := len(b.n.dir.List()) + len(b.n.dir.Trash()); n > 0 && !req.Discard {
+			return nil, fmt.Errorf("the cluster has %d VDIs and snapshots, with those in the trash, which formatting deletes: %w", n, sheepdog.ErrBusy)
 		}
 	}
 	cfg := sheepdog.Config{Policy: req.Copies, MinCopies: req.MinCopies, BlockSizeShift: req.BlockSizeShift, SyncAlways: req.SyncAlways,

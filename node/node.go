@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sheepdog"
@@ -201,7 +202,10 @@ func (n *Node) listen() error {
 		n.cfg.Network = peer.HostNetwork()
 	}
 	l, err := n.cfg.Network.Listen(n.cfg.listenAddr())
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w; this host has no such address: see -y and -b", err)
+	case err != nil:
 		return fmt.Errorf("%w; is another sheep running? choose another port with -p", err)
 	}
 	n.mux = peer.NewMux(l, peer.MuxOptions{Cluster: n.clusterID, Logger: n.log.With("part", "port")})

@@ -267,7 +267,7 @@ func (d *dog) parseFormat(o *formatOptions) error {
 	return nil
 }
 
-// formatted counts the VDIs that a format would delete, and the zones that can
+// formatted counts the VDIs that a format would delete, also in the trash, and the zones that can
 // store. A cluster that waits for nodes cannot be asked for VDIs; its format
 // is refused by the node if that matters.
 func formatted(ctx context.Context, c *api.Client) (vdis, zones int, err error) {
@@ -282,8 +282,15 @@ func formatted(ctx context.Context, c *api.Client) (vdis, zones int, err error) 
 		}
 	}
 	list, err := c.VDIs(ctx, &api.VDIQuery{})
-	if err != nil && !errors.Is(err, sheepdog.ErrNotFormatted) {
+	if errors.Is(err, sheepdog.ErrNotFormatted) {
+		return 0, len(seen), nil
+	}
+	if err != nil {
 		return 0, 0, failed(err, "list the VDIs that formatting would delete")
 	}
-	return len(list), len(seen), nil
+	trash, err := c.Trash(ctx)
+	if err != nil {
+		return 0, 0, failed(err, "list the trash, which formatting would delete")
+	}
+	return len(list) + len(trash.VDIs), len(seen), nil
 }

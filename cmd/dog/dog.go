@@ -32,6 +32,7 @@ type dog struct {
 	raw, verbose  bool
 	elapsed, yes  bool
 	timeout       time.Duration
+	bytes         bool // stdout has those of a VDI
 
 	talking sync.Mutex
 }
@@ -49,7 +50,11 @@ func (d *dog) run(ctx context.Context, args []string) int {
 	root := d.commands()
 	err := d.execute(ctx, root, args)
 	if d.elapsed {
-		fmt.Fprintf(d.stdout, "\nElapsed time: %.3f seconds\n", time.Since(begin).Seconds())
+		out := d.stdout
+		if d.json() || d.bytes {
+			out = d.stderr // it is no part of a document, nor of the bytes of a VDI
+		}
+		fmt.Fprintf(out, "\nElapsed time: %.3f seconds\n", time.Since(begin).Seconds())
 	}
 	return d.report(err)
 }

@@ -57,6 +57,50 @@ func (f *fixture) run(t *testing.T, stdin string, args ...string) (stdout, stder
 	return clean.Replace(out.String()), clean.Replace(talk.String()), code
 }
 
+// -T wrote its line behind the bytes of a VDI, and behind a document.
+func TestElapsedTimeIsNotAmongBytes(t *testing.T) {
+	f := newFixture(t, 1)
+	f.must(t, "", "vdi", "create", "v", "4M")
+	f.must(t, "", "vdi", "snapshot", "-s", "s", "v")
+	for _, words := range [][]string{{"read", "v", "0", "16"}, {"list", "-o", "json"}, {"backup", "--full", "-s", "s", "v"}} {
+		out, talk, code := f.run(t, "", append([]string{"vdi"}, append(words, "-T")...)...)
+		if code != 0 || strings.Contains(out, "Elapsed") || !strings.Contains(talk, "Elapsed time") {
+			t.Errorf("%v: exit %d, %q, %q", words, code, out, talk)
+		}
+	}
+	if out := f.must(t, "", "vdi", "list", "-T"); !strings.Contains(out, "Elapsed time") {
+		t.Errorf("%q", out)
+	}
+}
+
+// With -s and an empty variable a script read, checked or changed the VDI in place of a
+// snapshot.
+func TestEmptySnapshotIsNotTheVDI(t *testing.T) {
+	f := newFixture(t, 1)
+	f.must(t, "", "vdi", "create", "v", "4M")
+	for _, words := range [][]string{{"read", "v"}, {"check", "v"}, {"setattr", "v", "key", "value"}, {"getattr", "v", "key"}, {"object", "map", "v"}, {"delete", "v"},
+		{"clone", "v", "w"}, {"rollback", "-f", "v"}, {"backup", "--dir", f.dir, "v"}, {"alter-copy", "-c", "2", "v"}} {
+		if _, talk, code := f.run(t, "", append([]string{"vdi"}, append(words, "-s", "")...)...); code != exitUsage || !strings.Contains(talk, "snapshot is empty") {
+			t.Errorf("%v: exit %d, %q", words, code, talk)
+		}
+	}
+	f.must(t, "", "vdi", "snapshot", "-s", "", "v") // a snapshot without a tag
+}
+
+// Formatting deleted what was in the trash without a question.
+func TestFormatAsksForTheTrash(t *testing.T) {
+	f := newFixture(t, 1)
+	f.must(t, "", "vdi", "trash", "enable")
+	f.must(t, "", "vdi", "create", "v", "4M")
+	f.must(t, "", "vdi", "delete", "v")
+	if _, talk, code := f.run(t, "no\n", "cluster", "format", "-c", "1"); code != 1 || !strings.Contains(talk, "1 VDIs and snapshots") {
+		t.Errorf("exit %d, %q", code, talk)
+	}
+	if formats := f.backend.Formats(); len(formats) != 0 {
+		t.Errorf("formatted: %+v", formats)
+	}
+}
+
 // TestScripts runs the command lines in testdata. What a command wrote to
 // stdout stands as it is; the list of options after a usage is left out; lines of stderr begin with `! `; an exit code that is
 // not 0 comes last.

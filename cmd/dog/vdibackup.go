@@ -120,6 +120,7 @@ func (d *dog) backupStream(ctx context.Context, c *api.Client, o *backupOptions,
 			return err
 		}
 	}
+	d.bytes = true
 	w := backup.NewWriter(d.stdout)
 	err = changePages(ctx, c, api.ChangeQuery{Name: name, From: o.from, To: o.to}, func(index uint32) error {
 		return streamObject(ctx, c, from, to, index, w)

@@ -153,10 +153,6 @@ func (d *dog) vdiDelete() *cobra.Command {
 		req.Name = args[0]
 		what := "VDI " + req.Name
 		if cmd.Flags().Changed("snapshot") {
-			// An empty variable in a script must not delete the VDI itself.
-			if req.Snapshot == "" {
-				return badArgument("The snapshot is empty")
-			}
 			what = fmt.Sprintf("snapshot %s of VDI %s", req.Snapshot, req.Name)
 		}
 		if !dryRun {

@@ -39,6 +39,7 @@ func (d *dog) vdiRead() *cobra.Command {
 			if req.Offset, req.Length, err = span(args[1:]); err != nil {
 				return err
 			}
+			d.bytes = true
 			return failed(readVDI(ctx, c, req, d.stdout), "read VDI %s", req.Name)
 		})}
 	snapshotFlag(cmd, &req.Snapshot)

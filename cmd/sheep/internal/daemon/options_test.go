@@ -98,6 +98,7 @@ func TestBadOptions(t *testing.T) {
 		"/m -V 0":                "Invalid number of vnodes '0'",
 		"/m -V 65536":            "Invalid number of vnodes",
 		"/m -g -V 1":             "can not be both specified",
+		"/m --reserve ıııı":      "Invalid size 'ıııı' (--reserve)",
 		"/m -j size=1M":          "invalid size 1M, must be bigger than 64(M)",
 		"/m -j dir=/j":           "you must specify size for journal",
 		"/m -j size=":            "Invalid journal option 'size='",

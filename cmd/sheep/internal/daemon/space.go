@@ -28,8 +28,10 @@ func (o *options) parseSpace(s *Settings) error {
 // parseSize reads a number of bytes with a unit of 1024.
 func parseSize(text string) (int64, error) {
 	shift := 0
-	if i := strings.IndexByte("KMGT", strings.ToUpper(text + " ")[max(len(text)-1, 0)]); i >= 0 {
-		shift, text = 10*(i+1), text[:len(text)-1]
+	if last := len(text) - 1; last >= 0 {
+		if i := strings.IndexByte("KMGTkmgt", text[last]); i >= 0 {
+			shift, text = 10*(i%4+1), text[:last]
+		}
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err == nil && (n < 0 || n > maxReserve>>shift) {
