@@ -25,7 +25,7 @@ type cacheShard struct {
 	latest *pile // of piles, the one that was asked for; nil: none
 	piles  map[sheepdog.ObjectID]*pile
 	packs  packs // those that left
-	// idle is the ring of piles without pins; next is the latest used.
+	// idle is the ring of piles without pins; next is the latest used, see unpinDestaged.
 	idle pile
 }
 
@@ -108,6 +108,25 @@ func (c *cache) unpin(p *pile) {
 	s := c.shard(p.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c.unpinFor(s, p, &s.idle)
+}
+
+// unpinDestaged is unpin for a destage, which has used the pile for no request: a small
+// one is the first to leave. It is packed while its memory is near.
+func (c *cache) unpinDestaged(p *pile) {
+	s := c.shard(p.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	after := &s.idle
+	if p.bytes.Load() <= smallPile {
+		after = s.idle.prev
+	}
+	c.unpinFor(s, p, after)
+}
+
+// unpinFor is unpin with the shard locked; without pins the pile follows another one in
+// the ring of those.
+func (c *cache) unpinFor(s *cacheShard, p, after *pile) {
 	if now := p.bytes.Load(); now != p.charged {
 		c.used.Add(now - p.charged)
 		p.charged = now
@@ -115,7 +134,7 @@ func (c *cache) unpin(p *pile) {
 	if p.pins--; p.pins > 0 {
 		return
 	}
-	p.link(&s.idle)
+	p.link(after)
 	for s.idle.prev != &s.idle && c.crowded(s.idle.prev) {
 		old := s.idle.prev
 		old.unlink()
@@ -164,15 +183,34 @@ func (c *cache) shelve(s *cacheShard, p *pile) {
 
 // unshelve takes what is packed of an object away; nil: nothing.
 func (c *cache) unshelve(s *cacheShard, id sheepdog.ObjectID) []byte {
-	b := slices.Clone(s.packs.get(id)) // the pile may outlive all that is beside it
-	if b != nil {
-		c.packedUsed.Add(-int64(s.packs.drop(id)) - packedBytes)
+	at := s.packs.find(id)
+	if at < 0 {
+		return nil
 	}
+	b := slices.Clone(s.packs.bytesAt(at)) // the pile may outlive all that is beside it
+	c.packedUsed.Add(-int64(s.packs.dropAt(at)) - packedBytes)
 	return b
 }
 
-func (p *pile) link(ring *pile) {
-	p.prev, p.next = ring, ring.next
+// near has what is packed of the objects of ops fetched. They are looked for one after the
+// other then, and of a large disk each is somewhere else in memory.
+func (c *cache) near(ops []sheepdog.Op) {
+	if len(ops) == 1 || c.packedUsed.Load() == 0 {
+		return
+	}
+	for _, fetch := range []func(*packs, sheepdog.ObjectID){(*packs).nearSlot, (*packs).nearBytes} {
+		for i := range ops {
+			s := c.shard(ops[i].Object)
+			s.mu.Lock()
+			fetch(&s.packs, ops[i].Object)
+			s.mu.Unlock()
+		}
+	}
+}
+
+// link puts a pile after another one of a ring.
+func (p *pile) link(after *pile) {
+	p.prev, p.next = after, after.next
 	p.prev.next, p.next.prev = p, p
 }
 

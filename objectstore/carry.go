@@ -154,8 +154,10 @@ type carrier struct {
 	d         *Disk
 	c         *carried
 	raw, data []byte
+	pieces    [][]byte
 	order     []int32 // of the blocks of a part, by rank
 	goes      []int32 // where each of them goes
+	places    []place // the same on the disk
 	ahead     int     // blocks written since it waited for the disks
 }
 
@@ -201,13 +203,25 @@ func (m *carrier) part(to destination, part []loggedBlock) error {
 	if err != nil {
 		return err
 	}
-	cur := runCursor{runs: runs}
-	for _, k := range m.order {
-		i, _ := slices.BinarySearch(m.c.from, part[k].from)
-		m.c.to[i] = cur.next()
-	}
+	m.settle(part, runs)
 	to.v.hurry(runs)
 	return nil
+}
+
+// settle notes where the blocks of a part went.
+func (m *carrier) settle(part []loggedBlock, runs []run) {
+	m.places = m.places[:0]
+	cur := runCursor{runs: runs}
+	for range part {
+		m.places = append(m.places, cur.next())
+	}
+	at, _ := slices.BinarySearch(m.c.from, part[0].from)
+	for i := range part {
+		for m.c.from[at] != part[i].from { // of another destination
+			at++
+		}
+		m.c.to[at] = m.places[m.goes[i]]
+	}
 }
 
 // read reads the blocks that the part begins with, as far as they are near each other,
@@ -225,6 +239,9 @@ func (m *carrier) read(part []loggedBlock, goes []int32) (int, error) {
 	if n == 1 {
 		return 1, m.d.journal.read(first, m.data[int(goes[0])*blockSize:][:blockSize])
 	}
+	if m.scatter(part[:n], goes) {
+		return n, nil
+	}
 	m.raw = slices.Grow(m.raw[:0], copyBlocks*blockSize)[:end-first.segmentOffset()]
 	if err := m.d.journal.read(first, m.raw); err != nil {
 		return 0, err
@@ -233,6 +250,24 @@ func (m *carrier) read(part []loggedBlock, goes []int32) (int, error) {
 		copy(m.data[int(goes[i])*blockSize:][:blockSize], m.raw[part[i].from.segmentOffset()-first.segmentOffset():])
 	}
 	return n, nil
+}
+
+// scatter reads blocks of one segment to where they go by one call; false if the file
+// cannot do that, or has not.
+func (m *carrier) scatter(part []loggedBlock, goes []int32) bool {
+	m.raw = slices.Grow(m.raw[:0], gapBlocks*blockSize)[:gapBlocks*blockSize]
+	m.pieces = m.pieces[:0]
+	defer clear(m.pieces)
+	at := part[0].from.segmentOffset()
+	for i := range part {
+		off := part[i].from.segmentOffset()
+		if gap := off - at; gap > 0 {
+			m.pieces = append(m.pieces, m.raw[:gap])
+		}
+		m.pieces = append(m.pieces, m.data[int(goes[i])*blockSize:][:blockSize])
+		at = off + blockSize
+	}
+	return m.d.journal.tryScatter(part[0].from, m.pieces)
 }
 
 // take has a move use the copy that was made of its block, if there is one.

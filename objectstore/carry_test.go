@@ -419,3 +419,69 @@ func TestBorrowedSlackIsGivenBackWhenIdle(t *testing.T) {
 		t.Errorf("where space is scarce slack is not taken first: %s", fmt.Sprint(slack, left, before, s.blocks()))
 	}
 }
+
+// scatterFiles is the host's file system, whose files count what they read to several
+// places, and if broken fill those with something else and say so.
+type scatterFiles struct {
+	hostFiles
+	broken bool
+	calls  *int
+}
+
+type scatteringFile struct {
+	hostFile
+	of scatterFiles
+}
+
+func (s scatterFiles) Open(name string) (file, error) {
+	f, err := s.hostFiles.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return scatteringFile{f.(hostFile), s}, nil
+}
+
+func (f scatteringFile) scatterAt(pieces [][]byte, off int64) bool {
+	*f.of.calls++
+	if !f.of.broken {
+		return f.hostFile.scatterAt(pieces, off)
+	}
+	for _, p := range pieces {
+		copy(p, bytes.Repeat([]byte{0xee}, len(p)))
+	}
+	return false
+}
+
+// What is read from the log to where it goes is what was written, with others in between
+// that go nowhere, and where that does not succeed.
+func TestCarriedBlocksAreScattered(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		calls := 0
+		g := newCarryRig(t, Options{Disks: []string{t.TempDir()}, files: scatterFiles{broken: broken, calls: &calls}, openMeta: newFakeMeta().open})
+		g.write(1500)
+		if n := g.destageWith(func() {}); n < 500 || calls == 0 {
+			t.Errorf("%d blocks were carried with %d calls", n, calls)
+		}
+		g.compare("after a destage")
+	}
+}
+
+// More than there is, and more pieces than the host takes, are not scattered.
+func TestScatterTellsWhatItCannot(t *testing.T) {
+	opened, err := hostFiles{}.Open(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	f := opened.(hostFile)
+	if _, err := f.WriteAt([]byte("abcdef"), 0); err != nil {
+		t.Fatal(err)
+	}
+	a, b := make([]byte, 2), make([]byte, 3)
+	if !f.scatterAt([][]byte{a, b}, 1) || string(a)+string(b) != "bcdef" {
+		t.Errorf("%q and %q are read", a, b)
+	}
+	if f.scatterAt([][]byte{a, b}, 2) || f.scatterAt(make([][]byte, maxPieces+1), 0) {
+		t.Error("what is not there is read")
+	}
+}

@@ -226,7 +226,8 @@ func (d *Disk) discardMoves(s *savedPile) {
 func (d *Disk) publishAll(saved []*savedPile) {
 	var freed []run
 	replaced := 0
-	for _, s := range saved {
+	for i, s := range saved {
+		nearSaved(saved, i)
 		freed = append(freed, s.freed...)
 		replaced += s.replaced
 		d.publish(s)
@@ -269,7 +270,7 @@ func (d *Disk) publish(s *savedPile) {
 	}
 	p.mu.Unlock()
 	if clean {
-		d.cache.unpin(p)
+		d.cache.unpinDestaged(p)
 	}
 }
 

@@ -106,7 +106,7 @@ func (f hostFile) TryGatherAt(pieces [][]byte, off int64) bool {
 	return rawio.TryGatherAt(f.fd, pieces, off)
 }
 
-// maxPieces bounds what gatherAt writes in one call; Linux takes 1024.
+// maxPieces bounds what gatherAt writes and scatterAt reads in one call; Linux takes 1024.
 const maxPieces = 1024
 
 // gatherAt implements gatherFile.
@@ -116,6 +116,19 @@ func (f hostFile) gatherAt(pieces [][]byte, off int64) int {
 	}
 	n, _ := unix.Pwritev(int(f.fd), pieces, off)
 	return max(n, 0)
+}
+
+// scatterAt implements scatterFile.
+func (f hostFile) scatterAt(pieces [][]byte, off int64) bool {
+	if len(pieces) > maxPieces {
+		return false
+	}
+	want := 0
+	for _, p := range pieces {
+		want += len(p)
+	}
+	n, err := unix.Preadv(int(f.fd), pieces, off)
+	return err == nil && n == want
 }
 
 // writeDirect implements directFile.

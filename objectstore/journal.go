@@ -158,6 +158,13 @@ type gatherFile interface {
 	gatherAt(pieces [][]byte, off int64) int
 }
 
+// scatterFile is a file that can be read to several places in memory at once.
+type scatterFile interface {
+	// scatterAt fills pieces that follow each other in the file. If it is false they hold
+	// anything, and ReadAt tells why.
+	scatterAt(pieces [][]byte, off int64) bool
+}
+
 // fail stops the log for good: after a failed write nobody knows what a replay
 // would find, so nothing may rely on its outcome.
 func (j *journal) fail(err error) error {
@@ -434,6 +441,19 @@ func (j *journal) read(at place, buf []byte) error {
 		return nil
 	}
 	return diskError("read the log", readFull(s.f, buf, off))
+}
+
+// tryScatter reads pieces that follow each other from a log place on, if the file can do
+// that by one call and it succeeds; else read tells what is wrong.
+func (j *journal) tryScatter(at place, pieces [][]byte) bool {
+	j.mu.RLock()
+	s := j.live[at.generation()]
+	j.mu.RUnlock()
+	if s == nil {
+		return false
+	}
+	f, ok := s.f.(scatterFile)
+	return ok && f.scatterAt(pieces, at.segmentOffset())
 }
 
 func (j *journal) allocated() uint64 {

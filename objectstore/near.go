@@ -17,13 +17,27 @@ const lineBytes = 64
 // near has those of the piles fetched that a walk which is at the n-th comes to soon.
 func near(piles []*pile, n int) {
 	if n+nearPiles < len(piles) {
-		p := piles[n+nearPiles]
-		for at := uintptr(0); at < unsafe.Sizeof(*p); at += lineBytes {
-			prefetch.Line(unsafe.Add(unsafe.Pointer(p), at))
-		}
+		piles[n+nearPiles].near()
 	}
 	if n+nearPiles/2 < len(piles) {
 		piles[n+nearPiles/2].nearSlots()
+	}
+}
+
+// nearSaved is near for the piles of snapshots.
+func nearSaved(saved []*savedPile, n int) {
+	if n+nearPiles < len(saved) {
+		saved[n+nearPiles].p.near()
+	}
+	if n+nearPiles/2 < len(saved) {
+		saved[n+nearPiles/2].p.nearSlots()
+	}
+}
+
+// near has the pile itself fetched.
+func (p *pile) near() {
+	for at := uintptr(0); at < unsafe.Sizeof(*p); at += lineBytes {
+		prefetch.Line(unsafe.Add(unsafe.Pointer(p), at))
 	}
 }
 

@@ -3,8 +3,10 @@ package objectstore
 import (
 	"encoding/binary"
 	"math"
+	"unsafe"
 
 	"sheepdog"
+	"sheepdog/internal/prefetch"
 )
 
 // packs is packed piles, one after the other in one piece of memory without pointers:
@@ -32,6 +34,8 @@ const (
 	packsSlack = 16 << 10
 	packKeyLen = 8 + 4
 	fewSlots   = 16
+	// nearPacked is what is fetched of a packed pile, in bytes: most small ones.
+	nearPacked = 2 * lineBytes
 	// maxPacks bounds the bytes, so that a slot can tell each place in them.
 	maxPacks = math.MaxUint32 - 1<<20
 )
@@ -108,12 +112,32 @@ func (p *packs) get(id sheepdog.ObjectID) []byte {
 	if at < 0 {
 		return nil
 	}
+	return p.bytesAt(at)
+}
+
+// bytesAt is get for the pile of a slot.
+func (p *packs) bytesAt(at int) []byte {
 	from, to := p.extent(p.slots[at])
 	return p.bytes[from:to:to]
 }
 
-// drop forgets a pile that is there, and returns the length of its bytes.
-func (p *packs) drop(id sheepdog.ObjectID) int { return p.dropAt(p.find(id)) }
+// nearSlot has the slot fetched in which a pile is, if nothing was in its way.
+func (p *packs) nearSlot(id sheepdog.ObjectID) {
+	if p.n > 0 {
+		prefetch.Line(unsafe.Pointer(&p.slots[int(packHash(id))&(len(p.slots)-1)]))
+	}
+}
+
+// nearBytes has the bytes fetched to which that slot leads.
+func (p *packs) nearBytes(id sheepdog.ObjectID) {
+	if p.n == 0 {
+		return
+	}
+	s := p.slots[int(packHash(id))&(len(p.slots)-1)]
+	for at := int(s.from) - 1; s.from != 0 && at < min(int(s.from)+nearPacked, len(p.bytes)); at += lineBytes {
+		prefetch.Line(unsafe.Pointer(&p.bytes[at]))
+	}
+}
 
 // dropAny forgets one, no matter which; false if there is none.
 func (p *packs) dropAny() (n int, ok bool) {
@@ -126,6 +150,7 @@ func (p *packs) dropAny() (n int, ok bool) {
 	return p.dropAt(p.hand), true
 }
 
+// dropAt forgets the pile of a slot, and returns the length of its bytes.
 func (p *packs) dropAt(at int) int {
 	from, to := p.extent(p.slots[at])
 	p.dead += to - int(p.slots[at].from) + 1

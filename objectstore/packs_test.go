@@ -32,7 +32,7 @@ func packsAreAMap(t *testing.T, objects int) {
 		case r.IntN(50) == 0:
 			dropAnyPack(t, &p, model)
 		case ok:
-			if n := p.drop(id); n != len(b) {
+			if n := p.dropAt(p.find(id)); n != len(b) {
 				t.Fatalf("step %d: %d bytes were dropped, want %d", step, n, len(b))
 			}
 			delete(model, id)

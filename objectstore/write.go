@@ -26,6 +26,7 @@ func (d *Disk) Write(ops []sheepdog.Op, errs []error) {
 	c := newCall(len(ops))
 	defer c.release()
 	admitted := d.admitSmall(ops)
+	d.cache.near(ops)
 	for i := range ops {
 		errs[i] = d.prepare(c, &ops[i], &errs[i], admitted)
 	}

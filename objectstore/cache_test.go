@@ -1,0 +1,63 @@
+package objectstore
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"sheepdog"
+)
+
+// A destage is no use of a pile: a small one leaves before those that requests have used,
+// a large one as if it had been used.
+func TestSmallPilesLeaveAfterADestage(t *testing.T) {
+	c := newCache(96 << 20)
+	pin := func(no int, bytes int64) *pile {
+		p := c.pin(sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(no * cacheShards)}) // all in one shard
+		p.bytes.Store(bytes)
+		return p
+	}
+	used, small, large := pin(1, smallPile), pin(2, smallPile), pin(3, smallPile+1)
+	c.unpin(used)
+	c.unpinDestaged(small)
+	c.unpinDestaged(large)
+	s := c.shard(used.id)
+	var order []*pile
+	for p := s.idle.prev; p != &s.idle; p = p.prev {
+		order = append(order, p)
+	}
+	if want := []*pile{small, used, large}; !slices.Equal(order, want) {
+		t.Errorf("piles leave in the order %v, want %v", ids(order), ids(want))
+	}
+}
+
+func ids(piles []*pile) (out []sheepdog.ObjectID) {
+	for _, p := range piles {
+		out = append(out, p.id)
+	}
+	return out
+}
+
+// To have piles fetched is only a hint, whether they are packed or not.
+func TestNearPacksChangesNothing(t *testing.T) {
+	c := newCache(96 << 20)
+	ops := make([]sheepdog.Op, 3*cacheShards)
+	for i := range ops {
+		ops[i].Object = sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i)}
+	}
+	c.near(ops)
+	packed := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, i%200) }
+	for i := 0; i < len(ops); i += 2 {
+		if !c.shard(ops[i].Object).packs.put(ops[i].Object, packed(i)) {
+			t.Fatalf("object %d has no room", i)
+		}
+	}
+	c.packedUsed.Store(1)
+	c.near(ops)
+	for i := range ops {
+		got := c.shard(ops[i].Object).packs.get(ops[i].Object)
+		if (got != nil) != (i%2 == 0) || got != nil && !bytes.Equal(got, packed(i)) {
+			t.Errorf("object %d has %x", i, got)
+		}
+	}
+}
