@@ -33,6 +33,9 @@ type consensus struct {
 	office func(*office)
 	ready  chan struct{} // closed when the owner holds this consensus
 
+	unrest unrest
+	tuning sync.Mutex // over Raft's time limits
+
 	mu    sync.Mutex
 	moved chan struct{} // closed and replaced when another leader is known
 }
@@ -100,7 +103,7 @@ func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, env su
 	c.transport = newPatientTransport(ctx, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.streams, MaxPool: raftPool, Timeout: raftTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 		MaxRPCsInFlight: noPipeline,
-	}), c.streams, o.Timing.Reconcile)
+	}), c.streams, o.Timing.Reconcile, c.answersCount)
 	notify := make(chan bool, 16)
 	r, err := raft.NewRaft(c.config(notify, logger), configWatcher{f, c.transport.configured, func() { kick(c.herald.wake) }}, st.logs, st.stable, st.snaps, c.transport)
 	if err != nil {
@@ -117,6 +120,7 @@ func newConsensus(o *Options, id sheepdog.ClusterID, st *storage, f *fsm, env su
 	c.wg.Go(func() { c.watch(ctx, notify) })
 	c.wg.Go(func() { c.announce(ctx) })
 	c.wg.Go(func() { c.watchLeader(ctx, observed) })
+	c.wg.Go(func() { c.followUnrest(ctx) })
 	return c, nil
 }
 
@@ -163,6 +167,9 @@ func (c *consensus) watch(ctx context.Context, notify <-chan bool) {
 	for {
 		select {
 		case leads := <-notify:
+			if err := c.tune(); err != nil {
+				c.log.Warn("time limits stay as they are", "err", err)
+			}
 			c.transport.release()
 			c.office(nil)
 			if leads {
@@ -280,7 +287,9 @@ func (c *consensus) close() error {
 	done := c.raft.Shutdown()
 	c.closeTransport() // so that exchanges with silent nodes end now
 	c.wg.Wait()
-	return done.Error()
+	err := done.Error()
+	c.transport.beats.wg.Wait()
+	return err
 }
 
 func (c *consensus) closeTransport() {

@@ -20,6 +20,9 @@ type patientTransport struct {
 	streams *raftStreams    // its own
 	ctx     context.Context // ends at shutdown
 	retry   time.Duration
+	// answersCount is for how long an answer to a heartbeat counts; 0: as Raft has it.
+	answersCount func() time.Duration
+	beats        heartbeats
 
 	mu      sync.Mutex
 	moved   chan struct{}          // closed when held requests must go back to Raft
@@ -34,8 +37,11 @@ var (
 	_ raft.WithPreVote = (*patientTransport)(nil)
 )
 
-func newPatientTransport(ctx context.Context, t *raft.NetworkTransport, streams *raftStreams, retry time.Duration) *patientTransport {
-	return &patientTransport{NetworkTransport: t, streams: streams, ctx: ctx, retry: retry, moved: make(chan struct{})}
+func newPatientTransport(ctx context.Context, t *raft.NetworkTransport, streams *raftStreams, retry time.Duration, answersCount func() time.Duration) *patientTransport {
+	return &patientTransport{
+		NetworkTransport: t, streams: streams, ctx: ctx, retry: retry, moved: make(chan struct{}),
+		answersCount: answersCount, beats: heartbeats{beats: make(map[raft.ServerID]*heartbeat)},
+	}
 }
 
 // release returns held requests to Raft: leadership or configuration moved.
@@ -60,12 +66,15 @@ func (t *patientTransport) configured(c raft.Configuration) {
 
 // AppendEntries sends, and sends again while the node is unreachable.
 func (t *patientTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if isHeartbeat(args) {
+		return t.beat(id, target, args, resp)
+	}
 	t.mu.Lock()
 	moved, known := t.moved, t.servers == nil || t.servers[id]
 	t.mu.Unlock()
 	for end := time.Now().Add(maxPatience); ; {
 		err := t.NetworkTransport.AppendEntries(id, target, args, resp)
-		if err == nil || !known || isHeartbeat(args) || errors.Is(err, raft.ErrTransportShutdown) || time.Now().After(end) {
+		if err == nil || !known || errors.Is(err, raft.ErrTransportShutdown) || time.Now().After(end) {
 			return err
 		}
 		select {

@@ -51,6 +51,8 @@ func (n *Node) writeCluster(w *prom.Writer) {
 	w.Gauge("sheepdog_raft_leader", "Whether this node leads the Raft group.").Bool(self)
 	w.Gauge("sheepdog_raft_leader_known", "Whether this node knows of a leader; without one nothing can be changed.").Bool(leader != "")
 	w.Gauge("sheepdog_raft_voter", "Whether this node takes part in elections.").Bool(n.cluster.Voter())
+	w.Gauge("sheepdog_raft_patience_ratio", "How many times longer than usual this node waits for a leader; above 1 after elections that followed each other at once.").
+		Value(float64(n.cluster.Unrest()))
 	v := n.cluster.View()
 	if v == nil {
 		return

@@ -118,6 +118,9 @@ func (n *Node) warnings(v *sheepdog.View) []string {
 			out = append(out, fmt.Sprintf("node %s answers late, and was removed and came back at once: its processor or its network is overloaded", m.Addr))
 		}
 	}
+	if n.cluster.Unrest() > 1 {
+		out = append(out, "leaders of the cluster were elected one after the other: processors or the network of its nodes are overloaded; nodes wait longer for each other by now")
+	}
 	if p, policy, ok := n.waiting(v); ok {
 		out = append(out, why(v, p, policy))
 	}
