@@ -38,12 +38,30 @@ func (c *Cluster) confirmAll(view *sheepdog.View, w work) map[state.MemberRef]bo
 		c.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, c.patienceWith(m.ID))
 			defer cancel()
-			_, err := c.call(ctx, m.Addr, methodConfirm, message{Ref: ref})
-			answers <- answer{ref, err}
+			answers <- answer{ref, c.askPatiently(ctx, m)}
 		})
 	}
 	c.collectAnswers(answers, waits, confirmed)
 	return confirmed
+}
+
+// askAgain is the pause before a member that may be starved is asked again.
+const askAgain = 250 * time.Millisecond
+
+// askPatiently asks a member whether it lives. A connection to a process that stands still
+// is given up long before patience with it ends: one that came back before is
+// asked again until ctx ends, unless its port refuses.
+func (c *Cluster) askPatiently(ctx context.Context, m sheepdog.Member) error {
+	for {
+		_, err := c.call(ctx, m.Addr, methodConfirm, message{Ref: state.MemberRef{ID: m.ID, Incarnation: m.Incarnation}})
+		if !errors.Is(err, sheepdog.ErrUnreachable) || refused(err) || c.Flapping(m.ID) == 1 {
+			return err
+		}
+		if sleep(ctx, askAgain) != nil {
+			return err
+		}
+		c.opts.Caller.Redial(m.Addr)
+	}
 }
 
 // heldUp is how much longer than it should asking may take before the leader's

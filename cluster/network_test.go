@@ -22,6 +22,8 @@ type simNetwork struct {
 	cuts  map[[2]string]bool
 	conns map[*simConn]bool
 	calls uint64
+	// giveUp is after how long a call to a process that stands still fails; 0: never.
+	giveUp time.Duration
 }
 
 type simHost struct {
@@ -150,7 +152,13 @@ func (h *simHost) Call(ctx context.Context, addr, method string, body []byte) ([
 	h.net.mu.Lock()
 	control := to.control
 	h.net.calls++
+	giveUp := h.net.giveUp
 	h.net.mu.Unlock()
+	if giveUp > 0 {
+		var stop func()
+		ctx, stop = context.WithTimeout(ctx, giveUp)
+		defer stop()
+	}
 	go func() {
 		if control == nil {
 			done <- answer{err: sheepdog.ErrClosed}

@@ -15,6 +15,7 @@ func TestStarvedMembersDoNotFlap(t *testing.T) {
 		t.Run(d.String(), func(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.formatted(4)
+				w.net.giveUp = 500 * time.Millisecond
 				l := w.leader()
 				epoch := l.epoch()
 				for range 8 {
