@@ -33,9 +33,14 @@ func (e exports) Open(ctx context.Context, name string, _ nbd.Info) (nbd.Device,
 			return nil, fmt.Errorf("%w: %w", nbd.ErrPolicy, err)
 		}
 	}
-	d := &device{v: v, detach: e.n.timing.Detach, stats: &e.n.stats.client}
+	return e.n.Device(v), nil
+}
+
+// Device is an open volume as NBD serves it. To close it closes the volume.
+func (n *Node) Device(v *vdi.Volume) nbd.Device {
+	d := &device{v: v, detach: n.timing.Detach, stats: &n.stats.client}
 	d.ended = d.judge
-	return d, nil
+	return d
 }
 
 // List names the VDIs, then the snapshots by number.

@@ -116,7 +116,7 @@ var layers = []struct {
 	{"cmd/sheep-libvirt", []string{"api", "libvirtpool"}, "the proxy is a client of the control API"},
 	{"cmd/sheep", []string{"nbd", "node"}, "the daemon is flags and wiring around package node, and keeps its NBD clients"},
 	{"node", []string{"api", "cluster", "coded", "gateway", "internal/prom", "internal/shelf", "nbd", "objectstore", "peer", "recovery", "replica", "vdi"}, "node joins the rooms"},
-	{"internal/sim/world", []string{"api", "cluster", "internal/sim", "node", "objectstore", "vdi"}, "simulated clusters are made of real nodes"},
+	{"internal/sim/world", []string{"api", "cluster", "internal/sim", "nbd", "node", "objectstore", "vdi"}, "simulated clusters are made of real nodes, and guests use the devices that these serve"},
 	{"internal/sim", nil, "the simulated network replaces the real one"},
 	{"internal/prefetch", nil, "one instruction"},
 	{"internal/rawio", nil, "a way to use sockets"},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/nbd"
 	"sheepdog/node"
 	"sheepdog/vdi"
 )
@@ -218,23 +219,27 @@ func (c *client) step() {
 
 // asked is a call that a guest makes.
 type asked struct {
-	what   string // write, zero, read, status or flush
+	what   string // write, zero, trim, read, status or flush
 	off, n uint64
+	fua    bool // of the first three: durable when it is answered
 }
 
 func (c *client) draw() asked {
 	off, n := c.span()
+	fua := c.rng.IntN(8) == 0
 	switch d := c.rng.IntN(100); {
 	case d < 46:
-		return asked{"write", off, n}
-	case d < 50:
-		return asked{"zero", off, n}
+		return asked{"write", off, n, fua}
+	case d < 49:
+		return asked{"zero", off, n, fua}
+	case d < 51:
+		return asked{"trim", off, n, fua}
 	case d < 88:
-		return asked{"read", off, n}
+		return asked{"read", off, n, false}
 	case d < 92:
-		return asked{"status", off, min(4*n, c.size-off)}
+		return asked{"status", off, min(4*n, c.size-off), false}
 	default:
-		return asked{"flush", 0, 0}
+		return asked{"flush", 0, 0, false}
 	}
 }
 
@@ -243,14 +248,12 @@ func (c *client) do(ctx context.Context, a asked) error {
 	case "write":
 		p := make([]byte, a.n)
 		call := c.l.Write(c.id, c.name, p, a.off)
-		err := c.write(ctx, p, a.off)
+		call.fua = a.fua
+		err := c.write(ctx, p, a)
 		call.Done(err)
 		return err
-	case "zero":
-		call := c.l.Zero(c.id, c.name, a.off, a.n)
-		err := c.vol.ZeroAt(ctx, a.off, a.n)
-		call.Done(err)
-		return err
+	case "zero", "trim":
+		return c.zero(ctx, a)
 	case "read":
 		return c.read(ctx, a)
 	case "status":
@@ -297,12 +300,39 @@ func (c *client) status(ctx context.Context, a asked) error {
 	return nil
 }
 
+// zero zeroes a range, or trims it, which spares the blocks that are not wholly in it.
+func (c *client) zero(ctx context.Context, a asked) error {
+	off, end, dev := a.off, a.off+a.n, c.node.Device(c.vol)
+	run := func() error {
+		flags := nbd.ZeroFlags(0)
+		if a.fua {
+			flags = nbd.ZeroFUA
+		}
+		return dev.WriteZeroes(ctx, a.off, a.n, flags)
+	}
+	if a.what == "trim" {
+		off, end = (off+sheepdog.BlockSize-1)/sheepdog.BlockSize*sheepdog.BlockSize, end/sheepdog.BlockSize*sheepdog.BlockSize
+		run = func() error { return dev.Trim(ctx, a.off, a.n, a.fua) }
+	}
+	if off >= end {
+		return run()
+	}
+	call := c.l.Zero(c.id, c.name, off, end-off)
+	call.fua = a.fua
+	err := run()
+	call.Done(err)
+	return err
+}
+
 // write goes the short way where a batch takes it, as writes by NBD do.
-func (c *client) write(ctx context.Context, p []byte, off uint64) error {
+func (c *client) write(ctx context.Context, p []byte, a asked) error {
+	if a.fua {
+		return c.node.Device(c.vol).WriteAt(ctx, p, a.off, true)
+	}
 	ended := make(chan error, 1)
 	b := c.vol.Batch(ctx, nil)
-	if !b.Add(p, off, func(err error) { ended <- err }) {
-		return c.vol.WriteAt(ctx, p, off)
+	if !b.Add(p, a.off, func(err error) { ended <- err }) {
+		return c.vol.WriteAt(ctx, p, a.off)
 	}
 	b.Send()
 	return <-ended
@@ -318,7 +348,7 @@ func (c *client) burst(ctx context.Context) {
 	b := c.vol.Batch(ctx, nil)
 	for i := range calls {
 		calls[i] = c.draw()
-		if calls[i].what != "write" {
+		if calls[i].what != "write" || calls[i].fua {
 			beside = append(beside, func() { errs[i] = c.do(ctx, calls[i]) })
 			continue
 		}

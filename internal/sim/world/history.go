@@ -60,12 +60,16 @@ type event struct {
 	write     bool
 	call, ret moment
 	by        int32 // the client
+	fua       bool  // a write that was to be durable when it returned
 }
 
 func (e event) String() string {
 	what, ret := "read", fmt.Sprint(e.ret)
 	if e.write {
 		what = "write"
+	}
+	if e.fua {
+		what += " with FUA"
 	}
 	if e.ret == never {
 		ret = "?"
@@ -80,6 +84,7 @@ type lifetime struct {
 	call    moment // of the write
 	minRet  moment // when it had taken effect at the latest
 	maxCall moment // when it still was in effect at the earliest
+	durable bool   // it was acknowledged with FUA
 }
 
 // after reports whether c certainly took effect after o: something of o was
@@ -98,6 +103,7 @@ func lifetimes(events []event, initial []value) (map[value]*lifetime, error) {
 		}
 		if e.write {
 			c.written, c.call = true, e.call
+			c.durable = e.fua && e.ret != never
 		}
 		c.minRet, c.maxCall = min(c.minRet, e.ret), max(c.maxCall, e.call)
 	}
@@ -209,7 +215,7 @@ func search(events []event, initial []value) error {
 
 // survivors lists what a cell may hold after a loss of power of all disks: all
 // but what was certainly replaced by something that was there before the last
-// complete flush began.
+// complete flush began, or that was acknowledged with FUA.
 func survivors(events []event, initial []value, flushed moment) []value {
 	all, err := lifetimes(events, initial)
 	if err != nil {
@@ -227,7 +233,7 @@ func survivors(events []event, initial []value, flushed moment) []value {
 		for _, o := range all {
 			// Zeros may have been written several times: nothing is certain of them.
 			certain := !zeros || o.v != 0 && c.v != 0
-			replaced = replaced || o != c && certain && o.minRet < flushed && o.after(c)
+			replaced = replaced || o != c && certain && (o.minRet < flushed || o.durable) && o.after(c)
 		}
 		if !replaced {
 			out = append(out, c.v)

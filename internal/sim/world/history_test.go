@@ -2,6 +2,7 @@ package world
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -75,6 +76,10 @@ func TestSurvivors(t *testing.T) {
 	}
 	if got := survivors(events, []value{0}, before); len(got) != 5 {
 		t.Errorf("%v may survive without a flush, want all", got)
+	}
+	events[1].fua, events[3].fua = true, true // the last one was never acknowledged
+	if got := survivors(events, []value{0}, before); !slices.Equal(got, []value{2, 3, 4}) {
+		t.Errorf("%v may survive a write with FUA, want 2, 3 and 4", got)
 	}
 }
 

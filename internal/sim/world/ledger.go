@@ -26,6 +26,7 @@ type Counts struct {
 	Reads, Writes, Zeroes, Flushes, Snapshots, Clones, Deletes, Rollbacks int
 
 	Groups, Flattened, Altered, Unlocked int // group snapshots, and what changes no bytes
+	FUA                                  int // writes and zeroes that were acknowledged with it
 	Unknown                              int // calls whose outcome nobody knows
 	Cells, Searched                      int // histories of cells checked, and those by search too
 }
@@ -112,6 +113,7 @@ type Call struct {
 	n      int
 	v      value
 	write  bool
+	fua    bool // a write that is to be durable when it is done
 	call   moment
 	era    *era
 	begins []int // where the events of a write are
@@ -160,7 +162,11 @@ func (c *Call) Done(err error) {
 	}
 	ret := c.l.tick()
 	for i, at := range c.begins {
-		c.era.events[c.first+i][at].ret = ret
+		e := &c.era.events[c.first+i][at]
+		e.ret, e.fua = ret, c.fua
+	}
+	if c.fua {
+		c.l.count.FUA++
 	}
 }
 
