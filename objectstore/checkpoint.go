@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"sheepdog"
 )
 
 // checkpoint says where the log begins: generations before firstGen are not
@@ -65,6 +67,38 @@ func decodeCheckpoint(b []byte) (checkpoint, error) {
 		v[i] = binary.LittleEndian.Uint64(b[1+8*i:])
 	}
 	return checkpoint{firstGen: generation(v[0]), lastLSN: lsn(v[1]), reserved: generation(v[2]), retired: lsn(v[3])}, nil
+}
+
+// logKey is of an entry that is there since something in the log was durable for the
+// first time. Until the first destage nothing else in the metadata store tells.
+var logKey = append([]byte{keyMeta}, "log"...)
+
+// rememberLog writes that entry, and is false where there is no space for it.
+func (d *Disk) rememberLog() (bool, error) {
+	c := change{key: logKey, value: []byte{1}}
+	err := d.meta.Room(1, c.size())
+	if errors.Is(err, sheepdog.ErrNoSpace) {
+		return false, nil // the next flush tries again
+	}
+	if err == nil {
+		err = d.meta.Commit([]change{c})
+	}
+	if err != nil {
+		return false, metaError("note that there is a log", err)
+	}
+	return true, nil
+}
+
+// knowsLog reports whether there was ever something durable in the log.
+func (d *Disk) knowsLog(ck checkpoint) (bool, error) {
+	if ck.lastLSN > 0 {
+		return true, nil
+	}
+	b, err := d.meta.Get(logKey)
+	if err != nil {
+		return false, metaError("read whether there is a log", err)
+	}
+	return b != nil, nil
 }
 
 // change writes the tombstone: the LSN of the drop.

@@ -50,7 +50,11 @@ type journal struct {
 	reserved atomic.Uint64
 
 	syncMu sync.Mutex
-	shares shares
+	// remember has the metadata store know that there is something durable in the log, for
+	// good, and says whether it does; remembered is guarded by syncMu.
+	remember   func() (bool, error)
+	remembered bool
+	shares     shares
 
 	mu     sync.RWMutex
 	cond   *sync.Cond // on mu: free segments or the end of a destage
@@ -345,6 +349,12 @@ func (j *journal) sync(upto lsn) error {
 		}
 		if err := s.sync(); err != nil {
 			return j.fail(diskError("sync the log", err))
+		}
+	}
+	if !j.remembered && !j.noSync {
+		var err error
+		if j.remembered, err = j.remember(); err != nil {
+			return j.fail(err)
 		}
 	}
 	j.durable.Store(uint64(upto))

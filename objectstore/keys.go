@@ -11,7 +11,7 @@ import (
 // is the order of List.
 //
 //	f NAME                                     fact
-//	m format|checkpoint                        see checkpoint.go
+//	m checkpoint|log                           see checkpoint.go
 //	d DISK(2)                                  a disk's path and weight
 //	g DISK(2)                                  empty; what was on the disk was given up
 //	o PARTITION(2) FAMILY(8) INDEX(4) LAYER(8)           object header, a small map with it

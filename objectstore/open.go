@@ -173,9 +173,17 @@ func (d *Disk) recover(f format, ck checkpoint) error {
 	if err := d.readTombstones(); err != nil {
 		return err
 	}
+	var err error
+	if j.remembered, err = d.knowsLog(ck); err != nil {
+		return err
+	}
+	j.remember = d.rememberLog
 	s, err := j.openSegments(ck)
 	if err != nil {
 		return err
+	}
+	if j.made == 0 && j.remembered || len(s.segs) == 0 && j.remembered && ck.lastLSN == 0 {
+		return fmt.Errorf("the log in %s is gone: %w", j.dir, errEmptied)
 	}
 	j.rooted = len(s.segs) == 0
 	if err := s.readClaims(); err != nil {

@@ -49,9 +49,6 @@ func (j *journal) openSegments(ck checkpoint) (*logScan, error) {
 			return nil, err
 		}
 	}
-	if j.made == 0 && ck.lastLSN > 0 {
-		return nil, fmt.Errorf("the log in %s is gone: %w", j.dir, errEmptied)
-	}
 	slices.SortFunc(s.segs, func(a, b scannedSegment) int { return cmp.Compare(a.segmentHeader.gen, b.segmentHeader.gen) })
 	return s, nil
 }
