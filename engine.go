@@ -139,6 +139,15 @@ type DirectEngine interface {
 	Directly(f FamilyID, n int) bool
 }
 
+// SpoiledEngine is an Engine that knows of objects of which it cannot tell any more what
+// they hold, so that nothing short of all of one can be replaced.
+type SpoiledEngine interface {
+	// Spoiled lists them, in no order, and returns a channel that is closed when there is
+	// another one. What is read or written of them fails with ErrIO, and List tells another
+	// digest each time, until they are dropped; then they are not listed any more.
+	Spoiled() ([]ListEntry, <-chan struct{})
+}
+
 // PromptReplica is a Replica that may have what a read wants at hand.
 type PromptReplica interface {
 	// TryRead is Read if that waits for nothing; else, and where Read would fail, it

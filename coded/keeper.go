@@ -27,6 +27,7 @@ type Keeper struct {
 	settled map[sheepdog.LayerID]sheepdog.Epoch // nothing to do for the layer in this epoch
 	pending atomic.Int64
 	looked  atomic.Uint64 // epoch of the last look at all layers
+	again   atomic.Bool   // see LookAgain
 }
 
 // NewKeeper makes a keeper; Run does the work.
@@ -42,6 +43,9 @@ func (k *Keeper) Pending() int {
 	}
 	return int(k.pending.Load())
 }
+
+// LookAgain has Run look at all layers anew: strips that this node had are gone.
+func (k *Keeper) LookAgain() { k.again.Store(true) }
 
 // keepEvery is how often the keeper looks for work.
 const keepEvery = time.Second
@@ -67,6 +71,10 @@ func (k *Keeper) Run(ctx context.Context) {
 		}
 		if v.Epoch != epoch {
 			epoch, since, resting = v.Epoch, time.Now(), false
+		}
+		if k.again.Swap(false) {
+			clear(k.settled)
+			resting = false
 		}
 		if v.Config.RecoveryDisabled || time.Since(since) < k.cfg.Delay {
 			continue

@@ -213,7 +213,11 @@ func (s *Server) held(l *Layer) ([]sheepdog.ListEntry, error) {
 		for _, i := range indexes {
 			e := sheepdog.ListEntry{Object: l.object(i), Layer: l.strip(k)}
 			var last [1]sheepdog.Record
-			if err := s.engine.Records(e.Object, []sheepdog.LayerID{e.Layer}, lay.headerAt(lay.segments()-1), 1, last[:]); err != nil {
+			err := s.engine.Records(e.Object, []sheepdog.LayerID{e.Layer}, lay.headerAt(lay.segments()-1), 1, last[:])
+			if errors.Is(err, sheepdog.ErrIO) {
+				continue // nobody can tell what is there; the others are none the worse for it
+			}
+			if err != nil {
 				return nil, err
 			}
 			if last[0].State == sheepdog.Absent {

@@ -28,17 +28,6 @@ func (n *Node) doubt() {
 	}
 }
 
-// objectSpoiled is told by the store of an object that it cannot make sense of: it is fetched
-// anew, like what was on a failed disk, once this node does not act for it any more. That
-// does for all that are spoiled by then.
-func (n *Node) objectSpoiled(sheepdog.ObjectID, sheepdog.LayerID) {
-	n.doubt()
-	select {
-	case n.spoiled <- struct{}{}:
-	default:
-	}
-}
-
 // storeFailed is told by the store, or by the Raft log, that it is out of service
 // for good: the node leaves, and the others go on without it.
 func (n *Node) storeFailed(err error) {
@@ -52,14 +41,12 @@ const (
 	demoteLimit = 30 * time.Second
 )
 
-// loseDisks deals with disks that failed, and with spoiled objects, one after the other.
+// loseDisks deals with disks that failed, one after the other.
 func (n *Node) loseDisks() {
 	for {
 		select {
 		case dir := <-n.badDisks:
 			n.persist("failed disk "+dir+" is not dealt with yet; flushes wait", func() error { return n.loseDisk(dir) })
-		case <-n.spoiled:
-			n.persist("this node acts with spoiled objects still", n.demote)
 		case <-n.ctx.Done():
 			return
 		}

@@ -56,7 +56,6 @@ type Node struct {
 	engine   sheepdog.Engine
 	store    *objectstore.Disk // engine, unless a test brought its own
 	badDisks chan string       // directories of disks that failed
-	spoiled  chan struct{}     // has room for one: there are spoiled objects
 	dir      *directory.Directory
 	mux      *peer.Mux
 	streams  map[peer.Kind]net.Listener
@@ -106,7 +105,7 @@ func Start(cfg Config) (*Node, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, timing: defaultTiming(), log: cfg.Logger, started: time.Now(), dir: directory.New(), badDisks: make(chan string, 64), spoiled: make(chan struct{}, 1), streams: make(map[peer.Kind]net.Listener), wired: make(chan struct{})}
+	n := &Node{cfg: cfg, timing: defaultTiming(), log: cfg.Logger, started: time.Now(), dir: directory.New(), badDisks: make(chan string, 64), streams: make(map[peer.Kind]net.Listener), wired: make(chan struct{})}
 	n.ctx, n.stop = context.WithCancelCause(context.Background())
 	for _, step := range []func() error{n.openStore, n.listen, n.join, n.wire, n.serve, n.meet} {
 		if err := step(); err != nil {
@@ -169,7 +168,7 @@ func (n *Node) openStore() error {
 		return err
 	}
 	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Existing: known, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, ReserveBytes: n.cfg.Reserve, LogReadyBytes: logReady,
-		OnDiskFailed: n.diskFailed, OnFailed: n.storeFailed, OnSpoiled: n.objectSpoiled, Logger: n.log.With("part", "store")})
+		OnDiskFailed: n.diskFailed, OnFailed: n.storeFailed, Logger: n.log.With("part", "store")})
 	if err != nil {
 		return err
 	}
@@ -349,6 +348,9 @@ func (n *Node) wire() error {
 	n.spawn(n.pruneLoop)
 	n.spawn(n.watchSpace)
 	n.spawn(n.loseDisks)
+	if e, ok := n.engine.(sheepdog.SpoiledEngine); ok {
+		n.spawn(func() { n.tendSpoiled(e) })
+	}
 	n.spawn(n.expireOften)
 	n.keepStrips()
 	return n.startRecovery()

@@ -1,10 +1,6 @@
 package objectstore
 
-import (
-	"fmt"
-
-	"sheepdog"
-)
+import "sheepdog"
 
 // LayerBytes is how many bytes of data each layer has on this node's disks.
 // Zeros that were written and discarded blocks take none. It reads a header per
@@ -31,9 +27,9 @@ func (d *Disk) LayerBytes() (map[sheepdog.LayerID]uint64, error) {
 		if err != nil || fresh[k] {
 			return err == nil, err
 		}
-		h, _, err := decodeHeader(value)
+		h, _, err := readHeader(k, value)
 		if err != nil {
-			return false, fmt.Errorf("object %s layer %x: %w", k.Object, uint64(k.Layer), err)
+			return false, err
 		}
 		out[k.Layer] += uint64(h.data) * blockSize
 		return true, nil

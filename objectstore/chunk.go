@@ -312,6 +312,8 @@ type header struct {
 	present uint32
 	data    uint32
 	digest  uint64
+	// malformed is why this stands in for the header that is stored; see readHeader.
+	malformed error
 }
 
 const (

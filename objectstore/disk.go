@@ -59,7 +59,10 @@ type Disk struct {
 	done    sync.WaitGroup
 }
 
-var _ sheepdog.Engine = (*Disk)(nil)
+var (
+	_ sheepdog.Engine        = (*Disk)(nil)
+	_ sheepdog.SpoiledEngine = (*Disk)(nil)
+)
 
 // begin keeps the store open until end. It never waits, so that a visitor of
 // List may call back while Close waits for it.

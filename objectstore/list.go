@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 
 	"sheepdog"
@@ -16,12 +17,12 @@ func (d *Disk) List(after sheepdog.ListEntry, want func(sheepdog.Partition) bool
 		return err
 	}
 	defer d.end()
-	l := lister{want: want, visit: visit, spoiled: d.spoiled.has, from: objectKey{after.Object, after.Layer}, exclusive: after != (sheepdog.ListEntry{})}
+	l := lister{disk: d, want: want, visit: visit, from: objectKey{after.Object, after.Layer}, exclusive: after != (sheepdog.ListEntry{})}
 	// The dirty objects first: one that is clean by now was committed before the
 	// scan begins.
 	l.collect(d.dirty.all())
 	for p := 0; p < sheepdog.Partitions && !l.stopped; {
-		next, err := l.scanFrom(d.meta, p)
+		next, err := l.scanFrom(p)
 		if err != nil {
 			return fmt.Errorf("list objects: %w", err)
 		}
@@ -33,8 +34,8 @@ func (d *Disk) List(after sheepdog.ListEntry, want func(sheepdog.Partition) bool
 
 // lister merges the objects of the metadata store with dirty ones in memory.
 type lister struct {
+	disk      *Disk
 	want      func(sheepdog.Partition) bool
-	spoiled   func(objectKey) bool
 	visit     func(sheepdog.ListEntry) bool
 	from      objectKey
 	exclusive bool
@@ -71,7 +72,7 @@ func (l *lister) collect(piles []*pile) {
 
 // scanFrom visits the wanted partitions from p on, up to the first one that is
 // not wanted, and returns where to go on.
-func (l *lister) scanFrom(meta metadata, p int) (int, error) {
+func (l *lister) scanFrom(p int) (int, error) {
 	for p < sheepdog.Partitions && (l.exclusive && sheepdog.Partition(p) < l.from.Object.Partition() || l.want != nil && !l.want(sheepdog.Partition(p))) {
 		p++
 	}
@@ -83,7 +84,7 @@ func (l *lister) scanFrom(meta metadata, p int) (int, error) {
 		from = l.from.encode(keyObject)
 	}
 	next := sheepdog.Partitions
-	err := meta.Scan(scan{prefix: []byte{keyObject}, from: from}, func(key, value []byte) (bool, error) {
+	err := l.disk.meta.Scan(scan{prefix: []byte{keyObject}, from: from}, func(key, value []byte) (bool, error) {
 		k, err := decodeObjectKey(key)
 		if err != nil {
 			return false, err
@@ -92,7 +93,7 @@ func (l *lister) scanFrom(meta metadata, p int) (int, error) {
 			next = int(at)
 			return false, nil
 		}
-		h, _, err := decodeHeader(value)
+		h, _, err := readHeader(k, value)
 		if err == nil && l.wants(k) {
 			l.emit(k, h)
 		}
@@ -114,6 +115,7 @@ func (l *lister) emit(k objectKey, h header) {
 		l.show(f)
 		return
 	}
+	l.disk.judgeMap(k, h.malformed)
 	l.show(freshObject{k, h.digest, h.present > 0})
 }
 
@@ -127,8 +129,8 @@ func (l *lister) emitFresh(k *objectKey) {
 }
 
 func (l *lister) show(f freshObject) {
-	if l.spoiled(f.key) {
-		f.digest = ^f.digest // it is not what it was when that was computed
+	if l.disk.spoiled.has(f.key) {
+		f.digest = rand.Uint64() // it is like no other, nor like one that is spoiled as well
 	}
 	if f.present && !l.visit(sheepdog.ListEntry{Object: f.key.Object, Layer: f.key.Layer, Digest: f.digest}) {
 		l.stopped = true

@@ -28,7 +28,7 @@ func Open(opts Options) (*Disk, error) {
 		opts:          opts,
 		log:           opts.Logger,
 		cache:         newCache(opts.MapCacheBytes),
-		spoiled:       spoiled{keys: make(map[objectKey]bool)},
+		spoiled:       spoiled{keys: make(map[objectKey]bool), more: make(chan struct{})},
 		inventory:     newInventory(),
 		maxDirtyBytes: opts.MapCacheBytes / 3 * 4,
 		kicks:         make(chan struct{}, 1),

@@ -51,10 +51,6 @@ type Options struct {
 	// of service for good. Neither may block or call the store.
 	OnDiskFailed func(dir string, err error)
 	OnFailed     func(err error)
-	// OnSpoiled is told once of each object of which a map is malformed: reads and
-	// writes of it fail, and List tells another digest, until it is dropped. It may
-	// neither block nor call the store.
-	OnSpoiled func(obj sheepdog.ObjectID, layer sheepdog.LayerID)
 
 	// Seams for tests.
 	files    fileSystem

@@ -162,10 +162,16 @@ func (d *Disk) resolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, layer := range chain {
-		if o := p.find(layer); o != nil && !o.has(start, count) {
-			if err := d.loadChunks(p, o, start, count); err != nil {
-				return slots, err
-			}
+		o := p.find(layer)
+		if o == nil || o.has(start, count) {
+			continue
+		}
+		if err := d.loadChunks(p, o, start, count); err != nil {
+			return slots, err
+		}
+		clear(out)
+		if p.look(chain, start, out) {
+			break // what is below decides nothing, and may be spoiled
 		}
 	}
 	clear(out)

@@ -152,9 +152,9 @@ func eachChunk(meta metadata, visit func(k objectKey, no uint32, value []byte) (
 		if err != nil {
 			return false, err
 		}
-		_, maps, err := decodeHeader(value)
+		_, maps, err := readHeader(k, value)
 		if err != nil {
-			return false, fmt.Errorf("object %s layer %x: %w", k.Object, uint64(k.Layer), err)
+			return false, err
 		}
 		for no, value := range maps.each {
 			if more, err = visit(k, no, value); err != nil || !more {

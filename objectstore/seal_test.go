@@ -142,12 +142,19 @@ func TestMalformedMapIsAnErrorOfItsObject(t *testing.T) {
 // Bug: a malformed map could not be got rid of. Repairs were written through it, a drop of
 // its object or layer read it first, and after a crash no store with one could be opened.
 func TestObjectWithAMalformedMapCanBeReplaced(t *testing.T) {
-	for name, far := range map[string]int{"in the header": 1, "in chunks": headBlocks + 1} {
+	for name, c := range map[string]struct {
+		far   int // blocks of the second write
+		spoil func(*testing.T, *fakeMeta, []byte)
+	}{
+		"in the header":           {1, spoilMap},
+		"in chunks":               {headBlocks + 1, spoilChunk},
+		"the header, with a map":  {1, spoilHeader},
+		"the header, with chunks": {headBlocks + 1, spoilHeader},
+	} {
+		far := c.far
 		t.Run(name, func(t *testing.T) {
 			g := newCrashRig(t, 7)
 			defer func() { g.abandon() }()
-			var told []sheepdog.ObjectID
-			g.opts.OnSpoiled = func(obj sheepdog.ObjectID, _ sheepdog.LayerID) { told = append(told, obj) }
 			data := bytes.Repeat([]byte{5}, far*blockSize)
 			mustWrite(t, g.d, dataOp(0, 1, 0, data[:blockSize], 1))
 			mustWrite(t, g.d, dataOp(0, 1, chunkBlocks, data, 2))
@@ -155,7 +162,7 @@ func TestObjectWithAMalformedMapCanBeReplaced(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := digestsOf(t, g.d)
-			spoil(t, g.meta, chunkKey(objectKey{sheepdog.ObjectID{Family: 1}, 1}, 1), far > headBlocks)
+			c.spoil(t, g.meta, chunkKey(objectKey{sheepdog.ObjectID{Family: 1}, 1}, 1))
 			mustWrite(t, g.d, dataOp(1, 1, 0, data, 3)) // so that there is something to replay
 			g.abandon()
 			g.open()
@@ -164,18 +171,30 @@ func TestObjectWithAMalformedMapCanBeReplaced(t *testing.T) {
 					t.Errorf("a read: %v, want %v", err, sheepdog.ErrIO)
 				}
 			}
-			if len(told) != 1 || told[0] != (sheepdog.ObjectID{Family: 1}) {
-				t.Errorf("told of %v, want the object once", told)
-			}
 			obj := sheepdog.ObjectID{Family: 1}
+			if told, _ := g.d.Spoiled(); len(told) != 1 || told[0] != (sheepdog.ListEntry{Object: obj, Layer: 1}) {
+				t.Errorf("%v are spoiled, want the object", told)
+			}
+			if err := writeOne(g.d, dataOp(0, 1, chunkBlocks, data[:blockSize], 9)); !errors.Is(err, sheepdog.ErrIO) {
+				t.Errorf("a write: %v, want %v", err, sheepdog.ErrIO)
+			}
 			if after := digestsOf(t, g.d); after[obj] == before[obj] {
 				t.Error("the object is said to be what it was: no comparison would find it")
+			}
+			if digestsOf(t, g.d)[obj] == digestsOf(t, g.d)[obj] {
+				t.Error("two nodes that have it spoiled would be taken for equal")
+			}
+			if _, err := g.d.LayerBytes(); err != nil {
+				t.Errorf("space by layer: %v", err)
 			}
 			if err := g.d.DropObject(obj, 1); err != nil {
 				t.Fatalf("drop: %v", err)
 			}
 			if after := digestsOf(t, g.d); after[obj] != 0 {
 				t.Error("it is listed after its drop")
+			}
+			if left, _ := g.d.Spoiled(); len(left) > 0 {
+				t.Errorf("%v are spoiled after the drop", left)
 			}
 			mustWrite(t, g.d, dataOp(0, 1, chunkBlocks, data, 2))
 			for range 2 {
@@ -199,6 +218,28 @@ func TestObjectWithAMalformedMapCanBeReplaced(t *testing.T) {
 	}
 }
 
+// Bug: a spoiled layer of an object failed reads of what a layer above it has.
+func TestSpoiledLayerHidesNothingOfThoseAbove(t *testing.T) {
+	raw := newFakeMeta()
+	u := openDisk(t, Options{openMeta: raw.open})
+	data := bytes.Repeat([]byte{5}, 4*blockSize)
+	mustWrite(t, u.d, dataOp(0, 1, 0, data, 1))
+	mustWrite(t, u.d, dataOp(0, 2, 0, data[:2*blockSize], 2))
+	u.Reopen(t)
+	spoilHeader(t, raw, chunkKey(objectKey{sheepdog.ObjectID{Family: 1}, 1}, 0))
+	read := func(count uint32) error {
+		return u.d.Read(sheepdog.ObjectID{Family: 1}, []sheepdog.LayerID{2, 1}, 0, count, make([]byte, count*blockSize), make([]sheepdog.BlockState, count))
+	}
+	for range 2 {
+		if err := read(2); err != nil {
+			t.Errorf("what the layer above has: %v", err)
+		}
+		if err := read(3); !errors.Is(err, sheepdog.ErrIO) {
+			t.Errorf("what it does not have: %v, want %v", err, sheepdog.ErrIO)
+		}
+	}
+}
+
 // digestsOf lists the objects of a store.
 func digestsOf(t *testing.T, d *Disk) map[sheepdog.ObjectID]uint64 {
 	t.Helper()
@@ -211,6 +252,24 @@ func digestsOf(t *testing.T, d *Disk) map[sheepdog.ObjectID]uint64 {
 		t.Fatal(err)
 	}
 	return out
+}
+
+func spoilMap(t *testing.T, raw *fakeMeta, chunk []byte)   { spoil(t, raw, chunk, false) }
+func spoilChunk(t *testing.T, raw *fakeMeta, chunk []byte) { spoil(t, raw, chunk, true) }
+
+// spoilHeader makes the header of the object of a chunk malformed.
+func spoilHeader(t *testing.T, raw *fakeMeta, chunk []byte) {
+	t.Helper()
+	k, _, err := decodeChunkKey(chunk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := string(k.encode(keyObject))
+	value, err := unseal([]byte(key), bytes.Clone(raw.values[key]))
+	if err != nil || len(value) == 0 {
+		t.Fatalf("%d bytes, %v", len(value), err)
+	}
+	raw.values[key] = seal(nil, []byte(key), value[:headerLen-1])
 }
 
 // spoil makes the map of a chunk malformed where it is, in its entry or in the header of

@@ -8,8 +8,8 @@ import (
 	"sheepdog"
 )
 
-// errMalformed is of a map that cannot be read though its bytes are those that were
-// written, or that has no checksum. Other maps are none the worse for it.
+// errMalformed is of a map or a header that cannot be read though its bytes are those that
+// were written, or that has no checksum. Other objects are none the worse for it.
 var errMalformed = errors.New("a map is malformed")
 
 // mapError makes an error of decoding a map ours; a map of another version is not
@@ -28,15 +28,20 @@ func mapError(err error) error {
 type spoiled struct {
 	mu   sync.Mutex
 	keys map[objectKey]bool
+	more chan struct{} // closed when one is added
 }
 
 // add is false if the object was known.
 func (s *spoiled) add(k objectKey) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := s.keys[k]
+	if s.keys[k] {
+		return false
+	}
 	s.keys[k] = true
-	return !known
+	close(s.more)
+	s.more = make(chan struct{})
+	return true
 }
 
 func (s *spoiled) has(k objectKey) bool {
@@ -51,15 +56,42 @@ func (s *spoiled) forget(k objectKey) {
 	delete(s.keys, k)
 }
 
-// judgeMap tells of an object of which a map is malformed, if that is what the error says.
+// Spoiled implements sheepdog.SpoiledEngine.
+func (d *Disk) Spoiled() ([]sheepdog.ListEntry, <-chan struct{}) {
+	s := &d.spoiled
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]sheepdog.ListEntry, 0, len(s.keys))
+	for k := range s.keys {
+		out = append(out, sheepdog.ListEntry{Object: k.Object, Layer: k.Layer})
+	}
+	return out, s.more
+}
+
+// judgeMap notes an object of which a map is malformed, if that is what the error says.
 func (d *Disk) judgeMap(k objectKey, err error) {
-	if !errors.Is(err, errMalformed) || !d.spoiled.add(k) {
-		return
+	if errors.Is(err, errMalformed) && d.spoiled.add(k) {
+		d.log.Error("object is spoiled", "object", k.Object, "layer", k.Layer, "error", err)
 	}
-	d.log.Error("object is spoiled", "object", k.Object, "layer", k.Layer, "error", err)
-	if d.opts.OnSpoiled != nil {
-		d.opts.OnSpoiled(k.Object, k.Layer)
+}
+
+// readHeader is decodeHeader. In place of a header that is malformed it has that of an
+// object which is there, and of whose map every part is malformed: so the object is in all
+// lists, and can be neither read nor changed, but dropped.
+func readHeader(k objectKey, value []byte) (header, rest, error) {
+	h, maps, err := decodeHeader(value)
+	if err == nil {
+		return h, maps, nil
 	}
+	err = fmt.Errorf("header of object %s layer %x: %w", k.Object, uint64(k.Layer), mapError(err))
+	if !errors.Is(err, errMalformed) {
+		return header{}, rest{}, err
+	}
+	h, maps = header{present: 1, malformed: err}, rest{}
+	for no := range uint32(MaxObjectBlocks / chunkBlocks) {
+		maps.packed = appendPacked(maps.packed, no, []byte{chunkVersion}) // and nothing else
+	}
+	return h, maps, nil
 }
 
 // loadSound makes an object complete that is to be dropped, with nothing in place of maps

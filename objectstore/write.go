@@ -148,9 +148,9 @@ func (d *Disk) loadObjects(p *pile) error {
 		if err != nil {
 			return false, err
 		}
-		h, maps, err := decodeHeader(value)
+		h, maps, err := readHeader(k, value)
 		if err != nil {
-			return false, fmt.Errorf("object %s layer %x: %w", k.Object, uint64(k.Layer), err)
+			return false, err
 		}
 		o := p.object(k.Layer)
 		o.complete, o.stored, o.inHead = false, true, maps.all

@@ -27,6 +27,7 @@ type Disk struct {
 	pending []change // what durable lacks of now, in order
 	facts   map[string][]byte
 	user    *Engine
+	spoiled spoiled
 
 	full atomic.Bool // writes find no space
 	// every so many-th read, write and flush fails; 0: none
@@ -75,7 +76,8 @@ type change struct {
 
 // NewDisk makes an empty disk.
 func NewDisk() *Disk {
-	return &Disk{now: make(content), durable: make(content), facts: make(map[string][]byte)}
+	return &Disk{now: make(content), durable: make(content), facts: make(map[string][]byte),
+		spoiled: spoiled{keys: make(map[objectKey]bool), more: make(chan struct{})}}
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -129,6 +131,7 @@ func (d *Disk) Wreck() {
 	defer d.mu.Unlock()
 	d.now, d.durable, d.pending = make(content), make(content), nil
 	clear(d.facts)
+	clear(d.spoiled.keys)
 }
 
 // Copy is what the disk holds now, for Become.
@@ -143,6 +146,7 @@ func (d *Disk) Become(copy *Disk) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.now, d.durable, d.pending, d.facts = copy.now, copy.now.clone(), nil, copy.facts
+	clear(d.spoiled.keys)
 }
 
 // Rot flips a bit in up to n blocks and tells in how many.
@@ -298,16 +302,6 @@ func merge(from, to sheepdog.LayerID) change {
 	}}
 }
 
-// find is the first block that the chain has; its state is Absent if none has.
-func (c content) find(obj sheepdog.ObjectID, chain []sheepdog.LayerID, no sheepdog.BlockNo) block {
-	for _, layer := range chain {
-		if b, ok := c[objectKey{obj, layer}][no]; ok {
-			return b
-		}
-	}
-	return block{}
-}
-
 func digest(blocks map[sheepdog.BlockNo]block) uint64 {
 	var sum uint64
 	for no, b := range blocks {
@@ -330,7 +324,11 @@ func (d *Disk) Entries() []sheepdog.ListEntry {
 	defer d.mu.Unlock()
 	out := make([]sheepdog.ListEntry, 0, len(d.now))
 	for key, blocks := range d.now {
-		out = append(out, sheepdog.ListEntry{Object: key.ObjectID, Layer: key.layer, Digest: digest(blocks)})
+		e := sheepdog.ListEntry{Object: key.ObjectID, Layer: key.layer, Digest: digest(blocks)}
+		if d.readable(key.ObjectID, key.layer) != nil {
+			e.Digest = rand.Uint64()
+		}
+		out = append(out, e)
 	}
 	slices.SortFunc(out, func(a, b sheepdog.ListEntry) int {
 		return objectKey{a.Object, a.Layer}.compare(objectKey{b.Object, b.Layer})
@@ -346,7 +344,7 @@ func (d *Disk) Block(obj sheepdog.ObjectID, layer sheepdog.LayerID, no sheepdog.
 	return b.rec, b.data
 }
 
-// Sound reports blocks whose bytes do not match their checksum.
+// Sound reports blocks whose bytes do not match their checksum, and spoiled objects.
 func (d *Disk) Sound() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -356,6 +354,9 @@ func (d *Disk) Sound() error {
 				return fmt.Errorf("object %s layer %d block %d is rotten", key.ObjectID, key.layer, no)
 			}
 		}
+	}
+	for key := range d.spoiled.keys {
+		return fmt.Errorf("object %s layer %d is spoiled", key.ObjectID, key.layer)
 	}
 	return nil
 }

@@ -32,6 +32,9 @@ func (d *Disk) Open(faults *DiskFaults) *Engine {
 	if d.user != nil {
 		d.user.cut.Store(true)
 	}
+	for key := range d.spoiled.keys { // after a crash a store reads all maps
+		d.spoiled.keys[key] = true
+	}
 	if faults == nil {
 		faults = new(DiskFaults)
 	}
@@ -55,11 +58,6 @@ func (e *Engine) with(f func(d *Disk) error) error {
 		return fmt.Errorf("disk: %w", sheepdog.ErrClosed)
 	}
 	return f(d)
-}
-
-// change makes a change unless the engine's life is over.
-func (e *Engine) change(c change) error {
-	return e.with(func(d *Disk) error { d.do(c); return nil })
 }
 
 // maxBlocks is how many blocks the largest object has.
@@ -88,7 +86,13 @@ func (e *Engine) Write(ops []sheepdog.Op, errs []error) {
 			errs[i] = fmt.Errorf("write of %d blocks: %w", op.Count, sheepdog.ErrNoSpace)
 		}
 		if errs[i] == nil {
-			errs[i] = e.change(write(&op))
+			errs[i] = e.with(func(d *Disk) error {
+				if err := d.readable(op.Object, op.Layer); err != nil {
+					return err
+				}
+				d.do(write(&op))
+				return nil
+			})
 		}
 	}
 }
@@ -109,7 +113,10 @@ func (e *Engine) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start she
 		clear(buf)
 		for i := range states {
 			no := start + sheepdog.BlockNo(i)
-			b := d.now.find(obj, chain, no)
+			b, err := d.find(obj, chain, no)
+			if err != nil {
+				return err
+			}
 			states[i] = b.rec.State
 			if b.rec.State != sheepdog.Data {
 				continue
@@ -141,7 +148,10 @@ func (e *Engine) ReadRaw(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start 
 	return e.with(func(d *Disk) error {
 		clear(buf)
 		for i := range recs {
-			b := d.now.find(obj, chain, start+sheepdog.BlockNo(i))
+			b, err := d.find(obj, chain, start+sheepdog.BlockNo(i))
+			if err != nil {
+				return err
+			}
 			recs[i] = b.rec
 			copy(buf[i*sheepdog.BlockSize:], b.data)
 		}
@@ -164,7 +174,11 @@ func (e *Engine) Records(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start 
 	}
 	return e.with(func(d *Disk) error {
 		for i := range recs {
-			recs[i] = d.now.find(obj, chain, start+sheepdog.BlockNo(i)).rec
+			b, err := d.find(obj, chain, start+sheepdog.BlockNo(i))
+			if err != nil {
+				return err
+			}
+			recs[i] = b.rec
 		}
 		return nil
 	})
@@ -233,12 +247,20 @@ func (e *Engine) Layers() (map[sheepdog.LayerID]sheepdog.FamilyID, error) {
 
 // DropLayer implements sheepdog.Maintainer.
 func (e *Engine) DropLayer(layer sheepdog.LayerID) error {
-	return e.change(dropIf(func(k objectKey) bool { return k.layer == layer }))
+	return e.drop(func(k objectKey) bool { return k.layer == layer })
 }
 
 // DropObject implements sheepdog.Maintainer.
 func (e *Engine) DropObject(obj sheepdog.ObjectID, layer sheepdog.LayerID) error {
-	return e.change(dropIf(func(k objectKey) bool { return k.ObjectID == obj && k.layer == layer }))
+	return e.drop(func(k objectKey) bool { return k.ObjectID == obj && k.layer == layer })
+}
+
+func (e *Engine) drop(match func(objectKey) bool) error {
+	return e.with(func(d *Disk) error {
+		d.do(dropIf(match))
+		d.dropped(match)
+		return nil
+	})
 }
 
 // Merge implements sheepdog.Maintainer.
@@ -246,7 +268,13 @@ func (e *Engine) Merge(from, to sheepdog.LayerID) error {
 	if from == to {
 		return fmt.Errorf("merge layer %d into itself: %w", from, sheepdog.ErrInvalid)
 	}
-	return e.change(merge(from, to))
+	return e.with(func(d *Disk) error {
+		if err := d.mergeable(from, to); err != nil {
+			return err
+		}
+		d.do(merge(from, to))
+		return nil
+	})
 }
 
 // Usage implements sheepdog.Maintainer.
@@ -281,6 +309,7 @@ func (e *Engine) Put(name string, value []byte) error {
 func (e *Engine) Wipe() error {
 	return e.with(func(d *Disk) error {
 		d.now, d.durable, d.pending = make(content), make(content), nil
+		clear(d.spoiled.keys)
 		return nil
 	})
 }

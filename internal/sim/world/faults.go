@@ -23,7 +23,7 @@ func AllFaults() []Fault {
 		{"flap", (*Play).flap}, {"rot", (*Play).rot}, {"leave", (*Play).leave}, {"join", (*Play).join},
 		{"kill-two", (*Play).killTwo}, {"pause-recovery", (*Play).pauseRecovery}, {"misdirect", (*Play).misdirect},
 		{"full-disk", (*Play).fullDisk}, {"slow-disk", (*Play).slowDisk}, {"lost-writes", (*Play).lostWrites},
-		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks}, {"kill-long", (*Play).killLong}, {"new-disk", (*Play).newDisk}, {"old-disk", (*Play).oldDisk}, {"ailing-disk", (*Play).ailingDisk}, {"wall-clocks", (*Play).wallClocks},
+		{"one-link", (*Play).oneLink}, {"clocks", (*Play).clocks}, {"kill-long", (*Play).killLong}, {"spoil", (*Play).spoil}, {"spoil-power-loss", (*Play).spoilPowerLoss}, {"new-disk", (*Play).newDisk}, {"old-disk", (*Play).oldDisk}, {"ailing-disk", (*Play).ailingDisk}, {"wall-clocks", (*Play).wallClocks},
 		{"two-at-once", (*Play).twoAtOnce}, {"two-at-once", (*Play).twoAtOnce}, {"two-at-once", (*Play).twoAtOnce},
 	}
 }

@@ -101,6 +101,23 @@ func (p *Play) lostWrites() bool {
 	return p.damage("lost writes", func(d *Disk) int { return d.Lose(p.rng, 1+p.rng.IntN(10)) })
 }
 
+// spoil makes the metadata of objects on one disk of a whole cluster malformed.
+func (p *Play) spoil() bool {
+	return p.damage("spoiled", func(d *Disk) int { return d.Spoil(p.rng, 1+p.rng.IntN(4)) })
+}
+
+// spoilPowerLoss has the power of all hosts fail, and one of them come back with objects
+// that are spoiled. The others have all that was flushed.
+func (p *Play) spoilPowerLoss() bool {
+	if !p.becomesWhole() {
+		return false
+	}
+	h := p.any()
+	n := h.Disk.Spoil(p.rng, 1+p.rng.IntN(4))
+	p.Tracef("spoiled on %d: %d objects", h.Number, n)
+	return p.powerLossAll() && p.becomesWhole() && p.mends() && n > 0
+}
+
 // damage harms one disk of a whole cluster, and has the cluster check itself.
 func (p *Play) damage(what string, harm func(*Disk) int) bool {
 	if !p.becomesWhole() {
@@ -108,12 +125,17 @@ func (p *Play) damage(what string, harm func(*Disk) int) bool {
 	}
 	h := p.any()
 	n := harm(h.Disk)
-	p.Tracef("%s on %d: %d blocks", what, h.Number, n)
+	p.Tracef("%s on %d: %d places", what, h.Number, n)
 	p.sleep(100 * time.Millisecond)
-	for range 5 {
+	return p.mends() && n > 0
+}
+
+// mends has the cluster check itself until nothing is wrong on any disk.
+func (p *Play) mends() bool {
+	for range 10 {
 		err := p.check()
 		if err == nil {
-			return n > 0
+			return true
 		}
 		p.Tracef("check: %v", err)
 		time.Sleep(time.Second)
