@@ -21,7 +21,9 @@ type admin struct {
 	clones  []*clone
 	other   string // VDI for snapshots of two; empty: none
 	made    int
-	rolling *Snap // a rollback that is to be done until it is known to be
+	grown   int
+	growing uint64 // a size that is to be had until it is known to be
+	rolling *Snap  // a rollback that is to be done until it is known to be
 }
 
 func (a *admin) run() {
@@ -74,6 +76,8 @@ func (a *admin) visit() {
 
 func (a *admin) step(ctx context.Context) {
 	switch d := a.rng.IntN(20); {
+	case a.growing > 0:
+		a.grow(ctx)
 	case d < 6 && len(a.snaps) < 6:
 		a.snapshot(ctx)
 	case d == 6 && len(a.snaps) < 6 && a.other != "":
@@ -93,8 +97,10 @@ func (a *admin) step(ctx context.Context) {
 			a.rolling = s
 			a.l.Rolling(a.name)
 		}
-	case d == 19:
+	case d == 19 && (a.grown == mostGrown || a.rng.IntN(2) == 0):
 		a.unlock(ctx)
+	case d == 19:
+		a.grow(ctx)
 	}
 }
 
@@ -173,23 +179,43 @@ func (a *admin) group(ctx context.Context) {
 }
 
 func (a *admin) look(ctx context.Context, s *Snap) {
-	p := make([]byte, a.size)
-	err := readSnap(ctx, a.node, a.name, s.Tag, p)
+	p, err := readSnap(ctx, a.node, a.name, s.Tag)
 	if a.answer("read of snapshot "+s.Tag, err) {
 		_ = a.l.SawSnap(s, p)
 	}
 }
 
-func readSnap(ctx context.Context, n *node.Node, name, tag string, p []byte) error {
+func readSnap(ctx context.Context, n *node.Node, name, tag string) ([]byte, error) {
 	if err := n.Cluster().Barrier(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	vol, err := n.VDIs().Open(name, tag)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	p := make([]byte, vol.Size())
 	err = vol.ReadAt(ctx, p, 0)
-	return errors.Join(err, vol.Close(ctx))
+	return p, errors.Join(err, vol.Close(ctx))
+}
+
+// growth is by how much a VDI grows at a time, at most, and how often.
+const (
+	growth    = 1 << 20
+	mostGrown = 4
+)
+
+// grow adds some to the VDI, not always whole blocks. After an unknown outcome the same is
+// tried again: a VDI does not shrink.
+func (a *admin) grow(ctx context.Context) {
+	if a.growing == 0 {
+		a.growing = a.l.Growing(a.name, uint64(1+a.rng.IntN(growth/cellSize))*cellSize)
+	}
+	_, err := a.node.Backend().ResizeVDI(ctx, &api.ResizeRequest{Name: a.name, SizeBytes: a.growing})
+	a.w.Tracef("grow %s to %d at node %d: %v", a.name, a.growing, a.host.Number, err)
+	if a.answer("resize", err) {
+		a.l.Grown(a.name, a.growing)
+		a.grown, a.growing = a.grown+1, 0
+	}
 }
 
 func (a *admin) deleteSnapshot(ctx context.Context, i int) {

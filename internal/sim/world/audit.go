@@ -157,8 +157,8 @@ func (w *World) finalLook(ctx context.Context, l *Ledger, h *Host, name string) 
 		if err != nil {
 			continue
 		}
-		p := make([]byte, s.of.cells*cellSize)
-		if err := readSnap(ctx, n, name, s.Tag, p); err != nil {
+		p, err := readSnap(ctx, n, name, s.Tag)
+		if err != nil {
 			return fmt.Errorf("snapshot %s: %w", s.Tag, err)
 		}
 		_ = l.SawSnap(s, p) // the ledger keeps what is wrong
@@ -169,6 +169,9 @@ func (w *World) finalLook(ctx context.Context, l *Ledger, h *Host, name string) 
 func readAll(ctx context.Context, l *Ledger, h *Host, name string) error {
 	vol, err := h.Node().VDIs().Open(name, "")
 	if err != nil {
+		return err
+	}
+	if err := l.Sized(name, vol.Size()); err != nil {
 		return err
 	}
 	p := make([]byte, vol.Size())

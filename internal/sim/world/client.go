@@ -150,6 +150,9 @@ func (c *client) attach() bool {
 	return true
 }
 
+// look sees how large the VDI is, as far as this gateway knows.
+func (c *client) look() { c.size = c.vol.Size() }
+
 func (c *client) detach() {
 	if c.vol == nil {
 		return
@@ -209,6 +212,7 @@ func (c *client) patient() (context.Context, context.CancelFunc) {
 func (c *client) step() {
 	ctx, cancel := c.patient()
 	defer cancel()
+	c.look()
 	if c.rng.IntN(5) == 0 {
 		c.burst(ctx)
 		return

@@ -25,6 +25,7 @@ type Ledger struct {
 type Counts struct {
 	Reads, Writes, Zeroes, Flushes, Snapshots, Clones, Deletes, Rollbacks int
 
+	Grown                                int // VDIs
 	Groups, Flattened, Altered, Unlocked int // group snapshots, and what changes no bytes
 	FUA                                  int // writes and zeroes that were acknowledged with it
 	Unknown                              int // calls whose outcome nobody knows
@@ -33,13 +34,14 @@ type Counts struct {
 
 // Total is all operations.
 func (c Counts) Total() int {
-	return c.Reads + c.Writes + c.Zeroes + c.Flushes + c.Snapshots + c.Clones + c.Deletes + c.Rollbacks + c.Flattened + c.Altered + c.Unlocked
+	return c.Reads + c.Writes + c.Zeroes + c.Flushes + c.Snapshots + c.Clones + c.Deletes + c.Rollbacks + c.Flattened + c.Altered + c.Unlocked + c.Grown
 }
 
 // record is one VDI. It begins with zeros, or with what a snapshot holds.
 type record struct {
 	name  string
-	cells int
+	cells int // at most
+	least int // and at least: a resize may be under way
 	eras  []*era
 	snaps []*Snap
 	// rolling says that a rollback is under way.
@@ -85,7 +87,7 @@ func (l *Ledger) Clone(name string, s *Snap) {
 	l.mu.Lock()
 	l.count.Clones++
 	l.mu.Unlock()
-	l.add(name, s.of.cells, func(i int) value { return s.seen[i] })
+	l.add(name, len(s.seen), func(i int) value { return s.seen[i] })
 }
 
 func (l *Ledger) add(name string, cells int, initial func(int) value) {
@@ -95,7 +97,44 @@ func (l *Ledger) add(name string, cells int, initial func(int) value) {
 	for i := range e.initial {
 		e.initial[i] = []value{initial(i)}
 	}
-	l.disks[name] = &record{name: name, cells: cells, eras: []*era{e}}
+	l.disks[name] = &record{name: name, cells: cells, least: cells, eras: []*era{e}}
+}
+
+// Growing begins a resize by so many bytes and returns the size; Grown says that it
+// succeeded. What is added reads as zeros.
+func (l *Ledger) Growing(name string, by uint64) (size uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.disks[name]
+	r.cells += int(by / cellSize)
+	r.now().grow(r.cells)
+	return uint64(r.cells) * cellSize
+}
+
+func (l *Ledger) Grown(name string, size uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Grown++
+	r := l.disks[name]
+	r.least = max(r.least, int(size/cellSize))
+}
+
+// Sized checks the size that a VDI is found to have, in bytes.
+func (l *Ledger) Sized(name string, size uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.disks[name]
+	if n := int(size / cellSize); n < r.least || n > r.cells {
+		return fmt.Errorf("VDI %s has %d cells, and should have %d to %d", name, n, r.least, r.cells)
+	}
+	return nil
+}
+
+// grow adds zeros.
+func (e *era) grow(cells int) {
+	for len(e.initial) < cells {
+		e.initial, e.events = append(e.initial, []value{0}), append(e.events, nil)
+	}
 }
 
 func newEra(cells int) *era {

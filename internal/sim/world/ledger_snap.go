@@ -12,6 +12,7 @@ type Snap struct {
 	era       int
 	call, ret moment
 	seen      []value // what it holds, after the first look
+	least     int     // cells that it has at least
 	loose     bool    // nobody knows of which era it is
 	group     *Snap   // another VDI's of the same moment; nil: none
 	fate
@@ -23,7 +24,7 @@ func (l *Ledger) Snapshot(name, tag string) *Snap {
 	defer l.mu.Unlock()
 	l.count.Snapshots++
 	r := l.disks[name]
-	s := &Snap{Tag: tag, of: r, era: len(r.eras) - 1, call: l.tick(), ret: never, loose: r.rolling}
+	s := &Snap{Tag: tag, of: r, era: len(r.eras) - 1, call: l.tick(), ret: never, least: r.least, loose: r.rolling}
 	r.snaps = append(r.snaps, s)
 	return s
 }
@@ -53,7 +54,10 @@ func (l *Ledger) Taken(s *Snap) {
 func (l *Ledger) SawSnap(s *Snap, p []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	seen := make([]value, s.of.cells)
+	if n := len(p) / cellSize; n < s.least && !s.loose || n > s.of.cells || s.seen != nil && n != len(s.seen) {
+		return l.fail("snapshot %s@%s has %d cells, and should have %d to %d", s.of.name, s.Tag, n, s.least, s.of.cells)
+	}
+	seen := make([]value, len(p)/cellSize)
 	for i := range seen {
 		v, err := readCell(p[i*cellSize:][:cellSize], i)
 		if err != nil {
@@ -107,8 +111,12 @@ func (l *Ledger) RolledBack(name string, to *Snap) {
 	r := l.disks[name]
 	e := newEra(r.cells)
 	for i := range e.initial {
-		e.initial[i] = []value{to.seen[i]}
+		e.initial[i] = []value{0} // where the snapshot is smaller
+		if i < len(to.seen) {
+			e.initial[i][0] = to.seen[i]
+		}
 	}
+	r.least = min(r.least, len(to.seen))
 	r.eras = append(r.eras, e)
 	r.loosen()
 	r.rolling = false

@@ -111,6 +111,7 @@ func (s *totals) join(o totals) {
 	s.count.Flattened += o.count.Flattened
 	s.count.Altered += o.count.Altered
 	s.count.Unlocked += o.count.Unlocked
+	s.count.Grown += o.count.Grown
 	s.count.FUA += o.count.FUA
 	s.count.Unknown += o.count.Unknown
 	s.count.Cells += o.count.Cells
