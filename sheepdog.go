@@ -127,6 +127,14 @@ type Origin struct {
 	Request uint64
 }
 
+// Succession is what a coordinator takes over from those before it.
+type Succession struct {
+	Origins []Origin // forwarded writes that were applied
+	// Lost, if not nil, is why nobody knows which of them are in place: bytes of some that
+	// had not been acknowledged cannot be read any more.
+	Lost error
+}
+
 // Policy is a redundancy policy: Copies replicas, or (Parity > 0) Copies data
 // and Parity parity strips. Data of the latter are first written as Parity+1
 // replicas; strips are made of them later (docs/adr/0008).

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -58,8 +59,9 @@ func (f *fakeReplica) Write(ctx context.Context, reqs []*sheepdog.WriteRequest, 
 				f.writes = append(f.writes, *r)
 				for b := range r.Count {
 					n := r.Start + sheepdog.BlockNo(b)
-					if f.recs[n].Stamp.Less(r.Stamp) {
+					if f.recs[n].Stamp.Less(r.Stamp) || r.Repair && f.bad[n] && f.recs[n].Stamp == r.Stamp {
 						f.put(n, r.Stamp, r.Data[b*sheepdog.BlockSize])
+						delete(f.bad, n)
 					}
 				}
 			}
@@ -379,12 +381,12 @@ func TestTakeoverMakesDirtyBlocksEqual(t *testing.T) {
 			n.dirty = []sheepdog.DirtyBlocks{{Object: obj, Layer: 1, Start: 1, Count: 1, Stamp: new}}
 		}
 	}
-	origins, err := c.gateway().Takeover(t.Context(), sheepdog.Scope{Family: 1, Policy: three, Token: 2})
+	found, err := c.gateway().Takeover(t.Context(), sheepdog.Scope{Family: 1, Policy: three, Token: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(origins) != 3 {
-		t.Errorf("got %d origins, want those of all three replicas", len(origins))
+	if len(found.Origins) != 3 || found.Lost != nil {
+		t.Errorf("got %d origins, want those of all three replicas (%v)", len(found.Origins), found.Lost)
 	}
 	for id, n := range c.nodes {
 		if n.sealed != 2 {
@@ -453,6 +455,56 @@ func TestTakeoverIgnoresBadBytes(t *testing.T) {
 	}
 	if n := c.nodes[1]; n.recs[0].Stamp != unfinished || n.data[0][0] != 99 {
 		t.Errorf("node 1 has %v %d, want the unfinished write", n.recs[0], n.data[0][0])
+	}
+}
+
+// Bug: where the newest bytes of a block were bad on all replicas that had them, a takeover
+// took older ones, and the write that had brought the newest was acknowledged when it was
+// repeated: it was undone without a word. The replica with the bad bytes kept them.
+func TestTakeoverTellsOfAWriteWhoseBytesAreBad(t *testing.T) {
+	old, unfinished := sheepdog.Stamp{Token: 1, Seq: 1}, sheepdog.Stamp{Token: 1, Seq: 2}
+	for _, tc := range []struct {
+		name           string
+		have           []sheepdog.NodeID // the unfinished write, all of them bad
+		acting         []sheepdog.NodeID
+		absent, undone bool
+	}{
+		{name: "of one", have: ids(3), acting: ids(1, 2, 3), undone: true},
+		{name: "of two", have: ids(1, 3), acting: ids(1, 2, 3), undone: true},
+		{name: "of one, and others have nothing", have: ids(3), acting: ids(1, 2, 3), absent: true, undone: true},
+		{name: "of all that act, so that it may be acknowledged", have: ids(1, 2), acting: ids(1, 2)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCluster(1, 2, 3)
+			c.publish(1, sheepdog.Clean, tc.acting, ids(1, 2, 3))
+			for id, n := range c.nodes {
+				if !tc.absent {
+					n.put(0, old, 10)
+				}
+				n.dirty = []sheepdog.DirtyBlocks{{Object: sheepdog.ObjectID{Family: 1, Index: 1}, Layer: 1, Count: 1, Stamp: old}}
+				if slices.Contains(tc.have, id) {
+					n.put(0, unfinished, 99)
+					n.dirty[0].Stamp, n.bad[0] = unfinished, true
+				}
+			}
+			found, err := c.gateway().Takeover(t.Context(), sheepdog.Scope{Family: 1, Policy: three, Token: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if undone := found.Lost != nil; undone != tc.undone || undone && !strings.Contains(found.Lost.Error(), "block 0 of object 1.1") {
+				t.Errorf("it says %v", found.Lost)
+			}
+			for id, n := range c.nodes {
+				switch {
+				case tc.undone && !tc.absent:
+					if n.recs[0].Stamp != unfinished || n.data[0][0] != 10 || n.bad[0] {
+						t.Errorf("node %d has %v %d, bad: %v, want the older bytes under the newest stamp", id, n.recs[0], n.data[0][0], n.bad[0])
+					}
+				case !tc.undone && slices.Contains(tc.have, id) && !n.bad[0]:
+					t.Errorf("node %d has %v %d, which a target had before a write that all who act have", id, n.recs[0], n.data[0][0])
+				}
+			}
+		})
 	}
 }
 

@@ -95,6 +95,9 @@ type choice struct {
 	from  *witness
 	start sheepdog.BlockNo
 	count uint32
+	// newer is the stamp of a newer write of the block, whose bytes are bad wherever they
+	// are; else zero. The run has this one block then.
+	newer sheepdog.Stamp
 }
 
 // differing lists the dirty blocks that are not the same everywhere, in runs of
@@ -103,11 +106,18 @@ func (r *reconciler) differing() []choice {
 	var out []choice
 	for _, run := range r.window.runs {
 		for b := run.Start; b < run.Start+sheepdog.BlockNo(run.Count); b++ {
-			best, same := r.winner(b)
+			best, newer, same := r.winner(b)
+			if newer != (sheepdog.Stamp{}) {
+				r.lost(b, newer)
+			}
 			if same || best == nil || r.record(best, b).State == sheepdog.Absent {
 				continue
 			}
-			if n := len(out); n > 0 && out[n-1].from == best && out[n-1].start+sheepdog.BlockNo(out[n-1].count) == b {
+			if newer != (sheepdog.Stamp{}) {
+				out = append(out, choice{from: best, start: b, count: 1, newer: newer})
+				continue
+			}
+			if n := len(out); n > 0 && out[n-1].newer == newer && out[n-1].from == best && out[n-1].start+sheepdog.BlockNo(out[n-1].count) == b {
 				out[n-1].count++
 				continue
 			}
@@ -123,9 +133,14 @@ func (r *reconciler) record(w *witness, b sheepdog.BlockNo) *sheepdog.Record {
 
 // winner is the witness with the highest stamp of block b and good bytes, as far
 // as is known; same says that all have the same.
-func (r *reconciler) winner(b sheepdog.BlockNo) (best *witness, same bool) {
+//
+// Where the highest stamp's bytes are bad on every replica that has it, newer is that
+// stamp, and an acting replica with an older one wins. It undoes nothing that was
+// acknowledged, for that every acting replica has. A target may lack it.
+func (r *reconciler) winner(b sheepdog.BlockNo) (best *witness, newer sheepdog.Stamp, same bool) {
 	same = true
 	var first *sheepdog.Record
+	var highest sheepdog.Stamp
 	for _, w := range r.witnesses {
 		if w.counts != nil && !w.counts[b] {
 			same = false // it may hold anything
@@ -136,6 +151,9 @@ func (r *reconciler) winner(b sheepdog.BlockNo) (best *witness, same bool) {
 			first = rec
 		}
 		same = same && *rec == *first
+		if highest.Less(rec.Stamp) {
+			highest = rec.Stamp
+		}
 		if w.bad[b] {
 			continue
 		}
@@ -143,7 +161,29 @@ func (r *reconciler) winner(b sheepdog.BlockNo) (best *witness, same bool) {
 			best = w
 		}
 	}
-	return best, same
+	if best == nil || r.record(best, b).Stamp == highest {
+		return best, sheepdog.Stamp{}, same
+	}
+	best = nil
+	for _, w := range r.witnesses {
+		if w.counts == nil && !w.bad[b] && (best == nil || r.record(best, b).Stamp.Less(r.record(w, b).Stamp)) {
+			best = w
+		}
+	}
+	if best == nil {
+		return nil, sheepdog.Stamp{}, same // it may have been acknowledged: whoever reads it gets an error
+	}
+	return best, highest, same
+}
+
+// lost notes a write of which the bytes are gone. Replicas remember it as applied, so
+// that a retry must be told, and not be taken for done.
+func (r *reconciler) lost(b sheepdog.BlockNo, stamp sheepdog.Stamp) {
+	err := fmt.Errorf("block %d of object %s layer %d: %w in the newest write, which was not acknowledged, and it is undone; what was being written may be there or not and has to be written again",
+		b, r.window.object, r.window.layer, sheepdog.ErrChecksum)
+	r.g.log.Error("a takeover found the newest bytes of a block bad wherever they are and took older ones", "object", r.window.object,
+		"layer", r.window.layer, "block", b, "token", stamp.Token, "seq", stamp.Seq)
+	r.sealed.lose(err)
 }
 
 // push brings the chosen blocks to all replicas. Blocks whose bytes turn out to
@@ -160,6 +200,9 @@ func (r *reconciler) push(ctx context.Context, choices []choice) error {
 			if slices.Contains(reply.Bad, b) {
 				c.from.bad[b] = true
 				continue
+			}
+			if c.newer != (sheepdog.Stamp{}) {
+				reply.Records[i].Stamp = c.newer // a lower one would replace nothing where that is
 			}
 			reqs = append(reqs, r.repair(b, reply.Records[i], reply.Data[i*sheepdog.BlockSize:][:sheepdog.BlockSize]))
 		}
@@ -206,6 +249,7 @@ func (r *reconciler) repair(b sheepdog.BlockNo, rec sheepdog.Record, data []byte
 func (r *reconciler) settle(b sheepdog.BlockNo, rec sheepdog.Record) {
 	for _, w := range r.witnesses {
 		*r.record(w, b) = rec
+		delete(w.bad, b)
 		if w.counts != nil {
 			w.counts[b] = true
 		}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -14,31 +15,32 @@ import (
 // blocks equal that an earlier coordinator may have left unfinished
 // (docs/protocol.md rule 7): of every block that is dirty anywhere the highest
 // stamp wins and is written to all acting replicas and targets. It returns the
-// origins of the forwarded writes that are now in place. A change of the members in
+// origins of the forwarded writes that are now in place, or says that some may not be. A change of the members in
 // between starts it again, and so does one of a partition that had dirty blocks.
 // Nothing of the family may be read or written under the token before it has
 // returned.
-func (g *Gateway) Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {
-	var origins []sheepdog.Origin
+func (g *Gateway) Takeover(ctx context.Context, s sheepdog.Scope) (sheepdog.Succession, error) {
+	var out sheepdog.Succession
 	err := g.retry(ctx, func(v *sheepdog.View) error {
 		sealed, err := g.seal(ctx, v, s)
 		if err != nil {
 			return err
 		}
 		parts, err := g.reconcile(ctx, v, s, sealed)
+		out.Lost = cmp.Or(out.Lost, sealed.lost) // what was undone by a try that is given up stays undone
 		if err != nil {
 			return err
 		}
 		if err := g.stands(s.Policy, sealed.roll, g.views.View(), parts); err != nil {
 			return err
 		}
-		origins = sealed.origins
+		out.Origins = sealed.origins
 		return g.Flush(ctx, s, parts, 0)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take over family %d with token %d: %w", s.Family, s.Token, err)
+		return sheepdog.Succession{}, fmt.Errorf("take over family %d with token %d: %w", s.Family, s.Token, err)
 	}
-	return origins, nil
+	return out, nil
 }
 
 // Origins lists the forwarded writes that were applied in a family, as Takeover does,
@@ -85,6 +87,16 @@ type sealed struct {
 	roll    *roll // who was asked
 	dirty   map[sheepdog.NodeID][]sheepdog.DirtyBlocks
 	origins []sheepdog.Origin
+
+	mu   sync.Mutex
+	lost error // of a write that some of them told of: its bytes are not to be had any more
+}
+
+// lose notes such a write, once.
+func (s *sealed) lose(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = cmp.Or(s.lost, err)
 }
 
 // partitions are those that have dirty blocks.

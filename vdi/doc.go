@@ -34,7 +34,7 @@ type Objects interface {
 	Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error)
 	Flush(ctx context.Context, s sheepdog.Scope, parts []sheepdog.Partition, flushed uint64) error
 	Settled(ctx context.Context, s sheepdog.Scope, flushed uint64) error
-	Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error)
+	Takeover(ctx context.Context, s sheepdog.Scope) (sheepdog.Succession, error)
 	// Origins lists the forwarded writes that were applied in a family.
 	Origins(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error)
 	// WaitsForSpace is why a write of the family waits for space, nil if none does.

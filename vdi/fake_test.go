@@ -25,7 +25,8 @@ type world struct {
 	blocks   map[blockKey]block
 	sealed   map[sheepdog.FamilyID]sheepdog.Token
 	origins  map[sheepdog.FamilyID][]sheepdog.Origin
-	volatile int // writes since the last flush
+	lost     error // what a takeover says of them
+	volatile int   // writes since the last flush
 	flushes  int
 	settled  uint64 // the latest flush that replicas know to be complete
 	reads    int    // read requests for frozen layers
@@ -348,17 +349,17 @@ func (n *node) Settled(_ context.Context, _ sheepdog.Scope, flushed uint64) erro
 	return nil
 }
 
-func (n *node) Takeover(ctx context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {
+func (n *node) Takeover(ctx context.Context, s sheepdog.Scope) (out sheepdog.Succession, err error) {
 	if n.w.sealing != nil {
 		n.w.sealing(ctx)
 	}
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return out, context.Cause(ctx)
 	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	n.w.sealed[s.Family] = s.Token
-	return n.w.origins[s.Family], nil
+	return sheepdog.Succession{Origins: n.w.origins[s.Family], Lost: n.w.lost}, nil
 }
 
 func (n *node) Origins(_ context.Context, s sheepdog.Scope) ([]sheepdog.Origin, error) {

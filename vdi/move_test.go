@@ -364,7 +364,7 @@ func TestTrashedVDIRefusesRequests(t *testing.T) {
 // TestInheritedOriginsAreOfWritesThatWereDone: a forwarded write that was held at
 // the gate when its VDI went on elsewhere was not applied, and runs again there.
 func TestInheritedOriginsAreOfWritesThatWereDone(t *testing.T) {
-	old, next := newOriginTable([]sheepdog.Origin{{Gateway: 7, Request: 1}}), newOriginTable(nil)
+	old, next := newOriginTable(sheepdog.Succession{Origins: []sheepdog.Origin{{Gateway: 7, Request: 1}}}), newOriginTable(sheepdog.Succession{})
 	write := func(n uint64, run func() error) error {
 		return old.once(t.Context(), sheepdog.Origin{Gateway: 9, Request: n}, 0, run)
 	}
@@ -385,7 +385,7 @@ func TestInheritedOriginsAreOfWritesThatWereDone(t *testing.T) {
 	<-inherited
 	wg.Wait()
 	for o, want := range map[sheepdog.Origin]bool{{Gateway: 7, Request: 1}: true, {Gateway: 9, Request: 1}: true, {Gateway: 9, Request: 2}: false} {
-		if got := next.applied(o); got != want {
+		if got, _ := next.applied(o); got != want {
 			t.Errorf("%+v applied: %t", o, got)
 		}
 	}

@@ -1,6 +1,7 @@
 package vdi
 
 import (
+	"cmp"
 	"context"
 	"sync"
 
@@ -13,6 +14,7 @@ import (
 type originTable struct {
 	mu     sync.Mutex
 	before map[sheepdog.Origin]bool // applied under earlier tokens, found at takeover
+	lost   error                    // why a retry of these fails, though; nil: it does not
 	former map[sheepdog.Origin]bool // those of them that the replicas of this family do not know
 	live   map[sheepdog.Incarnation]map[uint64]*outcome
 	// answered is per gateway below which it has had all its answers. What comes with
@@ -26,10 +28,10 @@ type outcome struct {
 	err  error
 }
 
-func newOriginTable(before []sheepdog.Origin) *originTable {
-	t := &originTable{before: make(map[sheepdog.Origin]bool, len(before)), former: make(map[sheepdog.Origin]bool),
+func newOriginTable(from sheepdog.Succession) *originTable {
+	t := &originTable{before: make(map[sheepdog.Origin]bool, len(from.Origins)), lost: from.Lost, former: make(map[sheepdog.Origin]bool),
 		live: make(map[sheepdog.Incarnation]map[uint64]*outcome), answered: make(map[sheepdog.Incarnation]uint64)}
-	for _, o := range before {
+	for _, o := range from.Origins {
 		t.before[o] = true
 	}
 	return t
@@ -87,15 +89,21 @@ func (t *originTable) inherit(from *originTable) {
 			done = append(done, o)
 		}
 	}
+	t.mu.Lock()
+	t.lost = cmp.Or(t.lost, from.lost) // set before anybody used that one
+	t.mu.Unlock()
 	t.adopt(done)
 }
 
-// applied reports whether an earlier coordinator brought the write to the
-// replicas.
-func (t *originTable) applied(o sheepdog.Origin) bool {
+// applied reports whether an earlier coordinator brought the write to the replicas; the
+// error says that they may have lost it.
+func (t *originTable) applied(o sheepdog.Origin) (bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.before[o]
+	if !t.before[o] {
+		return false, nil
+	}
+	return true, t.lost
 }
 
 // once runs the write unless it is known, and forgets the gateway's requests
@@ -103,9 +111,6 @@ func (t *originTable) applied(o sheepdog.Origin) bool {
 func (t *originTable) once(ctx context.Context, o sheepdog.Origin, done uint64, write func() error) error {
 	out, first := t.begin(o, done)
 	if !first {
-		if out == nil {
-			return nil
-		}
 		select {
 		case <-out.done:
 			return out.err
@@ -123,14 +128,16 @@ func (t *originTable) once(ctx context.Context, o sheepdog.Origin, done uint64, 
 	return out.err
 }
 
-// begin returns the known outcome (nil if there is nothing to do), or a new one that
-// the caller must complete.
+// begin returns the known outcome, or a new one that the caller must complete.
 func (t *originTable) begin(o sheepdog.Origin, done uint64) (out *outcome, first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.answered[o.Gateway] = max(t.answered[o.Gateway], done)
-	if t.before[o] || o.Request < t.answered[o.Gateway] {
-		return nil, false
+	if t.before[o] {
+		return known(t.lost), false
+	}
+	if o.Request < t.answered[o.Gateway] {
+		return known(nil), false
 	}
 	of := t.live[o.Gateway]
 	if of == nil {
@@ -153,6 +160,13 @@ func (t *originTable) begin(o sheepdog.Origin, done uint64) (out *outcome, first
 	out = &outcome{done: make(chan struct{})}
 	of[o.Request] = out
 	return out, true
+}
+
+// known is an outcome that is there already.
+func known(err error) *outcome {
+	out := &outcome{done: make(chan struct{}), err: err}
+	close(out.done)
+	return out
 }
 
 // dropEnded drops the records of gateways whose process has ended. One that is no

@@ -273,6 +273,31 @@ func TestRetryOfAGatewayThatWasCutOffRunsOnce(t *testing.T) {
 	})
 }
 
+// A write that an earlier coordinator brought to the replicas, which may have lost it, fails
+// when it is sent again, here and from another gateway: it is not acknowledged, nor applied
+// over what came after it.
+func TestRetryOfAWriteThatATakeoverLostFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		a := w.manager(t, 1)
+		create(t, a, "v", 1<<20)
+		v := open(t, a, "v", "")
+		o := sheepdog.Origin{Gateway: a.opt.Incarnation, Request: 5}
+		w.origins[v.family.Load().id] = []sheepdog.Origin{o}
+		w.lost = sheepdog.ErrChecksum
+		write(t, v, 0, fill(4096, 3))
+		c := a.local(v.family.Load().id)
+		fw := sheepdog.ForwardRequest{Family: c.scope.Family, Token: c.scope.Token, Op: sheepdog.ForwardWrite, Length: 4096, Data: fill(4096, 2), Origin: o}
+		if err := a.Forward(t.Context(), &fw, nil); !errors.Is(err, sheepdog.ErrChecksum) {
+			t.Errorf("a retry from elsewhere: %v, want %v", err, sheepdog.ErrChecksum)
+		}
+		if err := v.writeAs(t.Context(), sheepdog.ForwardWrite, piece{n: 4096}, fill(4096, 2), o, 0); !errors.Is(err, sheepdog.ErrChecksum) {
+			t.Errorf("a retry here: %v, want %v", err, sheepdog.ErrChecksum)
+		}
+		expect(t, v, 0, fill(4096, 3))
+	})
+}
+
 // Without a valid lease a coordinator answers no read. (rule 6)
 func TestNoReadWithoutLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -132,8 +132,8 @@ func (v *Volume) writeAs(ctx context.Context, op sheepdog.ForwardOp, pc piece, d
 			req.Origin, req.OriginDone = o, done
 			return v.m.opt.Peers.Forwarder(to.node).Forward(ctx, req, nil)
 		}
-		if c.origins.applied(o) {
-			return nil
+		if applied, err := c.origins.applied(o); applied {
+			return err
 		}
 		return c.write(ctx, pc, data, o, done)
 	})
