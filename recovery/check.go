@@ -52,8 +52,8 @@ type Finding struct {
 	Block  sheepdog.BlockNo
 	Fault  Fault
 	Healed bool
-	// Lost says that no acting replica has good bytes of the newest version. If
-	// Healed, those of an older one took their place.
+	// Lost says that no acting replica has good bytes of the newest version. Nothing
+	// takes their place, for the write that brought them may be on its way still.
 	Lost bool
 }
 
@@ -339,7 +339,7 @@ func (k *checker) treat(ctx context.Context, req sheepdog.FetchRequest, versions
 	at := req
 	at.Start, at.Count, at.Verify = req.Start+sheepdog.BlockNo(i), 1, false
 	healed := false
-	if !k.dryRun && j.source >= 0 {
+	if !k.dryRun && j.source >= 0 && !j.older {
 		var err error
 		if healed, err = k.mend(ctx, at, j, versions[j.source].Record); err != nil {
 			return err
@@ -347,7 +347,7 @@ func (k *checker) treat(ctx context.Context, req sheepdog.FetchRequest, versions
 	}
 	for _, w := range j.wrong {
 		if j.older && !versions[w].bad && versions[w].Record == versions[j.source].Record {
-			continue // it gets another stamp, but nothing is wrong with it
+			continue // nothing is wrong with it
 		}
 		k.found(Finding{Node: k.ids[w], Object: req.Object, Layer: req.Layer, Block: at.Start, Fault: fault(versions[w]),
 			Healed: healed, Lost: j.source < 0 || j.older})

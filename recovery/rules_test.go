@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -458,6 +459,34 @@ func TestCheckLeavesWritesAlone(t *testing.T) {
 	s, err := c.nodes[1].agent.Check(t.Context(), CheckRequest{Policy: policy, Partitions: []sheepdog.Partition{object(0).Partition()}}, nil)
 	if err != nil || s != (Summary{Objects: 2, Blocks: 2}) {
 		t.Errorf("%+v, %v; want no finding", s, err)
+	}
+}
+
+// Bug: a check that found the newest bytes of a block bad wherever they were put older ones in
+// their place, under the newest stamp. A write with that stamp that was still on its way to
+// another replica was taken there for one that is in place, and acknowledged: it was lost.
+func TestCheckPutsNoOlderBytesInPlaceOfAWriteOnItsWay(t *testing.T) {
+	c := newCluster(t, replicatest.NewView(10, nodes(1, 2), nodes(1, 2), nodes(1, 2)), nil)
+	newest := sheepdog.Stamp{Token: 3, Seq: 2}
+	c.put(1, object(0), top, 1, newest.Token, newest.Seq)
+	c.put(2, object(0), top, 1, 3, 1)
+	c.nodes[1].engine.Rot(object(0), top, 1)
+	check := func(want Summary) {
+		t.Helper()
+		s, err := c.nodes[1].agent.Check(t.Context(), CheckRequest{Policy: policy, Partitions: []sheepdog.Partition{object(0).Partition()}}, nil)
+		if err != nil || s != want {
+			t.Errorf("%+v, %v; want %+v", s, err, want)
+		}
+	}
+	check(Summary{Objects: 2, Blocks: 2, Bad: 1, Lost: 1, Unrepaired: 1})
+	if !c.writeOnce(c.views.View(), object(0), 1, newest) {
+		t.Fatal("the write fails")
+	}
+	check(Summary{Objects: 2, Blocks: 2, Bad: 1, Healed: 1})
+	c.sameAs(1, 2)
+	buf := make([]byte, sheepdog.BlockSize)
+	if err := c.nodes[2].engine.Read(object(0), []sheepdog.LayerID{top}, 1, 1, buf, make([]sheepdog.BlockState, 1)); err != nil || !bytes.Equal(buf, fill(newest)) {
+		t.Errorf("the write that was acknowledged is not there (%v)", err)
 	}
 }
 
