@@ -19,7 +19,7 @@ type storeLife struct {
 const storeLifeFact = "life"
 
 // beginLife finds out which life of its store this process belongs to: the one
-// before it if the machine has run ever since and no disk is missing, else a new
+// before it if the machine has run ever since and nothing is missing, else a new
 // one.
 func (n *Node) beginLife() error {
 	boot := n.cfg.Boot
@@ -36,7 +36,7 @@ func (n *Node) beginLife() error {
 			return fmt.Errorf("the store's record of its last boot is damaged: %w", err)
 		}
 	}
-	n.self.Incomplete = n.store != nil && n.store.Incomplete()
+	n.self.Incomplete = n.lacks()
 	if boot != "" && last.Boot == boot && !n.self.Incomplete {
 		n.self.StoreLife = last.Life
 		return nil
@@ -49,6 +49,20 @@ func (n *Node) beginLife() error {
 		return fmt.Errorf("note which boot the store is used in: %w", err)
 	}
 	return nil
+}
+
+// lacks reports whether the store lacks something that it held: what was on a disk, or an
+// object that is spoiled.
+func (n *Node) lacks() bool {
+	if n.store != nil && n.store.Incomplete() {
+		return true
+	}
+	e, ok := n.engine.(sheepdog.SpoiledEngine)
+	if !ok {
+		return false
+	}
+	spoiled, _ := e.Spoiled()
+	return len(spoiled) > 0
 }
 
 // bootID is the kernel's name for the time since the machine was started; empty

@@ -34,6 +34,24 @@ var spoiledObjectAfterALoss = scene{play: func(s *stage) {
 	s.awaitSound()
 }}
 
+// spoiledObjectOfTheFirst: the same, and of those who act for the object the one that has it
+// spoiled is the first to come back.
+var spoiledObjectOfTheFirst = scene{nodes: 5, play: func(s *stage) {
+	hold, others := s.acting()
+	g := s.guest(hold[0])
+	g.write(0, 16)
+	g.flush()
+	s.host(hold[0]).Disk.Spoil(s.rng, 10)
+	s.powerLoss()
+	for _, n := range append(others, hold[0]) {
+		s.host(n).Boot()
+	}
+	time.Sleep(3 * time.Second)
+	s.BootAll()
+	s.guest(others[0]).read(0, 16)
+	s.awaitSound()
+}}
+
 // awaitSound waits until nothing on any disk is rotten or spoiled.
 func (s *stage) awaitSound() {
 	s.Await(20*time.Second, "all disks are sound", func() error {
@@ -57,6 +75,14 @@ func TestSpoiledObjectIsFetchedAnew(t *testing.T) {
 // view yet.
 func TestSpoiledObjectAfterALossOfAllPower(t *testing.T) {
 	if why, trace := spoiledObjectAfterALoss.run(t, nil); why != "" {
+		t.Errorf("%s\n%s", why, trace)
+	}
+}
+
+// Bug: a node with a spoiled object counted as complete after a loss of power of all nodes, and
+// let go the others that acted with it and were late: nobody served the object any more.
+func TestSpoiledObjectDoesNotOutvoteLateReplicas(t *testing.T) {
+	if why, trace := spoiledObjectOfTheFirst.run(t, nil); why != "" {
 		t.Errorf("%s\n%s", why, trace)
 	}
 }
