@@ -31,6 +31,16 @@ type Status struct {
 	Voter    bool            `json:"voter"`  // takes part in elections
 	Leader   sheepdog.NodeID `json:"leader"` // of the Raft group; zero if unknown
 	Scrub    Scrub           `json:"scrub"`
+	// Defragment is of the node's disks.
+	Defragment Defragment `json:"defragment"`
+}
+
+// Defragment is what was moved so that it lies in sequence since the node was started,
+// because it was written at random and is read in sequence.
+type Defragment struct {
+	RateBytes    uint64 `json:"rateBytes"`    // a second, at most; 0: off
+	MovedBytes   uint64 `json:"movedBytes"`   // since the start
+	WaitingBytes uint64 `json:"waitingBytes"` // to be looked at, at most
 }
 
 // Scrub is how far the background check of this node's share of the replicas is,

@@ -70,7 +70,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		ObjectMap{}, MappedObject{}, ObjectTrack{}, ObjectEpoch{}, ChangeList{}, LockList{}, Lock{}, UnlockRequest{}, CopiesRequest{},
 		GroupRequest{}, GroupResult{}, AlterRequest{}, FlattenRequest{}, TrashedVDI{}, TrashList{}, TrashSetting{}, RestoreRequest{},
 		VNodesRequest{}, Throttle{}, LogLevel{}, Stats{}, RequestStats{}, DiskList{}, NodeDisks{}, Disk{}, DisksRequest{},
-		ForceRequest{}, ForceReport{}, LogEnd{}, Scrub{}, DamagedVDI{}, DamagedPart{}}
+		ForceRequest{}, ForceReport{}, LogEnd{}, Scrub{}, Defragment{}, DamagedVDI{}, DamagedPart{}}
 	for _, v := range types {
 		typ := reflect.TypeOf(v)
 		want := jsonMembers(typ)

@@ -29,6 +29,7 @@ func (b backend) Status(context.Context) (*api.Status, error) {
 	}
 	s.Leader, s.Voter = n.raftRole()
 	s.Scrub = scrubDocument(n.recovery.Scrub())
+	s.Defragment = n.defragmentDocument()
 	return s, nil
 }
 

@@ -62,6 +62,10 @@ type Config struct {
 	// system, in bytes; 0: 64 MiB.
 	NearFull, Full int
 	Reserve        int64
+	// DefragmentRate bounds what is moved in the background because it was written at
+	// random and is read in sequence, in bytes a second, and a thirty-second of that while
+	// guests are busy; negative: nothing, 0: 32 MiB.
+	DefragmentRate int64
 
 	// standIn is set for a node that takes the place of another in the same process.
 	standIn *standIn
@@ -146,6 +150,9 @@ func (c *Config) fillSpace() error {
 	}
 	if c.Reserve < 0 {
 		return fmt.Errorf("reserve of %d bytes: want 0 or more", c.Reserve)
+	}
+	if c.DefragmentRate == 0 {
+		c.DefragmentRate = defaultDefragmentRate
 	}
 	return nil
 }

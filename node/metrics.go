@@ -143,6 +143,8 @@ func (n *Node) writeStore(w *prom.Writer) {
 	w.Gauge("sheepdog_log_limit_bytes", "Segments that the write log may have.").Value(float64(s.LogLimitBytes))
 	w.Gauge("sheepdog_log_backlog_bytes", "Data in the write log, those written again since included.").Value(float64(s.BacklogBytes))
 	w.Gauge("sheepdog_store_pressure_ratio", "How near the store is to holding writers back: a little from 0.7 on, all of them at 1.").Value(s.Level)
+	w.Counter("sheepdog_defragmented_bytes_total", "Data that were moved so that they lie in sequence, because they were written at random and are read in sequence.").Value(float64(s.DefragmentedBytes))
+	w.Gauge("sheepdog_defragment_waiting_bytes", "Data that wait to be looked at for that, at most.").Value(float64(s.WaitingBytes))
 	f := w.Counter("sheepdog_store_bad_blocks_total", "Blocks of 4 KiB that were read and were bad, each read counted; other replicas have served and healed them.")
 	f.Value(float64(s.RottenBlocks), label("cause", "checksum"))
 	f.Value(float64(s.UnreadBlocks), label("cause", "unreadable"))

@@ -168,6 +168,7 @@ func (n *Node) openStore() error {
 		return err
 	}
 	store, err := objectstore.Open(objectstore.Options{Meta: n.cfg.Meta, Existing: known, Disks: n.cfg.Disks, NoSync: n.cfg.NoSync, ReserveBytes: n.cfg.Reserve, LogReadyBytes: logReady,
+		DefragmentRate: max(n.cfg.DefragmentRate, 0), Busy: n.stats.busyMeter(),
 		OnDiskFailed: n.diskFailed, OnFailed: n.storeFailed, Logger: n.log.With("part", "store")})
 	if err != nil {
 		return err

@@ -28,6 +28,7 @@ type crashRig struct {
 	opts  Options
 	d     *Disk
 	seq   uint64
+	moved uint64 // bytes that were defragmented
 	// may is what each block may hold: the last durable value first, then the
 	// values since. A nil value means absent.
 	may map[rigBlock][][]byte
@@ -148,6 +149,8 @@ func (g *crashRig) step() error {
 		return nil
 	case k == 8 && g.second != "":
 		return g.swapDisk()
+	case k == 9:
+		return g.defragment()
 	}
 	ops := make([]sheepdog.Op, 1+g.r.IntN(3))
 	for i := range ops {
@@ -164,6 +167,22 @@ func (g *crashRig) step() error {
 		})
 	}
 	return errors.Join(errs...)
+}
+
+// defragment destages everything, and moves what lies in short rows.
+func (g *crashRig) defragment() error {
+	if err := g.d.destage(true); err != nil {
+		return err
+	}
+	m := defragmentation{d: g.d}
+	var all []window
+	for i := range rigObjects {
+		all = append(all, window{obj: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i)}})
+	}
+	n, err := m.move(all)
+	g.tell(fmt.Sprintf("defragment: %d bytes, %v", n, err), nil)
+	g.moved += n
+	return err
 }
 
 // swapDisk plugs the second disk in or unplugs one of the two.

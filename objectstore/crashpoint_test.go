@@ -26,6 +26,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 	for _, script := range []crashScript{
 		{"log", nil, (*crashRig).lifeOfTheLog},
 		{"zeroes", nil, (*crashRig).lifeOfZeroes},
+		{"rows", nil, (*crashRig).lifeOfRows},
 		{"disks", []string{"obj", "b"}, (*crashRig).lifeOfDisks},
 	} {
 		for _, power := range []bool{false, true} {
@@ -127,6 +128,40 @@ func (g *crashRig) lifeOfZeroes(power bool) error {
 		g.reopen,
 		write(1, 2, 10, 17), zero(1, 2, 12, 17), func() error { return g.mergeLayers(1, 2) }, // zeroes hide what was merged
 		g.seal, g.destage, write(2, 3, 0, 30), zero(2, 3, 29, 5), g.reopen)
+}
+
+// lifeOfRows writes what was written in sequence again in other orders, and moves it side
+// by side, with writes, zeroes, merges and drops in between that use the space again.
+func (g *crashRig) lifeOfRows(power bool) error {
+	write, zero := g.writes(power)
+	scatter := func(index sheepdog.Index, layer sheepdog.LayerID, by int) func() error {
+		return func() error {
+			for i := range 40 {
+				if err := write(index, layer, sheepdog.BlockNo(i*by%40), 1)(); err != nil {
+					return err
+				}
+				if i%14 == 13 { // what is destaged at once is in order
+					if err := g.destage(); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}
+	}
+	moves := func() error {
+		before := g.moved
+		err := g.defragment()
+		if err == nil && g.moved == before {
+			g.t.Error("the script moves nothing")
+		}
+		return err
+	}
+	return g.steps(
+		write(0, 1, 0, 40), g.flush, scatter(0, 1, 7), g.seal, moves,
+		write(0, 1, 3, 17), zero(0, 1, 30, 2), write(2, 2, 0, 40), g.flush, // where the old places were
+		scatter(0, 1, 13), moves, write(2, 2, 0, 40), g.reopen,
+		func() error { return g.mergeLayers(1, 2) }, g.destage, write(3, 3, 0, 40), g.flush)
 }
 
 // lifeOfDisks empties disks and takes them back with something in the log, with

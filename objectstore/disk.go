@@ -33,6 +33,7 @@ type Disk struct {
 	dirty      dirtySet
 	guard      guard
 	local      local
+	ragged     ragged
 	committer  committer
 
 	dirtyBytes    atomic.Int64 // of maps that the metadata store lacks
@@ -41,6 +42,7 @@ type Disk struct {
 	replaced      atomic.Int64 // those of them that have data in their place
 
 	rotten, unread atomic.Uint64 // see Status
+	defragmented   atomic.Uint64 // blocks
 
 	plugMu   sync.Mutex // one change of the disks at a time
 	nextDisk diskID     // guarded by plugMu once the store is open

@@ -68,6 +68,17 @@ func TestAgainstMemory(t *testing.T) {
 					rt.Fatal(err)
 				}
 			},
+			"defragment": func(rt *rapid.T) {
+				if err := d.destage(true); err != nil {
+					rt.Fatal(err)
+				}
+				m := defragmentation{d: d}
+				for i := range sheepdog.Index(3) {
+					if _, err := m.move([]window{{obj: sheepdog.ObjectID{Family: 3, Index: i}}}); err != nil {
+						rt.Fatal(err)
+					}
+				}
+			},
 			"reopen": func(rt *rapid.T) {
 				err := d.Close()
 				if err == nil {

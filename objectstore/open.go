@@ -44,6 +44,11 @@ func Open(opts Options) (*Disk, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
 	d.done.Add(5)
+	if opts.DefragmentRate > 0 {
+		d.ragged.wake = make(chan struct{}, 1)
+		d.done.Add(1)
+		go d.defragmenter(ctx)
+	}
 	go d.takeInventory(ctx)
 	go d.destager(ctx)
 	go d.segmentMaker(ctx)

@@ -41,6 +41,9 @@ type Options struct {
 	// DestageEvery is how long freed space may wait while nothing else asks for
 	// a destage; default 10 s.
 	DestageEvery time.Duration
+	// DefragmentRate bounds what is moved in the background so that it lies in sequence, in
+	// bytes a second; a thirty-second of it while clients are busy. Default: nothing is moved.
+	DefragmentRate int64
 	// NoSync leaves out every sync: nothing survives the loss of power.
 	NoSync bool
 	// Logger hears of damage and of disks that fail. Default: slog.Default().
@@ -51,6 +54,10 @@ type Options struct {
 	// of service for good. Neither may block or call the store.
 	OnDiskFailed func(dir string, err error)
 	OnFailed     func(err error)
+
+	// Busy reports whether clients are busy, for what may as well be done later. It may
+	// not block. Default: never.
+	Busy func() bool
 
 	// Seams for tests.
 	files    fileSystem
@@ -115,6 +122,7 @@ func (o *Options) check() error {
 		{"MapCacheBytes", o.MapCacheBytes, 1 << 20, 1 << 40},
 		{"ExtentFileBytes", o.ExtentFileBytes, 1 << 20, 1 << 40},
 		{"ReserveBytes", o.ReserveBytes, 0, 1 << 50},
+		{"DefragmentRate", o.DefragmentRate, 0, 1 << 50},
 	} {
 		if c.v < c.min || c.v > c.max {
 			return fmt.Errorf("open store: %s is %d, want %d to %d: %w", c.name, c.v, c.min, c.max, sheepdog.ErrInvalid)

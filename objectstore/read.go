@@ -22,6 +22,7 @@ func (d *Disk) Read(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheep
 		if len(bad) > 0 {
 			return d.badBlocks(obj, start, bad, err)
 		}
+		d.ragged.note(obj, start, slots)
 		return nil
 	})
 }

@@ -8,10 +8,11 @@ import (
 )
 
 // BenchmarkReadLong reads MiBs of objects that were written in sequence, and of such that
-// were written again at random, block by block, three times over.
+// were written again at random, block by block, three times over, before and after they
+// were moved to long rows.
 func BenchmarkReadLong(b *testing.B) {
 	const objects = 64 // of 4 MiB
-	for _, name := range []string{"sequence", "random"} {
+	for _, name := range []string{"sequence", "random", "moved"} {
 		b.Run(name, func(b *testing.B) {
 			d := benchStore(b)
 			r := rand.New(rand.NewPCG(1, 1))
@@ -26,13 +27,22 @@ func BenchmarkReadLong(b *testing.B) {
 			for i := range objects {
 				write(i, 0, 1024)
 			}
-			if name == "random" {
+			if name != "sequence" {
 				for range 3 * objects * 1024 {
 					write(r.IntN(objects), r.IntN(1024), 1)
 				}
 			}
 			if err := d.destage(true); err != nil {
 				b.Fatal(err)
+			}
+			if name == "moved" {
+				m := defragmentation{d: d}
+				for i := range objects * 4 {
+					w := window{obj: sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i / 4)}, start: sheepdog.BlockNo(i % 4 * 256)}
+					if n, err := m.move([]window{w}); n != windowBlocks*blockSize || err != nil {
+						b.Fatal(n, err)
+					}
+				}
 			}
 			states := make([]sheepdog.BlockState, 256)
 			buf = buf[:256*blockSize]

@@ -11,6 +11,9 @@ type Status struct {
 	// RottenBlocks were read since the store was opened and failed their checksum,
 	// UnreadBlocks could not be read. Both count every read.
 	RottenBlocks, UnreadBlocks uint64
+	// DefragmentedBytes were moved since then so that they lie in sequence. WaitingBytes are
+	// of what is still to be looked at for that.
+	DefragmentedBytes, WaitingBytes uint64
 }
 
 // Status looks at counters only.
@@ -18,7 +21,8 @@ func (d *Disk) Status() Status {
 	j := &d.journal
 	segment := uint64(j.segLen) * blockSize
 	return Status{LogBytes: uint64(j.segments()) * segment, LogLimitBytes: uint64(j.maxSegs) * segment, BacklogBytes: j.shares.blocks() * blockSize,
-		Level: d.level(), RottenBlocks: d.rotten.Load(), UnreadBlocks: d.unread.Load()}
+		Level: d.level(), RottenBlocks: d.rotten.Load(), UnreadBlocks: d.unread.Load(),
+		DefragmentedBytes: d.defragmented.Load() * blockSize, WaitingBytes: uint64(d.ragged.count()) * windowBlocks * blockSize}
 }
 
 // blocks counts what live segments hold.

@@ -30,7 +30,7 @@ func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()
 	c := node.Config{
 		Meta: s.Meta, Disks: s.Disks, Port: s.Port, Bind: s.Bind, Advertise: s.Advertise, Zone: s.Zone,
 		LocalFile: s.LocalFile, Seeds: s.Seeds, NoSync: s.NoSync, Gateway: s.Gateway, VNodes: s.VNodes,
-		NearFull: s.NearFull, Full: s.Full, Reserve: s.Reserve,
+		NearFull: s.NearFull, Full: s.Full, Reserve: s.Reserve, DefragmentRate: s.DefragmentRate,
 		APIAddr: s.APIAddr, NBDAddr: s.NBDAddr, NBDSocket: s.NBDSocket, NBDGroup: s.NBDGroup, RecoveryDelay: s.RecoveryDelay, ScrubEvery: s.ScrubEvery, Version: version, Logger: log, LogLevel: s.LogLevel,
 	}
 	if c.RecoveryDelay == 0 {
@@ -38,6 +38,9 @@ func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()
 	}
 	if c.ScrubEvery == 0 {
 		c.ScrubEvery = -1 // the same
+	}
+	if c.DefragmentRate == 0 {
+		c.DefragmentRate = -1 // the same
 	}
 	c.Adopted = handover.Adopt(s.Kept, log)
 	if s.Store != nil {

@@ -31,6 +31,7 @@ type options struct {
 	recoveryDelay       time.Duration
 	nearFull, full      int
 	reserve             string
+	defragmentRate      string
 	scrubEvery          time.Duration
 
 	paths    string
@@ -65,6 +66,7 @@ type Settings struct {
 	Kept           []Kept
 	NearFull, Full int   // percent of the space
 	Reserve        int64 // bytes that writes leave free of every file system
+	DefragmentRate int64 // bytes a second; 0: nothing is moved
 	// LogLevel is of the log that the Runner gets, set before it runs; a change has effect at once.
 	LogLevel   *slog.LevelVar
 	foreground bool
@@ -100,6 +102,7 @@ func command(o *options, version string, run func() error) *cobra.Command {
 	f.IntVar(&o.full, "full", 95, "percent of the space in use at which new VDIs, clones and snapshots are refused")
 	f.StringVar(&o.reserve, "reserve", "64M", "space that writes leave free on every file system, so that deleting works")
 	f.DurationVar(&o.scrubEvery, "scrub-every", defaultScrubEvery, "time in which all replicas are verified and compared once in the background; 0: never")
+	f.StringVar(&o.defragmentRate, "defragment-rate", "32M", "bytes a second that are moved at most because they were written at random and are read in sequence; 0: none")
 	f.StringVar(&o.nbd, "nbd", "", "address to serve NBD on, or none (default: 127.0.0.1, port 10809 plus the distance of -p from 7000)")
 	f.StringVar(&o.nbdSocket, "nbd-socket", "", "path of the unix socket of NBD (default: META/nbd.sock)")
 	f.StringVar(&o.nbdGroup, "nbd-group", "", "group that may open the unix socket of NBD, such as kvm (default: none)")

@@ -44,6 +44,8 @@ func TestSettings(t *testing.T) {
 		{"/m -p 65000 --nbd none --foreground", Settings{Port: 65000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, foreground: true}},
 		{"/m --nbd none --recovery-delay 1m", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, RecoveryDelay: time.Minute}},
 		{"/m --nbd none --near-full 50 --full 60 --reserve 1g", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, NearFull: 50, Full: 60, Reserve: 1 << 30}},
+		{"/m --nbd none --defragment-rate 1m", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, DefragmentRate: 1 << 20}},
+		{"/m --nbd none --defragment-rate 0", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true}},
 		{"/m --nbd none --scrub-every 24h", Settings{Port: 7000, Advertise: "127.0.0.1", Bind: "127.0.0.1", Local: true, ScrubEvery: 24 * time.Hour}},
 	} {
 		got, err := parse(t, strings.Fields(tt.args)...)
@@ -56,6 +58,9 @@ func TestSettings(t *testing.T) {
 		}
 		if tt.want.Full == 0 {
 			tt.want.NearFull, tt.want.Full, tt.want.Reserve = 85, 95, 64<<20
+		}
+		if tt.want.DefragmentRate == 0 && !strings.Contains(tt.args, "--defragment-rate 0") {
+			tt.want.DefragmentRate = 32 << 20
 		}
 		if tt.want.ScrubEvery == 0 {
 			tt.want.ScrubEvery = 14 * 24 * time.Hour
@@ -95,6 +100,7 @@ func TestBadOptions(t *testing.T) {
 		"/m -c gossip:a:7000,":   "want HOST:PORT",
 		"/m -c gossip:a:0":       "want HOST:PORT",
 		"/m -c local:":           "the file is empty",
+		"/m --defragment-rate x": "Invalid size 'x' (--defragment-rate)",
 		"/m -V 0":                "Invalid number of vnodes '0'",
 		"/m -V 65536":            "Invalid number of vnodes",
 		"/m -g -V 1":             "can not be both specified",

@@ -22,6 +22,9 @@ func (o *options) parseSpace(s *Settings) error {
 		return fmt.Errorf("Invalid size '%s' (--reserve): want 16M or more, as bytes or with one of K, M, G, T", o.reserve)
 	}
 	s.Reserve = n
+	if s.DefragmentRate, err = parseSize(o.defragmentRate); err != nil {
+		return fmt.Errorf("Invalid size '%s' (--defragment-rate): want bytes a second, with one of K, M, G, T or without, or 0", o.defragmentRate)
+	}
 	return nil
 }
 
