@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -487,6 +488,42 @@ func TestSnapshotSteps(t *testing.T) {
 				t.Errorf("snapshots %v (%v)", v.Snapshots, ferr)
 			}
 		})
+	}
+}
+
+// lostAnswers takes snapshots, and nobody hears of it.
+type lostAnswers struct{ VDISnapshots }
+
+func (l lostAnswers) Snapshot(ctx context.Context, vdi, tag string) error {
+	_ = l.VDISnapshots.Snapshot(ctx, vdi, tag)
+	return fmt.Errorf("%w: no answer", sheepdog.ErrUnreachable)
+}
+
+// A snapshot whose answer was lost was left, though the error said that nothing is. And
+// when the whole time was over, one that the VDI had already was deleted in its place.
+func TestSnapshotWithoutAnAnswerLeavesWhatWasThere(t *testing.T) {
+	w, _ := behind(t)
+	w.srv.cfg.Snapshots = lostAnswers{w.cluster}
+	cl := w.dial("").open()
+	cl.must(rpc.DomainDefineXML, domainXML)
+	take := func() *rpc.Error {
+		_, err := cl.call(rpc.DomainSnapshotCreateXML, "vm", noUUID, 7, "<domainsnapshot><name>s</name></domainsnapshot>", snapDiskOnly)
+		return err
+	}
+	if err := take(); err == nil || !strings.Contains(err.Error(), "no answer") {
+		t.Errorf("error %v", err)
+	}
+	if v, err := w.cluster.Find(t.Context(), "p/v"); err != nil || len(v.Snapshots) != 0 {
+		t.Errorf("snapshots %v (%v)", v.Snapshots, err)
+	}
+	if err := w.cluster.Snapshot(t.Context(), "p/v", "s"); err != nil {
+		t.Fatal(err)
+	}
+	if err := take(); err == nil || !strings.Contains(err.Error(), "has a snapshot s already") {
+		t.Errorf("error %v", err)
+	}
+	if v, err := w.cluster.Find(t.Context(), "p/v"); err != nil || len(v.Snapshots) != 1 {
+		t.Errorf("snapshots %v (%v)", v.Snapshots, err)
 	}
 }
 

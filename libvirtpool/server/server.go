@@ -49,6 +49,7 @@ const (
 
 // VDISnapshots makes snapshots of VDIs for snapshots of domains.
 type VDISnapshots interface {
+	Find(ctx context.Context, vdi string) (storage.VDI, error)
 	Snapshot(ctx context.Context, vdi, tag string) error
 	DeleteSnapshot(ctx context.Context, vdi, tag string) error
 	Rollback(ctx context.Context, vdi, tag string) error

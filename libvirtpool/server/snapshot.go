@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -171,6 +172,9 @@ func tag(name string) string {
 // the snapshot into libvirt's list. When a step fails, the ones before are
 // undone.
 func (c *session) takeSnapshot(ctx context.Context, r *snapshotRequest) error {
+	if err := c.tagIsFree(ctx, r); err != nil {
+		return err
+	}
 	resume, err := c.quiesce(ctx, r)
 	if err != nil {
 		return err
@@ -186,6 +190,21 @@ func (c *session) takeSnapshot(ctx context.Context, r *snapshotRequest) error {
 		c.forget(ctx, r, taken)
 	}
 	return err
+}
+
+// tagIsFree fails if a VDI has a snapshot of that name: what is taken and not answered
+// is deleted by its name.
+func (c *session) tagIsFree(ctx context.Context, r *snapshotRequest) error {
+	for _, d := range r.disks {
+		v, err := c.srv.cfg.Snapshots.Find(ctx, d.VDI)
+		if err == nil && slices.Contains(v.Snapshots, tag(r.asked.Name)) {
+			err = fmt.Errorf("it has a snapshot %s already; choose another name, or delete it", tag(r.asked.Name))
+		}
+		if err != nil {
+			return snapshotFailure(rpc.CodeFailed, fmt.Sprintf("snapshot volume %s of disk %s", d.VDI, d.Target), err)
+		}
+	}
+	return nil
 }
 
 // quiesce makes the disks consistent: by the guest agent when it is there, which
@@ -265,7 +284,7 @@ func (c *session) snapshotVDIs(ctx context.Context, r *snapshotRequest) (taken [
 	defer cancel()
 	for _, d := range r.disks {
 		if err := c.srv.cfg.Snapshots.Snapshot(ctx, d.VDI, tag(r.asked.Name)); err != nil {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || errors.Is(err, sheepdog.ErrUnreachable) {
 				taken = append(taken, d.VDI) // perhaps
 			}
 			return taken, snapshotFailure(rpc.CodeFailed, fmt.Sprintf("snapshot volume %s of disk %s", d.VDI, d.Target), err)
