@@ -312,11 +312,8 @@ func loadObjectMap(ctx context.Context, dir *directory.Directory, objects Object
 	for {
 		changed := dir.Changed()
 		layers := logicalChain(dir, top)
-		if _, listed := dir.Layer(top); !listed {
-			return fmt.Errorf("layer %d was deleted: %w", top, sheepdog.ErrNotFound)
-		}
 		if len(layers) == 0 {
-			continue // one below it was absorbed while we looked
+			return fmt.Errorf("layer %d was deleted: %w", top, sheepdog.ErrNotFound)
 		}
 		err := indexesOf(ctx, dir, objects, layers, set)
 		switch {
@@ -381,16 +378,20 @@ func awaitNews(ctx context.Context, changed <-chan struct{}) error {
 // newsPause is how long a reader waits to hear what other nodes know.
 const newsPause = 20 * time.Millisecond
 
-// logicalChain lists the layer and those below it in its family, newest first.
+// logicalChain lists the layer and those below it in its family, newest first; none if
+// the layer is gone. One below it may be absorbed while we look: then it begins again.
 func logicalChain(dir *directory.Directory, top sheepdog.LayerID) []directory.Layer {
 	var out []directory.Layer
 	for id := top; id != 0; {
 		l, ok := dir.Layer(id)
-		if !ok {
+		switch {
+		case ok:
+			out, id = append(out, l), l.Parent
+		case id == top:
 			return nil
+		default:
+			out, id = out[:0], top
 		}
-		out = append(out, l)
-		id = l.Parent
 	}
 	return out
 }

@@ -25,7 +25,7 @@ type Extent struct {
 func (v *Volume) Status(ctx context.Context, off, n uint64, limit int) (out []Extent, err error) {
 	ask := statusCall{Off: off, N: n, Limit: limit}
 	if v.layer != 0 {
-		return describer{v.m, v.shift}.describe(ctx, nil, v.layer, ask)
+		return describer{v.m, nil, v.shift}.describe(ctx, nil, v.layer, ask)
 	}
 	err = v.do(ctx, func(c *coordinator, to target) error {
 		if c != nil {
@@ -80,7 +80,7 @@ func (c *coordinator) describe(ctx context.Context, ask statusCall) ([]Extent, e
 			return nil, err
 		}
 		t := c.top.Load()
-		out, err := describer{c.m, c.shift}.describe(ctx, t, t.layer, ask)
+		out, err := describer{c.m, c, c.shift}.describe(ctx, t, t.layer, ask)
 		if c.overtaken(t, err) {
 			continue
 		}
@@ -90,9 +90,11 @@ func (c *coordinator) describe(ctx context.Context, ask statusCall) ([]Extent, e
 	}
 }
 
-// describer describes VDIs with objects of a size, a power of two.
+// describer describes VDIs with objects of a size, a power of two. Of a working layer it is
+// the coordinator's.
 type describer struct {
 	m     *Manager
+	c     *coordinator // nil: of a snapshot
 	shift uint8
 }
 
@@ -130,7 +132,7 @@ func (d describer) describeOnce(ctx context.Context, t *top, layer sheepdog.Laye
 			pc.n = min(uint64(empty)<<d.shift-pc.in, r.to-at)
 		} else {
 			pc.n = min(size-at&(size-1), r.to-at)
-			if states, err = d.m.states(ctx, t, layer, pc); err != nil {
+			if states, err = d.states(ctx, t, layer, pc); err != nil {
 				return nil, err
 			}
 		}
@@ -138,6 +140,19 @@ func (d describer) describeOnce(ctx context.Context, t *top, layer sheepdog.Laye
 		at += pc.n
 	}
 	return out[:min(limit, len(out))], nil
+}
+
+// states is Manager.states once nobody writes to the piece: zeros that are being written
+// may be undone. (rule 5)
+func (d describer) states(ctx context.Context, t *top, layer sheepdog.LayerID, pc piece) ([]sheepdog.BlockState, error) {
+	if d.c != nil {
+		h, err := d.c.lock(ctx, pc.span(d.shift), false)
+		if err != nil {
+			return nil, err
+		}
+		defer d.c.unlock(h)
+	}
+	return d.m.states(ctx, t, layer, pc)
 }
 
 // basesOf lists the layers of other families below a layer.
@@ -250,15 +265,31 @@ func (m *Manager) familyRecords(ctx context.Context, t *top, layer sheepdog.Laye
 	if next, err := m.nextHeld(ctx, t, layer, index, index+1); err != nil || next > index {
 		return nil, err
 	}
+	chain := logicalChain(dir, layer)
+	if len(chain) == 0 {
+		return nil, sheepdog.ErrNotFound
+	}
 	var ids []sheepdog.LayerID
-	for _, l := range logicalChain(dir, layer) {
+	absorbed := false
+	for _, l := range chain {
 		if l.Written {
 			ids = append(ids, l.ID)
 		}
+		absorbed = absorbed || len(l.Absorbed) > 0
 	}
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	scope := sheepdog.Scope{Family: f.ID, Policy: f.Policy}
-	return m.opt.Objects.Records(ctx, scope, sheepdog.ObjectID{Family: f.ID, Index: index}, ids, start, count)
+	recs, err := m.opt.Objects.Records(ctx, scope, sheepdog.ObjectID{Family: f.ID, Index: index}, ids, start, count)
+	if absorbed {
+		// A replica that has not heard of that leaves out what the absorbed layer has. So,
+		// until all have, what is absent may be data, as far as we know.
+		for i := range recs {
+			if recs[i].State == sheepdog.Absent {
+				recs[i].State = sheepdog.Data
+			}
+		}
+	}
+	return recs, err
 }

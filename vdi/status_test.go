@@ -77,6 +77,104 @@ func TestStatusWaitsForTheLease(t *testing.T) {
 	}
 }
 
+// Bug: a write of zeros that was under way was told as a hole, and what had been there came
+// back when all that had it lost power.
+func TestStatusWaitsForWritesUnderWay(t *testing.T) {
+	w, _, v := oneVDI(t, 8<<20)
+	write(t, v, 0, fill(8192, 1))
+	hold := make(chan struct{})
+	w.mu.Lock()
+	w.hold = hold
+	w.mu.Unlock()
+	zeroed := make(chan error, 1)
+	go func() { zeroed <- v.ZeroAt(t.Context(), 4096, 4096) }()
+	c := v.m.families[v.family.Load().id].coord.Load()
+	for under := false; !under; time.Sleep(time.Millisecond) {
+		c.mu.Lock()
+		under = len(c.ranges.held) > 0
+		c.mu.Unlock()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if got, err := v.Status(ctx, 0, 8192, 10); err == nil {
+		t.Errorf("%v was told while a write was under way", got)
+	}
+	close(hold)
+	if err := <-zeroed; err != nil {
+		t.Fatal(err)
+	}
+	want := []Extent{{4096, sheepdog.Data}, {4096, sheepdog.Zero}}
+	if got, err := v.Status(t.Context(), 0, 8192, 10); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+}
+
+// late is a replica that has not heard that layers were absorbed: it has nothing of them
+// under the id of another.
+type late struct{ Objects }
+
+func (l late) Records(ctx context.Context, s sheepdog.Scope, obj sheepdog.ObjectID, layers []sheepdog.LayerID, start sheepdog.BlockNo, count uint32) ([]sheepdog.Record, error) {
+	return make([]sheepdog.Record, count), nil
+}
+
+// Bug: what a deleted snapshot held was told as a hole while the replica that was asked had
+// not heard of the deletion.
+func TestStatusBelievesNoReplicaThatIsLate(t *testing.T) {
+	_, m, v := oneVDI(t, 8<<20)
+	write(t, v, 0, fill(4096, 1))
+	if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	write(t, v, 8192, fill(4096, 2))
+	if err := m.DeleteSnapshot(t.Context(), directory.DeleteSnapshot{Name: "v", Snapshot: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	m.opt.Objects = late{m.opt.Objects}
+	got, err := v.Status(t.Context(), 0, 4096, 10)
+	if want := []Extent{{4096, sheepdog.Data}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+}
+
+// Bug: a chain was empty, and what it held told as a hole, if a layer below was absorbed
+// while it was listed.
+func TestChainsAreWholeWhileLayersAreAbsorbed(t *testing.T) {
+	_, m, v := oneVDI(t, 8<<20)
+	write(t, v, 0, fill(4096, 1))
+	dir, family := m.opt.Directory, v.family.Load().id
+	torn := make(chan int)
+	stop := make(chan struct{})
+	go func() {
+		n := 0
+		defer func() { torn <- n }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			f, _ := dir.Family(family)
+			chain := logicalChain(dir, f.Working)
+			if _, ok := dir.Layer(f.Working); ok && len(chain) == 0 {
+				n++
+			}
+		}
+	}()
+	for range 300 {
+		if _, err := m.Snapshot(t.Context(), directory.Snapshot{Name: "v", Tag: "s"}); err != nil {
+			t.Fatal(err)
+		}
+		write(t, v, 0, fill(4096, 1))
+		if err := m.DeleteSnapshot(t.Context(), directory.DeleteSnapshot{Name: "v", Snapshot: "s"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if n := <-torn; n > 0 {
+		t.Errorf("the chain of a layer that is there was empty %d times", n)
+	}
+}
+
 // The coordinator answers from its object maps what replicas say, here and for another
 // node, for working layers, snapshots and clones.
 func TestStatusIsThatOfTheReplicas(t *testing.T) {
@@ -155,7 +253,7 @@ func compareStatus(t *testing.T, r *rand.Rand, near, far *Volume) {
 			f, _ := near.m.opt.Directory.Family(near.family.Load().id)
 			layer = f.Working
 		}
-		c, err := describer{near.m, near.shift}.describe(t.Context(), nil, layer, statusCall{off, n, 1000})
+		c, err := describer{near.m, nil, near.shift}.describe(t.Context(), nil, layer, statusCall{off, n, 1000})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +301,8 @@ func (m *meddled) Read(ctx context.Context, r *sheepdog.ReadRequest) error {
 	return m.Objects.Read(ctx, r)
 }
 
-// deleteSnapshot has the working layer absorb that of a snapshot, as replicas do of themselves.
+// deleteSnapshot has the working layer absorb that of a snapshot, as replicas do of themselves,
+// and all have heard of it.
 func deleteSnapshot(t *testing.T, w *world, m *Manager, snapped directory.Snapped) {
 	t.Helper()
 	if err := m.DeleteSnapshot(t.Context(), directory.DeleteSnapshot{Name: "v", Snapshot: "s"}); err != nil {
@@ -218,6 +317,7 @@ func deleteSnapshot(t *testing.T, w *world, m *Manager, snapped directory.Snappe
 			w.blocks[k] = b
 		}
 	}
+	w.apply(&directory.Prune{Layers: map[sheepdog.LayerID][]sheepdog.LayerID{snapped.Working: {snapped.Layer}}})
 }
 
 // Bug: a client that asked what is a hole while a snapshot below was deleted was told that
