@@ -149,6 +149,7 @@ var moments = []struct {
 	{regexp.MustCompile(`\b\d\d:\d\d:\d\d\b`), "CLOCK"},
 	{regexp.MustCompile(`\b1[789]\d{8}\b`), "SECONDS"},
 	{regexp.MustCompile(`\b[0-9a-f]{16}\b`), "NODE-ID"},
+	{regexp.MustCompile(`(?m)^(= (?:copy|image) .* SECONDS )[0-9a-f]+`), "${1}VDI-ID"}, // of the name that they had while they were filled
 	{regexp.MustCompile(`(sheep that run: )\S+`), "${1}VERSION"},
 }
 
