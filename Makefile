@@ -83,7 +83,7 @@ bench: build
 	$(GO) build -trimpath -o bin/bench ./bench
 	bin/bench run $(ARGS)
 
-# The same with enough rounds for medians, about twenty minutes, kept for the commit.
+# The same with enough rounds for medians, about half an hour, kept for the commit.
 bench-full: build
 	$(GO) build -trimpath -o bin/bench ./bench
 	bin/bench run -mode full -jobs all -out bench/results $(ARGS)

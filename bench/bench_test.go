@@ -84,6 +84,9 @@ func TestJobFile(t *testing.T) {
 	if !d.does(stream[0]) || d.does(stream[1]) {
 		t.Error("the disk alone does another job than to be written in sequence")
 	}
+	if c, sent := (&ceph{}), (job{qemu: true}); !c.does(stream[0]) || c.does(sent) {
+		t.Error("Ceph does all jobs but those that QEMU sends")
+	}
 	if stream[0].runsOnce() || !stream[1].runsOnce() {
 		t.Error("of a job that wants an empty log there is one run, of others as many as rounds")
 	}

@@ -58,6 +58,9 @@ func (c *ceph) rbd(ctx context.Context, args ...string) error {
 
 func (c *ceph) disk() string { return rbdURI(diskName) }
 
+// does is all that fio does: QEMU would need a driver of its own for it.
+func (c *ceph) does(j job) bool { return !j.qemu }
+
 // rbdURI names an image for a job.
 func rbdURI(image string) string { return "rbd:" + cephPool + "/" + image }
 

@@ -20,7 +20,7 @@ type Extent struct {
 
 // Status describes n bytes from off, in blocks, in at most limit extents; it may
 // describe fewer bytes than asked for. A write that was acknowledged before the call is
-// seen. Like a read it is the coordinator's to answer, and has the VDI coordinated here if
+// seen. Data may be told where there are none; Zero and Absent read as zeros. Like a read it is the coordinator's to answer, and has the VDI coordinated here if
 // nobody does: a replica, this node's own not least, may be cut off from those that write.
 func (v *Volume) Status(ctx context.Context, off, n uint64, limit int) (out []Extent, err error) {
 	ask := statusCall{Off: off, N: n, Limit: limit}
