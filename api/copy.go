@@ -26,12 +26,15 @@ type CopyProgress struct {
 	TotalBytes uint64 `json:"totalBytes"`
 }
 
+// NameTime is how a time stands in names that are made up, see time.Format; the time is in UTC.
+const NameTime = "20060102T150405.000Z"
+
 // UnfinishedName is the name under which a VDI is filled that is going to be called
 // name: whoever is killed meanwhile leaves nothing that is taken for it. No pool of
 // libvirt shows names that begin with a dot.
 func UnfinishedName(name string, at time.Time) string {
 	const begin = ".unfinished/"
-	end := "-" + at.UTC().Format("20060102T150405.000Z")
+	end := "-" + at.UTC().Format(NameTime)
 	most := sheepdog.MaxNameLength - len(begin) - len(end)
 	name = strings.ReplaceAll(name[:min(len(name), most)], "/", "-") // a name has one slash at most
 	return begin + strings.ToValidUTF8(name, "") + end

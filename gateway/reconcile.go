@@ -101,7 +101,7 @@ type choice struct {
 }
 
 // differing lists the dirty blocks that are not the same everywhere, in runs of
-// one best witness.
+// one best witness, and notes those of which the newest write is lost.
 func (r *reconciler) differing() []choice {
 	var out []choice
 	for _, run := range r.window.runs {

@@ -4,15 +4,12 @@ import (
 	"time"
 
 	"sheepdog/api"
+	"sheepdog/recovery"
 )
 
-const (
-	// defaultDefragmentRate is what is moved at most so that it lies in sequence, in bytes
-	// a second.
-	defaultDefragmentRate = 32 << 20
-	// busyRate is from how many requests a second on guests are busy, as for the scrub.
-	busyRate = 200
-)
+// defaultDefragmentRate is what is moved at most so that it lies in sequence, in bytes
+// a second.
+const defaultDefragmentRate = 32 << 20
 
 // busyMeter makes a function that reports whether guests have been busy here since it was
 // called last; one caller at a time.
@@ -22,7 +19,7 @@ func (s *stats) busyMeter() func() bool {
 		n, took := s.load().Requests, time.Since(since)
 		rate := float64(n-last) / max(took, time.Millisecond).Seconds()
 		last, since = n, since.Add(took)
-		return rate >= busyRate
+		return rate >= recovery.BusyRate
 	}
 }
 

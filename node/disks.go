@@ -44,26 +44,22 @@ const (
 // loseDisks deals with disks that failed, one after the other.
 func (n *Node) loseDisks() {
 	for {
+		var dir string
 		select {
-		case dir := <-n.badDisks:
-			n.persist("failed disk "+dir+" is not dealt with yet; flushes wait", func() error { return n.loseDisk(dir) })
+		case dir = <-n.badDisks:
 		case <-n.ctx.Done():
 			return
 		}
-	}
-}
-
-// persist deals with a loss until that succeeds, and says so each time that it does not.
-func (n *Node) persist(not string, deal func() error) {
-	for n.ctx.Err() == nil {
-		err := deal()
-		if err == nil {
-			return
-		}
-		n.log.Error(not, "err", err)
-		select {
-		case <-time.After(loseRetry):
-		case <-n.ctx.Done():
+		for n.ctx.Err() == nil {
+			err := n.loseDisk(dir)
+			if err == nil {
+				break
+			}
+			n.log.Error("failed disk is not dealt with yet; flushes wait", "disk", dir, "err", err)
+			select {
+			case <-time.After(loseRetry):
+			case <-n.ctx.Done():
+			}
 		}
 	}
 }

@@ -187,7 +187,7 @@ func (d *Disk) recover(f format, ck checkpoint) error {
 	if err != nil {
 		return err
 	}
-	if j.made == 0 && j.remembered || len(s.segs) == 0 && j.remembered && ck.lastLSN == 0 {
+	if j.remembered && (j.made == 0 || len(s.segs) == 0 && ck.lastLSN == 0) {
 		return fmt.Errorf("the log in %s is gone: %w", j.dir, errEmptied)
 	}
 	j.rooted = len(s.segs) == 0

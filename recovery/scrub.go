@@ -21,8 +21,9 @@ const (
 	scrubSlices       = 256
 	// scrubRate bounds what a scrub reads, in bytes a second of one replica.
 	scrubRate = 32 << 20
-	// scrubBusy is from how many guests' requests a second the scrub waits.
-	scrubBusy = 200
+	// BusyRate is from how many guests' requests a second what need not be done now
+	// waits, or takes its time.
+	BusyRate  = 200
 	scrubLook = 10 * time.Second // between looks whether the node is free
 	scrubFact = "scrub"          // where the store keeps the state
 )
@@ -145,7 +146,7 @@ func (s *scrubber) awaitFree(ctx context.Context, due time.Time) error {
 	for {
 		v := s.cfg.Views.View()
 		rate, _ := s.pace.Busy()
-		if v != nil && complete(v) && (rate < scrubBusy || s.now().Sub(due) > s.interval()) {
+		if v != nil && complete(v) && (rate < BusyRate || s.now().Sub(due) > s.interval()) {
 			return nil
 		}
 		if err := sleepAtLeast(ctx, max(look, time.Millisecond)); err != nil {

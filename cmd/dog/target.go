@@ -13,7 +13,8 @@ import (
 )
 
 // named lets the first argument of commands on existing VDIs be NAME, NAME@TAG,
-// NAME@NUMBER, or an id as 0x and hex digits. It changes args and sets -s.
+// NAME@NUMBER, or an id as 0x and hex digits. It changes args and sets -s. A -s that is
+// empty is refused.
 func named(ctx context.Context, c *api.Client, cmd *cobra.Command, args []string) error {
 	if f := cmd.Flags().Lookup("snapshot"); f != nil && f.Changed && f.Value.String() == "" && cmd.Name() != "snapshot" {
 		// An empty variable in a script must not mean the VDI itself.

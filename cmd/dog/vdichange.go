@@ -215,7 +215,7 @@ func (d *dog) vdiRollback() *cobra.Command {
 			}
 			what := fmt.Sprintf("roll VDI %s back to snapshot %s", req.Name, req.Snapshot)
 			if safety == "on" || safety == "auto" && !force && !d.yes && isTerminal(d.stdin) {
-				req.SaveTag = "before-rollback-" + d.now().UTC().Format("20060102T150405.000Z")
+				req.SaveTag = "before-rollback-" + d.now().UTC().Format(api.NameTime)
 			}
 			if dryRun {
 				if _, err := findVDI(ctx, c, req.Name, req.Snapshot); err != nil {

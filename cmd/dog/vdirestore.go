@@ -77,7 +77,7 @@ func (d *dog) setAside(ctx context.Context, c *api.Client, name string) (back fu
 		}
 		return func(ctx context.Context) error { return c.DeleteVDI(ctx, &api.DeleteRequest{Name: name, Purge: true}) }, nil // only snapshots are left
 	}
-	tag := "before-restore-" + d.now().UTC().Format("20060102T150405.000Z")
+	tag := "before-restore-" + d.now().UTC().Format(api.NameTime)
 	if _, err := c.SnapshotVDI(ctx, &api.SnapshotRequest{Name: name, Tag: tag, OnlyIfChanged: true, Description: "taken before a restore"}); err != nil {
 		return nil, err
 	}
