@@ -48,7 +48,8 @@ func (d *Disk) readable(obj sheepdog.ObjectID, layer sheepdog.LayerID) error {
 	return fmt.Errorf("metadata of object %s layer %d are malformed: %w", obj, layer, sheepdog.ErrIO)
 }
 
-// find is content.find, and fails where it comes to a layer that is spoiled. mu is held.
+// find is the first block that the chain has; its state is Absent if none has. It fails where
+// it comes to a layer that is spoiled. mu is held.
 func (d *Disk) find(obj sheepdog.ObjectID, chain []sheepdog.LayerID, no sheepdog.BlockNo) (block, error) {
 	for _, layer := range chain {
 		if err := d.readable(obj, layer); err != nil {
