@@ -23,6 +23,7 @@ type Status struct {
 	Version  int             `json:"version"`
 	Software string          `json:"software"` // version of the program
 	Node     Node            `json:"node"`
+	Meta     string          `json:"meta,omitempty"` // directory of the node's own data, on its host
 	State    ClusterState    `json:"state"`
 	NBD      NBDEndpoints    `json:"nbd"`
 	Started  time.Time       `json:"started"`

@@ -105,7 +105,11 @@ func (c *Cluster) start() error {
 		return err
 	}
 	c.wg.Go(c.door.run)
-	if !id.IsZero() {
+	if id.IsZero() {
+		if err := c.opts.Newcomer(); err != nil {
+			return err
+		}
+	} else {
 		c.mu.Lock()
 		err := c.resume(id)
 		c.mu.Unlock()

@@ -19,13 +19,13 @@ const (
 func (c *Cluster) joinLoop() {
 	pause := joinFirst
 	for c.ctx.Err() == nil {
-		targets, _ := c.joinTargets()
+		targets := c.joinTargets()
 		if err := c.gossip.join(targets); err != nil {
 			c.opts.Logger.Debug("found nobody in gossip", "addrs", targets, "err", err)
 		}
 		c.looked()
-		switch _, alone := c.joinTargets(); {
-		case !alone:
+		switch have := c.company(); {
+		case len(have) > 1:
 			c.wait(nil, jitter(c.opts.Timing.Rejoin))
 			pause = joinFirst
 		default:
@@ -42,16 +42,20 @@ func (c *Cluster) looked() { c.lookedOnce.Do(func() { close(c.lookedDone) }) }
 // start: those that are there know it now.
 func (c *Cluster) Looked() <-chan struct{} { return c.lookedDone }
 
-// joinTargets are addresses of nodes that gossip does not have alive.
-func (c *Cluster) joinTargets() (addrs []string, alone bool) {
-	alone = true
+// company are the addresses of this node and of those that gossip has alive.
+func (c *Cluster) company() map[string]bool {
 	have := map[string]bool{c.opts.Self.Addr: true}
 	for _, g := range c.gossip.members() {
 		if g.State == GossipAlive && g.ID != c.opts.Self.ID {
-			alone = false
 			have[g.Addr] = true
 		}
 	}
+	return have
+}
+
+// joinTargets are addresses of nodes that gossip does not have alive.
+func (c *Cluster) joinTargets() (addrs []string) {
+	have := c.company()
 	add := func(addr string) {
 		if !have[addr] {
 			have[addr] = true
@@ -65,7 +69,7 @@ func (c *Cluster) joinTargets() (addrs []string, alone bool) {
 		add(m)
 	}
 	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-	return addrs[:min(len(addrs), maxTargets)], alone
+	return addrs[:min(len(addrs), maxTargets)]
 }
 
 // rememberedMembers are the addresses in the view and in Raft's configuration,

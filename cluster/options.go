@@ -94,8 +94,11 @@ type Options struct {
 	// again if the epoch changed before the command was committed.
 	Gate func(ctx context.Context, kind string, body []byte) error
 	// Seeds are addresses of nodes that may be there.
-	Seeds  func() []string
-	Timing Timing
+	Seeds func() []string
+	// Newcomer is asked before a node that belongs to no cluster looks for one; its error
+	// is that of Start. May be nil.
+	Newcomer func() error
+	Timing   Timing
 	// Clock is a monotonic time that runs through suspend.
 	Clock func() time.Duration
 	// Now is the wall clock, which is for dates only.
@@ -158,6 +161,9 @@ func (o *Options) fill() {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Newcomer == nil {
+		o.Newcomer = func() error { return nil }
 	}
 	if o.Info == nil {
 		o.Info = func() Hints { return Hints{} }

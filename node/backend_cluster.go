@@ -19,7 +19,7 @@ import (
 // Status describes this node without asking anybody.
 func (b backend) Status(context.Context) (*api.Status, error) {
 	n := b.n
-	s := &api.Status{Version: api.Version, Software: n.cfg.Version, Node: apiNode(n.self), State: n.state(),
+	s := &api.Status{Version: api.Version, Software: n.cfg.Version, Node: apiNode(n.self), Meta: n.cfg.Meta, State: n.state(),
 		Started: n.started, NBD: api.NBDEndpoints{TCP: n.nbdAddr}}
 	if !n.cfg.NoNBD {
 		s.NBD.Unix = n.cfg.socket()

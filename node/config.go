@@ -30,17 +30,20 @@ type Config struct {
 	Advertise string   // IP address that others use; empty: 127.0.0.1
 	Zone      *uint32  // failure domain; nil: the four bytes of the address
 	LocalFile string   // other sheep of this host are found in this file; see -c local
-	Seeds     []string // host:port of other sheep; see -c gossip
-	NoSync    bool     // answer flushes without fdatasync
-	Gateway   bool     // store nothing
-	VNodes    int      // weight; 0: the default
-	APIAddr   string   // host:port to serve the API on besides; empty: nowhere else
-	NBDAddr   string   // host:port to serve NBD on; empty: only the unix socket
-	NBDSocket string   // path of the unix socket of NBD; empty: Meta/nbd.sock
-	NBDGroup  string   // group that may open it, by name; empty: only this user
-	Version   string   // of the program, for status and gossip
-	Logger    *slog.Logger
-	LogLevel  *slog.LevelVar // of Logger, for `dog node log level`; nil: it cannot be changed
+	// LocalByDefault says that nobody asked for LocalFile: a node of no cluster joins only
+	// those beside it, see neighbours.go.
+	LocalByDefault bool
+	Seeds          []string // host:port of other sheep; see -c gossip
+	NoSync         bool     // answer flushes without fdatasync
+	Gateway        bool     // store nothing
+	VNodes         int      // weight; 0: the default
+	APIAddr        string   // host:port to serve the API on besides; empty: nowhere else
+	NBDAddr        string   // host:port to serve NBD on; empty: only the unix socket
+	NBDSocket      string   // path of the unix socket of NBD; empty: Meta/nbd.sock
+	NBDGroup       string   // group that may open it, by name; empty: only this user
+	Version        string   // of the program, for status and gossip
+	Logger         *slog.Logger
+	LogLevel       *slog.LevelVar // of Logger, for `dog node log level`; nil: it cannot be changed
 
 	// RecoveryDelay is how long data are left where they are after a node was
 	// lost, because it may come back; 0: the default of package recovery.

@@ -26,14 +26,14 @@ func DefaultLocalFile() string {
 // maxLocal bounds what is read, in bytes.
 const maxLocal = 1 << 20
 
-// add puts addr into the file.
-func (f localFile) add(addr string) error {
-	return f.change(func(list []string) []string {
-		if slices.Contains(list, addr) {
-			return list
-		}
-		return append(list, addr)
+// add puts addr at the end of the file, and tells who was there earlier: of any two
+// sheep that start at a time one is.
+func (f localFile) add(addr string) (earlier []string, err error) {
+	err = f.change(func(list []string) []string {
+		earlier = slices.DeleteFunc(list, func(a string) bool { return a == addr })
+		return append(slices.Clone(earlier), addr)
 	})
+	return earlier, err
 }
 
 // remove takes addr out of the file.

@@ -280,8 +280,12 @@ func (n *Node) join() error {
 	if n.cfg.RaftMemory == nil {
 		opts.Dir = filepath.Join(n.cfg.Meta, raftDir)
 	}
-	if err := n.registerLocal(); err != nil {
+	earlier, err := n.registerLocal()
+	if err != nil {
 		return err
+	}
+	if n.cfg.LocalByDefault && n.cfg.standIn == nil {
+		opts.Newcomer = func() error { return n.checkNeighbours(earlier) }
 	}
 	c, err := cluster.Start(opts)
 	if err != nil {
@@ -309,30 +313,33 @@ func (n *Node) meet() error {
 	return nil
 }
 
-// registerLocal makes the node known to the sheep of this host.
-func (n *Node) registerLocal() error {
+// registerLocal makes the node known to the sheep of this host, and tells where earlier
+// ones are.
+func (n *Node) registerLocal() (earlier []string, err error) {
 	if n.cfg.LocalFile == "" {
-		return nil
+		return nil, nil
 	}
 	f := localFile(n.cfg.LocalFile)
-	if err := f.add(n.self.Addr); err != nil {
-		return err
+	if earlier, err = f.add(n.self.Addr); err != nil {
+		return nil, err
 	}
 	n.onClose(func() {
 		if err := f.remove(n.self.Addr); err != nil {
 			n.log.Warn("could not leave the file of local sheep", "err", err)
 		}
 	})
-	return nil
+	return earlier, nil
 }
 
 func (n *Node) seeds() []string {
 	var all []string
 	if n.cfg.LocalFile != "" {
-		all = localFile(n.cfg.LocalFile).list()
+		all = slices.DeleteFunc(localFile(n.cfg.LocalFile).list(), func(s string) bool { return s == n.self.Addr })
 	}
-	all = append(all, n.cfg.Seeds...)
-	return slices.DeleteFunc(all, func(s string) bool { return s == n.self.Addr })
+	if n.cfg.LocalByDefault {
+		all = n.neighboursAmong(all)
+	}
+	return append(all, slices.DeleteFunc(slices.Clone(n.cfg.Seeds), func(s string) bool { return s == n.self.Addr })...)
 }
 
 // wire joins what serves data.

@@ -47,7 +47,7 @@ func run(ctx context.Context, s *daemon.Settings, log *slog.Logger, ready func()
 		c.Keep = func(t []nbd.Transfer) error { return handover.Keep(s.Store, t) }
 	}
 	if s.Local && c.LocalFile == "" {
-		c.LocalFile = node.DefaultLocalFile()
+		c.LocalFile, c.LocalByDefault = node.DefaultLocalFile(), !s.Told
 	}
 	if err := calmMonitor(); err != nil {
 		log.Debug("writes that are flushed take more CPU than they need", "err", err)

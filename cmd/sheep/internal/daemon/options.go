@@ -22,6 +22,7 @@ type options struct {
 	advertise, bind     string
 	zone                string
 	cluster             string
+	told                bool // cluster was given
 	noSync, foreground  bool
 	gateway             bool
 	log, pidFile        string
@@ -47,6 +48,7 @@ type Settings struct {
 	Bind      string  // never empty
 	Zone      *uint32 // nil: from the address
 	Local     bool    // find the other sheep of this host
+	Told      bool    // by -c how to find other nodes, which is not a default
 	LocalFile string  // where; empty: the default file
 	Seeds     []string
 	NoSync    bool
@@ -90,7 +92,7 @@ func command(o *options, version string, run func() error) *cobra.Command {
 	f.StringVarP(&o.advertise, "myaddr", "y", "", "IP address at which other nodes reach this one (default: -b, else 127.0.0.1)")
 	f.StringVarP(&o.bind, "bindaddr", "b", "", "IP address to listen on (default: -y, else 127.0.0.1)")
 	f.StringVarP(&o.zone, "zone", "z", "", "failure domain, 0 to 4294967295 (default: from the IP address)")
-	f.StringVarP(&o.cluster, "cluster", "c", "local", "how to find other nodes: local[:FILE], or gossip:HOST:PORT[,HOST:PORT...]")
+	f.StringVarP(&o.cluster, "cluster", "c", "local", "how to find other nodes: local[:FILE], or gossip:HOST:PORT[,HOST:PORT...]; not given: local, for a new node only those whose META is beside its own")
 	f.BoolVarP(&o.noSync, "nosync", "n", false, "answer flushes without syncing disks; a power cut may lose data")
 	f.BoolVarP(&o.foreground, "foreground", "f", false, "do not become a daemon")
 	f.BoolVarP(&o.gateway, "gateway", "g", false, "store nothing")
@@ -117,6 +119,7 @@ func command(o *options, version string, run func() error) *cobra.Command {
 				return err
 			}
 		}
+		o.told = f.Changed("cluster")
 		for _, flag := range obsoleteOptions {
 			if f.Changed(flag.long) {
 				o.obsolete = append(o.obsolete, "-"+flag.short)
@@ -268,6 +271,7 @@ func (o *options) parseZone(s *Settings) error {
 }
 
 func (o *options) parseCluster(s *Settings) error {
+	s.Told = o.told
 	driver, rest, given := strings.Cut(o.cluster, ":")
 	switch driver {
 	case "local":
