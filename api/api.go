@@ -74,7 +74,7 @@ type NodeBackend interface {
 	// listed with Error set.
 	Capacities(ctx context.Context) (*Capacities, error)
 	// KillNode makes a node leave gracefully. It is ErrNotFound if no member has
-	// that id.
+	// that id, and ErrBusy, unless forced, if only that one has all of some data.
 	KillNode(ctx context.Context, ref NodeRef) error
 	// Recovery lists the nodes that are not complete. A node appears here in the
 	// same moment as in the view.

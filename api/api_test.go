@@ -118,6 +118,13 @@ func TestClusterAndNodes(t *testing.T) {
 	if k := b.Killed(); len(k) != 2 || k[0] != 3 || k[1] != 1 {
 		t.Fatalf("killed %v", k)
 	}
+	b.Sole = 2
+	if err := c.KillNode(ctx, api.NodeRef{ID: 2}); !errors.Is(err, sheepdog.ErrBusy) {
+		t.Fatalf("kill of a node with the only complete replicas: %v", err)
+	}
+	if err := c.KillNode(ctx, api.NodeRef{ID: 2, Force: true}); err != nil || len(b.Killed()) != 3 {
+		t.Fatalf("forced kill of a node with the only complete replicas: %v, killed %v", err, b.Killed())
+	}
 	if err := c.KillNode(ctx, api.NodeRef{ID: 77}); !errors.Is(err, sheepdog.ErrNotFound) {
 		t.Fatalf("kill of an unknown node: %v", err)
 	}
@@ -322,6 +329,8 @@ func TestRefusedRequests(t *testing.T) {
 		{"PUT", "/v1/cluster/recovery", `{}`, 400, "invalid"},
 		{"POST", "/v1/check", `{"snapshot":"a"}`, 400, "invalid"},
 		{"DELETE", "/v1/nodes/zz", ``, 400, "invalid"},
+		{"DELETE", "/v1/nodes/self?force=perhaps", ``, 400, "invalid"},
+		{"DELETE", "/v1/nodes/self?froce=true", ``, 400, "invalid"},
 		{"GET", "/v2/nodes", ``, 404, "no_such_route"},
 		{"GET", "/", ``, 404, "no_such_route"},
 	} {

@@ -137,7 +137,11 @@ func (c *Client) KillNode(ctx context.Context, ref NodeRef) error {
 	if !ref.Self {
 		id = ref.ID.String()
 	}
-	return c.call(ctx, http.MethodDelete, "/v1/nodes/"+id, nil, nil, nil)
+	q := url.Values{}
+	if ref.Force {
+		q.Set("force", "true")
+	}
+	return c.call(ctx, http.MethodDelete, "/v1/nodes/"+id, q, nil, nil)
 }
 
 // Recovery lists the nodes that are not complete.

@@ -113,6 +113,13 @@ func list[T any](l []T) []T { return append(make([]T, 0, len(l)), l...) }
 
 func (s *Server) killNode(w http.ResponseWriter, r *http.Request) error {
 	ref := NodeRef{Self: r.PathValue("id") == "self"}
+	q, err := params(r, "force")
+	if err != nil {
+		return err
+	}
+	if ref.Force, err = boolean(q, "force"); err != nil {
+		return err
+	}
 	if !ref.Self {
 		if err := ref.ID.UnmarshalText([]byte(r.PathValue("id"))); err != nil {
 			return invalid(fmt.Sprintf("node id %q: want 16 hex digits or self", r.PathValue("id")))

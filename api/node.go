@@ -30,6 +30,9 @@ type NodeList struct {
 type NodeRef struct {
 	ID   sheepdog.NodeID
 	Self bool
+	// Force has it leave also with the only complete replicas of data, which then wait
+	// until it is back.
+	Force bool
 }
 
 // Capacities is the space of all nodes.

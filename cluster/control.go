@@ -64,6 +64,8 @@ type reply struct {
 	Membership membership `json:"membership,omitempty"`
 	// Standing is the answer to methodStanding.
 	Standing *Standing `json:"standing,omitempty"`
+	// Last is the answer to methodLeave: see Leave.
+	Last state.PartitionList `json:"last,omitempty"`
 }
 
 // HandleControl serves the methods of this package that arrive over peer

@@ -375,7 +375,7 @@ func TestLeaveDownToOneAndBack(t *testing.T) {
 			n := w.leader()
 			epoch := n.epoch()
 			began := time.Now()
-			if err := n.Leave(w.ctx(5 * time.Second)); err != nil {
+			if _, err := n.Leave(w.ctx(5 * time.Second)); err != nil {
 				t.Fatalf("leave of node %d with %d left: %v", n.n, left, err)
 			}
 			if took := time.Since(began); took > 2*time.Second {
@@ -391,7 +391,7 @@ func TestLeaveDownToOneAndBack(t *testing.T) {
 		last := w.up()[0]
 		w.propose(last.n, "alone")
 		epoch := last.epoch()
-		if err := last.Leave(w.ctx(5 * time.Second)); err != nil {
+		if _, err := last.Leave(w.ctx(5 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		if last.epoch() != epoch {
@@ -510,7 +510,7 @@ func TestLeaveWithoutQuorumIsGivenUp(t *testing.T) {
 		w.nodes[2].kill()
 		w.nodes[3].kill()
 		began := time.Now()
-		if err := w.nodes[1].Leave(w.ctx(time.Minute)); !errors.Is(err, sheepdog.ErrNoQuorum) {
+		if _, err := w.nodes[1].Leave(w.ctx(time.Minute)); !errors.Is(err, sheepdog.ErrNoQuorum) {
 			t.Errorf("leave: %v", err)
 		}
 		if took := time.Since(began); took > 2500*time.Millisecond {
@@ -676,7 +676,7 @@ func TestLeaveBesideADeadVoter(t *testing.T) {
 		dead, leaver := others[0], others[1]
 		dead.kill()
 		w.eventually(10*time.Second, "the dead one is no member", func() bool { return len(leader.members()) == 2 })
-		if err := leaver.Leave(w.ctx(10 * time.Second)); err != nil {
+		if _, err := leaver.Leave(w.ctx(10 * time.Second)); err != nil {
 			t.Errorf("leave: %v", err)
 		}
 		leaver.stop()
@@ -698,7 +698,7 @@ func TestLeaveRightAfterADeath(t *testing.T) {
 		others := w.besides(leader)
 		dead, leaver := others[0], others[1]
 		dead.kill()
-		_ = leaver.Leave(w.ctx(10 * time.Second))
+		_, _ = leaver.Leave(w.ctx(10 * time.Second))
 		leaver.stop()
 		time.Sleep(5 * time.Second)
 		leaver.boot()
@@ -742,7 +742,7 @@ func TestLeaveRightAfterADeathBesideANewNode(t *testing.T) {
 		w.add(4)
 		w.eventually(20*time.Second, "four members", func() bool { return len(leader.members()) == 4 })
 		others[0].kill()
-		_ = others[1].Leave(w.ctx(10 * time.Second))
+		_, _ = others[1].Leave(w.ctx(10 * time.Second))
 		others[1].stop()
 		time.Sleep(5 * time.Second)
 		others[1].boot()

@@ -9,16 +9,19 @@ import (
 	"github.com/hashicorp/raft"
 
 	"sheepdog"
+	"sheepdog/cluster/state"
 )
 
 // Leave takes this node out of the view and of Raft's configuration, moving the
 // leadership first if it has it. It takes at most Timing.Leave; after an error
 // the others find out as from a crash. The last member just stops: no epoch.
-// The node does not come back before it is started again.
-func (c *Cluster) Leave(ctx context.Context) error {
+// The node does not come back before it is started again. last are the partitions, under
+// whatever policy, that it is still listed for, because nobody else has all of them: they
+// wait for it.
+func (c *Cluster) Leave(ctx context.Context) (last state.PartitionList, err error) {
 	ctx, leave, err := c.enter(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timing.Leave)
@@ -28,19 +31,20 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	view := c.pub.view()
 	if !listed(view, c.selfRef()) || len(view.Members) == 1 {
 		c.gossip.leave(c.opts.Timing.Gossip)
-		return nil
+		return nil, nil
 	}
 	err = c.retry(ctx, func() error {
 		c.handOver()
-		_, err := c.askLeader(ctx, methodLeave, message{Ref: c.selfRef()})
+		r, err := c.askLeader(ctx, methodLeave, message{Ref: c.selfRef()})
+		last = r.Last
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("leave the cluster: %w", err)
+		return nil, fmt.Errorf("leave the cluster: %w", err)
 	}
 	c.lease.drop()
 	c.gossip.leave(2 * c.opts.Timing.Gossip)
-	return nil
+	return last, nil
 }
 
 // handOver moves the leadership to another voter if this node has it. An error
@@ -87,7 +91,21 @@ func (c *Cluster) handleLeave(ctx context.Context, m message) (any, error) {
 		}
 		return nil, fmt.Errorf("take the vote of node %v: %w", m.Ref.ID, err)
 	}
-	return reply{}, nil
+	return reply{Last: waitingFor(c.pub.view(), m.Ref.ID)}, nil
+}
+
+// waitingFor lists the partitions of a view that list a node which is no member any
+// more: nobody else was known to have all of them.
+func waitingFor(v *sheepdog.View, id sheepdog.NodeID) (out state.PartitionList) {
+	for p := range sheepdog.Partitions {
+		for _, t := range v.Tables {
+			if t[p].IsActing(id) {
+				out = append(out, sheepdog.Partition(p))
+				break
+			}
+		}
+	}
+	return out
 }
 
 // takeVote takes a node that leaves out of Raft's configuration, and before it those

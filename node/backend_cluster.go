@@ -182,7 +182,15 @@ func (b backend) Capacities(ctx context.Context) (*api.Capacities, error) {
 
 // KillNode makes a node leave gracefully.
 func (b backend) KillNode(ctx context.Context, ref api.NodeRef) error {
-	if ref.Self || ref.ID == b.n.self.ID {
+	if ref.Self {
+		ref.ID = b.n.self.ID
+	}
+	if !ref.Force {
+		if err := b.n.spare(ctx, ref.ID); err != nil {
+			return err
+		}
+	}
+	if ref.ID == b.n.self.ID {
 		b.n.stop(errLeave)
 		return nil
 	}

@@ -254,22 +254,6 @@ func (n *Node) handleAssess(body []byte) ([]byte, error) {
 	return json.Marshal(newLoss(v, dir, a).report())
 }
 
-// handleHoldings lists the partitions of which this node has anything, under
-// whatever policy.
-func (n *Node) handleHoldings([]byte) ([]byte, error) {
-	out := state.PartitionList{}
-	err := n.engine.List(sheepdog.ListEntry{}, nil, func(e sheepdog.ListEntry) bool {
-		if p := e.Object.Partition(); len(out) == 0 || out[len(out)-1] != p {
-			out = append(out, p)
-		}
-		return true
-	})
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(out)
-}
-
 // settle waits until the survivors, and nobody else, are members of the view.
 func (f *forcing) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, forceSettle)

@@ -470,8 +470,12 @@ func (n *Node) Close(ctx context.Context) error {
 		}
 	}
 	if errors.Is(cause, errLeave) || errors.Is(cause, errStore) {
-		if err := n.cluster.Leave(ctx); err != nil {
+		last, err := n.cluster.Leave(ctx)
+		if err != nil {
 			n.log.Warn("could not leave gracefully; the others will notice", "err", err)
+		}
+		if errors.Is(cause, errLeave) {
+			n.sayLast(last)
 		}
 	}
 	if errors.Is(cause, errStore) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"strings"
 
 	"sheepdog"
 	"sheepdog/api"
@@ -61,11 +62,11 @@ func findStuck(v *sheepdog.View) *stuck {
 }
 
 // why says what a partition that waiting found waits for.
-func why(v *sheepdog.View, p *sheepdog.Placement, policy sheepdog.Policy) string {
+func (n *Node) why(v *sheepdog.View, p *sheepdog.Placement, policy sheepdog.Policy) string {
 	live, missing := v.ActingMembers(p)
 	switch {
 	case missing > 0 || len(live) == 0:
-		return fmt.Sprintf("%d complete replicas of some data are on nodes that are away, and %d are here; start the missing nodes", missing, len(live))
+		return fmt.Sprintf("%d complete replicas of some data are on nodes that are away, and %d are here; start the missing nodes: %s", missing, len(live), strings.Join(n.missing(v, p), ", "))
 	case p.State != sheepdog.Clean:
 		return "all replicas of some data restarted and are being compared; guests wait for it"
 	case v.Config.RecoveryDisabled:
@@ -122,7 +123,7 @@ func (n *Node) warnings(v *sheepdog.View) []string {
 		out = append(out, "leaders of the cluster were elected one after the other: processors or the network of its nodes are overloaded; nodes wait longer for each other by now")
 	}
 	if p, policy, ok := n.waiting(v); ok {
-		out = append(out, why(v, p, policy))
+		out = append(out, n.why(v, p, policy))
 	}
 	out = append(out, n.spaceWarnings()...)
 	if p, z := v.Config.Policy, v.StorageZones(); p.Parity > 0 && z < p.Zones() {

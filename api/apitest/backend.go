@@ -24,6 +24,7 @@ type Backend struct {
 	Info     api.Cluster
 	NBD      api.NBDEndpoints
 	Self     sheepdog.NodeID
+	Sole     sheepdog.NodeID // has the only complete replicas of something
 	// Events and Summary are what Check reports; CheckErr ends it.
 	Events   []api.CheckEvent
 	Summary  api.CheckSummary
@@ -245,6 +246,9 @@ func (b *Backend) KillNode(_ context.Context, ref api.NodeRef) error {
 		ref.ID = b.Self
 	}
 	for _, n := range b.NodeList {
+		if n.ID == b.Sole && n.ID == ref.ID && !ref.Force {
+			return fmt.Errorf("node %s has the only complete replicas: %w", n.Addr, sheepdog.ErrBusy)
+		}
 		if n.ID == ref.ID {
 			b.killed = append(b.killed, n.ID)
 			return nil

@@ -121,7 +121,7 @@ func (d *dog) followRecovery(ctx context.Context, c *api.Client) error {
 }
 
 func (d *dog) nodeKill() *cobra.Command {
-	var local, dryRun bool
+	var local, dryRun, force bool
 	cmd := &cobra.Command{Use: "kill {<node id> | -l}", Short: "Make a node leave the cluster", Args: arguments(0, 1),
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
 			if local == (len(args) == 1) {
@@ -138,9 +138,11 @@ func (d *dog) nodeKill() *cobra.Command {
 			if dryRun {
 				return d.would("stop node " + name)
 			}
+			ref.Force = force
 			return failed(c.KillNode(ctx, ref), "stop node %s", name)
 		})}
 	cmd.Flags().BoolVarP(&local, "local", "l", false, "the node that dog is connected to")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "also with the only complete replicas of data, which then wait until it is back")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
 	return cmd
 }
