@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -74,19 +73,20 @@ type backupOptions struct {
 	from, to api.Selector
 	dir      string
 	verify   bool
+	repair   bool
 	full     bool
 }
 
 func (d *dog) vdiBackup() *cobra.Command {
 	o := &backupOptions{}
-	cmd := &cobra.Command{Use: "backup {-F <snapshot> -s <snapshot> | [-s <snapshot>] --dir <directory> [--verify]} <vdiname>",
+	cmd := &cobra.Command{Use: "backup {-F <snapshot> -s <snapshot> | [-s <snapshot>] --dir <directory> [--verify | --repair]} <vdiname>",
 		Short: "Write what changed between two snapshots to stdout, or a snapshot to a directory", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
 			switch {
-			case o.verify && o.dir == "":
-				return badArgument("--verify needs --dir")
-			case o.verify:
-				return d.verifyBackups(o.dir, args[0])
+			case (o.verify || o.repair) && o.dir == "":
+				return badArgument("--verify and --repair need --dir")
+			case o.verify || o.repair:
+				return d.verifyBackups(ctx, c, o, args[0])
 			case o.dir != "" && o.from != "":
 				return badArgument("A directory finds out itself what changed; leave -F out")
 			case o.dir != "" && o.to == "":
@@ -105,6 +105,7 @@ func (d *dog) vdiBackup() *cobra.Command {
 	f.BoolVar(&o.full, "full", false, "all of the snapshot, to stdout: what differs from zeros")
 	f.StringVar(&o.dir, "dir", "", "keep the snapshot in this directory or bucket (s3://BUCKET/PREFIX); pieces that it has already are not kept again")
 	f.BoolVar(&o.verify, "verify", false, "read and check what the directory has of the VDI")
+	f.BoolVar(&o.repair, "repair", false, "the same, and write again what is damaged or missing, where the VDI or one of its snapshots still has it")
 	return cmd
 }
 
@@ -271,40 +272,4 @@ func keepObject(ctx context.Context, c *api.Client, store *backup.Store, v *api.
 		chunks[s.offset] = backup.Chunk{Offset: s.offset, Length: uint32(s.length), Sum: sum}
 	}
 	return nil
-}
-
-// verified is what `vdi backup --verify -o json` prints.
-type verified struct {
-	Version int    `json:"version"`
-	Name    string `json:"name"`
-	Backups int    `json:"backups"` // that are good; with a bad one there is no document
-}
-
-// verifyBackups reads all that a directory has of a VDI.
-func (d *dog) verifyBackups(dir, name string) error {
-	store, err := backup.Existing(dir, d.getenv)
-	if err != nil {
-		return failed(err, "verify the backups of VDI %s", name)
-	}
-	list, bad, err := store.List()
-	if err = errors.Join(bad, err); err != nil {
-		return failed(err, "verify the backups of VDI %s", name)
-	}
-	good := 0
-	for _, m := range list {
-		if m.Name != name {
-			continue
-		}
-		if err := store.Verify(m); err != nil {
-			return failed(err, "verify the backups of VDI %s", name)
-		}
-		good++
-	}
-	if good == 0 {
-		return fmt.Errorf("%s has no backup of VDI %s", dir, name)
-	}
-	if d.json() {
-		return d.document(verified{Version: api.Version, Name: name, Backups: good})
-	}
-	return d.print(fmt.Sprintf("%d backups of %s are good\n", good, name))
 }

@@ -92,7 +92,7 @@ func (m *Manifest) check() (string, error) {
 
 // Store is a directory of backups, or a bucket of S3 (s3://BUCKET[/PREFIX]):
 //
-//	chunks/ab/<sha256>    bytes, by their sum; written once, never changed
+//	chunks/ab/<sha256>    bytes, by their sum; written once, and again only if they are damaged
 //	backups/<id>.json     manifests
 //	sets/<number>.json    what `dog cluster snapshot` saved at a time
 //
@@ -266,4 +266,37 @@ func (s *Store) Verify(m *Manifest) error {
 		}
 	}
 	return nil
+}
+
+// Inspection reads chunks that several manifests may share, each once.
+type Inspection struct {
+	store *Store
+	known map[Sum]error // what is wrong with it; nil: nothing
+}
+
+// Inspect begins one.
+func (s *Store) Inspect() *Inspection { return &Inspection{s, make(map[Sum]error)} }
+
+// Look says what is wrong with a chunk, which is ErrCorrupted. err is of a store that
+// cannot be read.
+func (i *Inspection) Look(c Chunk) (fault, err error) {
+	if fault, known := i.known[c.Sum]; known {
+		return fault, nil
+	}
+	if _, fault = i.store.Get(c); fault != nil && !errors.Is(fault, ErrCorrupted) {
+		return nil, fault
+	}
+	i.known[c.Sum] = fault
+	return fault, nil
+}
+
+// Mended notes that a chunk was replaced.
+func (i *Inspection) Mended(c Chunk) { i.known[c.Sum] = nil }
+
+// Replace writes a chunk, whatever is in its place.
+func (s *Store) Replace(c Chunk, data []byte) error {
+	if len(data) != int(c.Length) || sha256.Sum256(data) != c.Sum {
+		return fmt.Errorf("chunk %x would be replaced by other bytes", c.Sum)
+	}
+	return s.space.write(chunkName(c.Sum), data)
 }
