@@ -309,11 +309,11 @@ func (s *simFiles) loseUnsynced() {
 	}
 }
 
-// A checkpoint of version 2 is read, but none of a later release.
+// Checkpoints of versions 2 and 3 are read, but none of a later release.
 func TestCheckpointOfVersion2(t *testing.T) {
 	want := checkpoint{1, 2, 3, 4}
 	b := want.encode()
-	for version, ok := range map[byte]bool{0: false, 2: true, 3: true, 4: false} {
+	for version, ok := range map[byte]bool{0: false, 2: true, 3: true, 4: true, 5: false} {
 		b[0] = version
 		if got, err := decodeCheckpoint(b); ok != (err == nil) || ok && got != want {
 			t.Errorf("version %d: %+v, %v", version, got, err)

@@ -15,6 +15,7 @@ const cacheShards = 256
 // which, when what is packed takes more than packedLimit. Dirty piles are pinned by
 // the dirty set.
 type cache struct {
+	headers            *headers
 	limit, packedLimit int64
 	used, packedUsed   atomic.Int64
 	shards             [cacheShards]cacheShard
@@ -160,8 +161,11 @@ func (c *cache) crowded(p *pile) bool {
 // packedBytes is what a packed pile takes besides its bytes.
 const packedBytes = 80
 
-// shelve remembers a pile that left, packed.
+// shelve remembers a pile that left, packed, unless its headers tell as much.
 func (c *cache) shelve(s *cacheShard, p *pile) {
+	if p.inHeaders() {
+		return
+	}
 	k := packerPool.Get().(*packer)
 	defer packerPool.Put(k)
 	b := k.pack(p)
@@ -192,20 +196,18 @@ func (c *cache) unshelve(s *cacheShard, id sheepdog.ObjectID) []byte {
 	return b
 }
 
-// near has what is packed of the objects of ops fetched. They are looked for one after the
-// other then, and of a large disk each is somewhere else in memory.
-func (c *cache) near(ops []sheepdog.Op) {
-	if len(ops) == 1 || c.packedUsed.Load() == 0 {
-		return
+// inHeaders reports whether a pile that nobody uses has nothing but what is in the headers
+// of its objects.
+func (p *pile) inHeaders() bool {
+	if !p.loaded.Load() || p.since != 0 || len(p.freed) > 0 {
+		return false
 	}
-	for _, fetch := range []func(*packs, sheepdog.ObjectID){(*packs).nearSlot, (*packs).nearBytes} {
-		for i := range ops {
-			s := c.shard(ops[i].Object)
-			s.mu.Lock()
-			fetch(&s.packs, ops[i].Object)
-			s.mu.Unlock()
+	for _, o := range p.objects {
+		if o.dirty || o.dropped != 0 || o.stored && !o.inHead || !o.stored && o.present > 0 {
+			return false
 		}
 	}
+	return true
 }
 
 // link puts a pile after another one of a ring.

@@ -38,26 +38,24 @@ func ids(piles []*pile) (out []sheepdog.ObjectID) {
 	return out
 }
 
-// To have piles fetched is only a hint, whether they are packed or not.
-func TestNearPacksChangesNothing(t *testing.T) {
-	c := newCache(96 << 20)
-	ops := make([]sheepdog.Op, 3*cacheShards)
+// To have headers fetched is only a hint, whether they are there or not.
+func TestNearHeadersChangesNothing(t *testing.T) {
+	h := &headers{inventory: newInventory()}
+	ops := make([]sheepdog.Op, 3*headerShards)
 	for i := range ops {
 		ops[i].Object = sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i)}
 	}
-	c.near(ops)
-	packed := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, i%200) }
+	h.near(ops)
+	some := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 1+i%200) }
+	var scratch []byte
 	for i := 0; i < len(ops); i += 2 {
-		if !c.shard(ops[i].Object).packs.put(ops[i].Object, packed(i)) {
-			t.Fatalf("object %d has no room", i)
-		}
+		h.set(objectKey{ops[i].Object, 1}, some(i), &scratch)
 	}
-	c.packedUsed.Store(1)
-	c.near(ops)
+	h.near(ops)
 	for i := range ops {
-		got := c.shard(ops[i].Object).packs.get(ops[i].Object)
-		if (got != nil) != (i%2 == 0) || got != nil && !bytes.Equal(got, packed(i)) {
-			t.Errorf("object %d has %x", i, got)
+		got, err := h.Get(objectKey{ops[i].Object, 1}.encode(keyObject))
+		if err != nil || (got != nil) != (i%2 == 0) || got != nil && !bytes.Equal(got, some(i)) {
+			t.Errorf("object %d has %x, %v", i, got, err)
 		}
 	}
 }

@@ -42,7 +42,6 @@ func (l *changer) header(so *savedObject) {
 	l.b = so.o.key.append(l.b[:0], keyObject)
 	key := l.bytes.keep(l.b)
 	if so.header.present == 0 {
-		l.add(l.layerKey(so), nil)
 		l.add(key, nil)
 		return
 	}
@@ -52,9 +51,6 @@ func (l *changer) header(so *savedObject) {
 		l.b = so.header.append(l.b[:0])
 	}
 	l.add(key, l.bytes.keep(l.b))
-	if !so.stored {
-		l.add(l.layerKey(so), []byte{})
-	}
 }
 
 func (l *changer) add(key, value []byte) {
@@ -63,10 +59,5 @@ func (l *changer) add(key, value []byte) {
 
 func (l *changer) chunkKey(so *savedObject, c *savedChunk) []byte {
 	l.b = appendChunkKey(l.b[:0], so.o.key, c.no)
-	return l.bytes.keep(l.b)
-}
-
-func (l *changer) layerKey(so *savedObject) []byte {
-	l.b = appendLayerKey(l.b[:0], so.o.key)
 	return l.bytes.keep(l.b)
 }

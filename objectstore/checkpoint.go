@@ -21,7 +21,8 @@ import (
 //	version(1) firstGen(8) lastLSN(8) reserved(8) retired(8)
 //
 // Version 1 ends after lastLSN: then every segment had a durable header. Version 2 is of
-// releases that know of no maps in object headers, and would take their blocks for free.
+// releases that know of no maps in object headers, and would take their blocks for free;
+// version 3 of those that look for headers in Badger.
 type checkpoint struct {
 	firstGen generation
 	lastLSN  lsn
@@ -30,7 +31,7 @@ type checkpoint struct {
 }
 
 const (
-	checkpointVersion = 3
+	checkpointVersion = 4
 	checkpointLen     = 33
 	checkpointLen1    = 17
 	checkpointSize    = checkpointLen + 64

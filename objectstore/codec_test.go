@@ -261,6 +261,8 @@ func FuzzSmallDecoders(f *testing.F) {
 	f.Add(header{present: 1, digest: 2}.encode())
 	f.Add(header{present: 1, digest: 2}.appendWithMap(nil, appendPacked(nil, 3, sampleChunk().encode())))
 	f.Add(checkpoint{1, 2, 3, 4}.encode())
+	f.Add(headerMark{1, 2, 3 * blockSize}.change().value)
+	f.Add(appendHeaderEntry(nil, objectKey{sheepdog.ObjectID{Family: 1, Index: 2}, 3}, header{present: 1}.encode()))
 	f.Add(diskRecord{5, "/x"}.encode())
 	f.Add(encodeSpace(1, 2, []*volume{{id: 3, space: &space{used: []uint64{1, 2}, slack: []uint64{4, 5}}}}))
 	c := change{key: []byte("k"), value: []byte("v")}
@@ -279,7 +281,8 @@ func FuzzSmallDecoders(f *testing.F) {
 		_, _, _ = decodeSpace(b, 1)
 		_, _, _ = decodeIntent(intentKey(1), b)
 		_, _, _ = decodeChunkKey(b)
-		_, _ = decodeLayerKey(b)
+		_, _ = decodeHeaderMark(b)
+		_ = eachHeaderEntry(b, func(objectKey, []byte) {})
 		_, _ = decodeTombstone(b, b)
 		_ = checkExtentHeader(b, nil)
 	})

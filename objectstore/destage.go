@@ -251,9 +251,7 @@ func (d *Disk) publish(s *savedPile) {
 		for j := range so.chunks {
 			d.publishChunk(p, so.o, &so.chunks[j])
 		}
-		if so.o.stored = so.header.present > 0; !so.o.stored {
-			d.inventory.drop(so.o.key)
-		}
+		so.o.stored = so.header.present > 0
 		if so.o.dropped == so.dropped {
 			so.o.dropped = 0
 		}
@@ -264,9 +262,6 @@ func (d *Disk) publish(s *savedPile) {
 	clean := p.since == 0
 	if clean {
 		d.dirty.remove(p)
-	}
-	if len(p.objects) == 0 {
-		d.inventory.remove(p.id)
 	}
 	p.mu.Unlock()
 	if clean {

@@ -23,12 +23,12 @@ type Disk struct {
 	store uint64 // identity, in every header
 	// incomplete is set by Open.
 	incomplete bool
-	meta       metadata
+	meta       metadata // headers, and below it Badger
+	headers    *headers
 	journal    journal
 	volumes    volumes
 	metaQuota  quota
 	cache      *cache
-	inventory  *inventory
 	spoiled    spoiled
 	dirty      dirtySet
 	guard      guard

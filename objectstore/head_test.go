@@ -1,8 +1,11 @@
 package objectstore
 
 import (
+	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"sheepdog"
@@ -179,22 +182,30 @@ func TestMapsInHeadersAreThoseOfTheModel(t *testing.T) {
 	}
 }
 
-// asBefore makes metadata what a release had left that knew of no maps in headers.
-func asBefore(t *testing.T, raw *fakeMeta) (objects int) {
+// asBefore makes a store that was closed what a release had left that kept headers in the
+// metadata store, and with version 2 one that knew of no maps in headers.
+func asBefore(t *testing.T, d *Disk, raw *fakeMeta, version byte) (objects int) {
 	t.Helper()
 	m := sealed{raw, func(err error) { t.Error(err) }}
 	var changes []change
-	err := m.Scan(scan{prefix: []byte{keyObject}}, func(key, value []byte) (bool, error) {
+	err := d.headers.Scan(scan{prefix: []byte{keyObject}}, func(key, value []byte) (bool, error) {
 		k, err := decodeObjectKey(key)
 		if err != nil {
 			return false, err
+		}
+		objects++
+		list := binary.BigEndian.AppendUint64([]byte{keyLayer}, uint64(k.Layer))
+		list = binary.BigEndian.AppendUint64(list, uint64(k.Object.Family))
+		changes = append(changes, change{binary.BigEndian.AppendUint32(list, uint32(k.Object.Index)), []byte{}})
+		if version > 2 {
+			changes = append(changes, change{bytes.Clone(key), bytes.Clone(value)})
+			return true, nil
 		}
 		h, maps, err := decodeHeader(value)
 		changes = append(changes, change{k.encode(keyObject), h.encode()})
 		for no, value := range maps.each {
 			changes = append(changes, change{chunkKey(k, no), append([]byte{}, value...)})
 		}
-		objects++
 		return err == nil, err
 	})
 	if err != nil {
@@ -204,9 +215,14 @@ func asBefore(t *testing.T, raw *fakeMeta) (objects int) {
 	if ck.value, err = m.Get(ck.key); err != nil {
 		t.Fatal(err)
 	}
-	ck.value[0] = 2
-	if err := m.Commit(append(changes, ck)); err != nil {
-		t.Fatal(err)
+	ck.value[0] = version
+	checkBoth(t, commitAll(m, append(changes, ck, change{key: headerMarkKey})), nil)
+	files, err := filepath.Glob(filepath.Join(d.opts.Meta, headerFilePrefix+"*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d files of headers, %v", len(files), err)
+	}
+	for _, f := range files {
+		checkBoth(t, os.Remove(f), nil)
 	}
 	return objects
 }
@@ -222,7 +238,7 @@ func TestStoreOfTheReleaseBeforeMapsInHeaders(t *testing.T) {
 		if err := p.d.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if n := asBefore(t, p.meta); n < 5 {
+		if n := asBefore(t, p.d, p.meta, 2); n < 5 {
 			t.Fatalf("only %d objects are there", n)
 		}
 		if crash { // the space is found from the maps

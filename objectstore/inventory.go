@@ -2,39 +2,24 @@ package objectstore
 
 import (
 	"cmp"
-	"context"
+	"iter"
 	"math/bits"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"sheepdog"
 )
 
-// inventory knows of which objects the metadata store may have anything, so that the
-// first write into one need not ask it, which takes as long as the write itself; and
-// which objects it has of a layer, so that the list of a large disk takes
-// milliseconds. The first may say yes wrongly, never no. It takes 4 bits to 8 bytes for an
-// object of a disk of which a node has all or one in 30, and some 200 bytes for one
-// that stands alone.
+// inventory knows which objects each layer has in the metadata store, so that the list of
+// a large disk takes milliseconds. It takes 2 bits to 4 bytes for an object of a disk of
+// which a node has all or one in 30, and some 100 bytes for one that stands alone.
 type inventory struct {
-	whole atomic.Bool // what was there when the store was opened is in it
-
 	mu     sync.RWMutex
-	pages  map[inventoryKey]*inventoryPage
 	layers map[sheepdog.LayerID]*layerInventory
-	// dropped is what went until it was whole, for the list of what was there may be
-	// older.
-	dropped map[objectKey]struct{}
 }
 
 // inventoryBits is the size of a page: 2^12 indexes.
 const inventoryBits = 12
-
-type inventoryKey struct {
-	family sheepdog.FamilyID
-	page   sheepdog.Index
-}
 
 // inventoryPage is a set of numbers below 2^inventoryBits.
 type inventoryPage struct {
@@ -54,68 +39,37 @@ type layerPage struct {
 }
 
 func newInventory() *inventory {
-	return &inventory{
-		pages:   make(map[inventoryKey]*inventoryPage),
-		layers:  make(map[sheepdog.LayerID]*layerInventory),
-		dropped: make(map[objectKey]struct{}),
-	}
+	return &inventory{layers: make(map[sheepdog.LayerID]*layerInventory)}
 }
 
-func inventoryAt(id sheepdog.ObjectID) (inventoryKey, uint16) {
-	return inventoryKey{id.Family, id.Index >> inventoryBits}, uint16(id.Index % (1 << inventoryBits))
+// inventoryAt is the page of an index, and where it is there.
+func inventoryAt(i sheepdog.Index) (page sheepdog.Index, n uint16) {
+	return i >> inventoryBits, uint16(i % (1 << inventoryBits))
 }
 
-// may reports whether there may be anything of the object.
-func (v *inventory) may(id sheepdog.ObjectID) bool {
-	if !v.whole.Load() {
-		return true
-	}
-	key, n := inventoryAt(id)
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	p := v.pages[key]
-	return p != nil && p.has(n)
-}
-
-// add notes an object that the metadata store has, or is about to have.
+// add notes an object that the metadata store has.
 func (v *inventory) add(k objectKey) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.whole.Load() {
-		delete(v.dropped, k)
-	}
-	v.addLocked(k)
-}
-
-func (v *inventory) addLocked(k objectKey) {
-	key, n := inventoryAt(k.Object)
-	p := v.pages[key]
-	if p == nil {
-		p = new(inventoryPage)
-		v.pages[key] = p
-	}
-	p.add(n)
 	l := v.layers[k.Layer]
 	if l == nil {
 		l = &layerInventory{family: k.Object.Family}
 		v.layers[k.Layer] = l
 	}
-	l.page(key.page).add(n)
+	page, n := inventoryAt(k.Object.Index)
+	l.page(page).add(n)
 }
 
 // drop notes that the metadata store has an object no more.
 func (v *inventory) drop(k objectKey) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.whole.Load() {
-		v.dropped[k] = struct{}{}
-	}
 	l := v.layers[k.Layer]
 	if l == nil {
 		return
 	}
-	key, n := inventoryAt(k.Object)
-	if i, found := l.find(key.page); found && l.pages[i].remove(n) {
+	page, n := inventoryAt(k.Object.Index)
+	if i, found := l.find(page); found && l.pages[i].remove(n) {
 		l.pages = slices.Delete(l.pages, i, i+1)
 	}
 	if len(l.pages) == 0 {
@@ -123,22 +77,34 @@ func (v *inventory) drop(k objectKey) {
 	}
 }
 
-// has reports whether the metadata store has an object, once the inventory is whole.
+// each visits the layers, and the family of each, in no order; visit may not ask the
+// inventory.
+func (v *inventory) each(visit func(layer sheepdog.LayerID, family sheepdog.FamilyID) bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for layer, l := range v.layers {
+		if !visit(layer, l.family) {
+			return
+		}
+	}
+}
+
+// has reports whether the metadata store has an object.
 func (v *inventory) has(k objectKey) bool {
-	key, n := inventoryAt(k.Object)
+	page, n := inventoryAt(k.Object.Index)
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	l := v.layers[k.Layer]
 	if l == nil {
 		return false
 	}
-	i, found := l.find(key.page)
+	i, found := l.find(page)
 	return found && l.pages[i].has(n)
 }
 
-// each visits the objects of a layer from an index on, ascending, until visit returns
+// objects visits the objects of a layer from an index on, ascending, until visit returns
 // false; visit may not ask the inventory.
-func (v *inventory) each(layer sheepdog.LayerID, from sheepdog.Index, visit func(sheepdog.ObjectID) bool) {
+func (v *inventory) objects(layer sheepdog.LayerID, from sheepdog.Index, visit func(sheepdog.ObjectID) bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	l := v.layers[layer]
@@ -156,6 +122,11 @@ func (v *inventory) each(layer sheepdog.LayerID, from sheepdog.Index, visit func
 	}
 }
 
+// all are the objects of a layer, see objects.
+func (v *inventory) all(layer sheepdog.LayerID) iter.Seq[sheepdog.ObjectID] {
+	return func(yield func(sheepdog.ObjectID) bool) { v.objects(layer, 0, yield) }
+}
+
 // find is where the page of a number is, or would be.
 func (l *layerInventory) find(no sheepdog.Index) (int, bool) {
 	return slices.BinarySearchFunc(l.pages, no, func(p layerPage, no sheepdog.Index) int { return cmp.Compare(p.no, no) })
@@ -168,44 +139,6 @@ func (l *layerInventory) page(no sheepdog.Index) *layerPage {
 		l.pages = slices.Insert(l.pages, i, layerPage{no: no})
 	}
 	return &l.pages[i]
-}
-
-// remove notes that the metadata store has no object of an id any more.
-func (v *inventory) remove(id sheepdog.ObjectID) {
-	key, n := inventoryAt(id)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if p := v.pages[key]; p != nil && p.remove(n) {
-		delete(v.pages, key)
-	}
-}
-
-// fill adds all that the metadata store has, until ctx ends. What is committed
-// meanwhile is added and dropped by whoever commits it.
-func (v *inventory) fill(ctx context.Context, meta metadata) error {
-	err := meta.Scan(scan{prefix: []byte{keyLayer}, keysOnly: true}, func(key, _ []byte) (bool, error) {
-		k, err := decodeLayerKey(key)
-		if err == nil {
-			v.recall(k)
-		}
-		return err == nil && ctx.Err() == nil, err
-	})
-	if err == nil && ctx.Err() == nil {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.whole.Store(true)
-		v.dropped = nil
-	}
-	return err
-}
-
-// recall adds an object that the metadata store had a moment ago.
-func (v *inventory) recall(k objectKey) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if _, gone := v.dropped[k]; !gone {
-		v.addLocked(k)
-	}
 }
 
 // each visits the numbers, ascending.
@@ -269,12 +202,4 @@ func (p *inventoryPage) remove(n uint16) bool {
 		}
 	}
 	return true
-}
-
-// takeInventory fills the inventory of a store that was just opened.
-func (d *Disk) takeInventory(ctx context.Context) {
-	defer d.done.Done()
-	if err := d.inventory.fill(ctx, d.meta); err != nil {
-		d.log.Warn("which objects there are could not be listed; the metadata are asked each time", "error", err)
-	}
 }

@@ -2,7 +2,6 @@ package objectstore
 
 import (
 	"cmp"
-	"context"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -11,23 +10,8 @@ import (
 	"sheepdog"
 )
 
-// counted waits until the inventory is whole.
-func counted(t testing.TB, d *Disk) {
-	t.Helper()
-	for !d.inventory.whole.Load() {
-		if t.Context().Err() != nil {
-			t.Fatal("the inventory is not whole")
-		}
-		runtime.Gosched()
-	}
-}
-
 func TestInventoryIsASet(t *testing.T) {
 	v := newInventory()
-	if !v.may(sheepdog.ObjectID{}) {
-		t.Error("an inventory that was not taken says no")
-	}
-	v.whole.Store(true)
 	model := make(map[sheepdog.ObjectID]bool)
 	r := rand.New(rand.NewPCG(1, 1))
 	for step := range 60_000 {
@@ -36,23 +20,22 @@ func TestInventoryIsASet(t *testing.T) {
 			v.add(objectKey{id, sheepdog.LayerID(id.Family)})
 			model[id] = true
 		} else {
-			v.remove(id)
 			v.drop(objectKey{id, sheepdog.LayerID(id.Family)})
 			delete(model, id)
 		}
 		if step%5000 == 0 {
 			checkLayers(t, v, model, id.Index)
 		}
-		if id.Index = sheepdog.Index(1<<inventoryBits - 1000 + r.IntN(2000)); v.may(id) != model[id] {
+		id.Index = sheepdog.Index(1<<inventoryBits - 1000 + r.IntN(2000))
+		if v.has(objectKey{id, sheepdog.LayerID(id.Family)}) != model[id] {
 			t.Fatalf("step %d: object %s: %v", step, id, !model[id])
 		}
 	}
 	for id := range model {
-		v.remove(id)
 		v.drop(objectKey{id, sheepdog.LayerID(id.Family)})
 	}
-	if len(v.pages) > 0 || len(v.layers) > 0 {
-		t.Errorf("%d pages and %d layers are left of an empty set", len(v.pages), len(v.layers))
+	if len(v.layers) > 0 {
+		t.Errorf("%d layers are left of an empty set", len(v.layers))
 	}
 }
 
@@ -69,7 +52,7 @@ func checkLayers(t *testing.T, v *inventory, model map[sheepdog.ObjectID]bool, f
 		}
 	}
 	slices.SortFunc(want, func(a, b sheepdog.ObjectID) int { return cmp.Compare(a.Index, b.Index) })
-	v.each(1, from, func(id sheepdog.ObjectID) bool {
+	v.objects(1, from, func(id sheepdog.ObjectID) bool {
 		got = append(got, id)
 		return true
 	})
@@ -78,29 +61,8 @@ func checkLayers(t *testing.T, v *inventory, model map[sheepdog.ObjectID]bool, f
 	}
 }
 
-// While the inventory is taken, what is dropped does not come back with an older list,
-// and what is made anew then stays.
-func TestInventoryTakenBesideChanges(t *testing.T) {
-	keys := make([]objectKey, 3)
-	meta := newFakeMeta()
-	for i := range keys {
-		keys[i] = objectKey{sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i)}, 1}
-		checkBoth(t, meta.Commit([]change{{key: layerKey(keys[i]), value: []byte{}}}), nil)
-	}
-	v := newInventory()
-	v.drop(keys[0]) // after the list was read, before it is noted
-	v.drop(keys[1])
-	v.add(keys[1])
-	checkBoth(t, v.fill(t.Context(), meta), nil)
-	for i, want := range []bool{false, true, true} {
-		if v.has(keys[i]) != want {
-			t.Errorf("object %d is in the layer: %v", i, !want)
-		}
-	}
-}
-
 // The inventory of layers is what the metadata store has, through writes, merges, drops
-// and destages, also while it is being taken.
+// and destages.
 func TestLayersAreListedFromMemory(t *testing.T) {
 	meta := newFakeMeta()
 	u := openDisk(t, Options{MapCacheBytes: 1 << 20, openMeta: meta.open})
@@ -109,18 +71,12 @@ func TestLayersAreListedFromMemory(t *testing.T) {
 		obj := sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(r.IntN(12))}
 		layer := sheepdog.LayerID(10 + r.IntN(3))
 		inventoryStep(t, u, r.IntN(12), step, obj, layer, 10, 12)
-		if step%2 == 0 {
-			counted(t, u.d)
-		}
 		for layer := sheepdog.LayerID(10); layer <= 12; layer++ {
 			got, err := u.d.layerObjects(layer, sheepdog.Index(step%7), 0)
 			checkBoth(t, err, nil)
-			counted(t, u.d)
-			known, err := u.d.layerObjects(layer, sheepdog.Index(step%7), 0)
-			checkBoth(t, err, nil)
 			want := heldBy(t, u.d, layer, sheepdog.Index(step%7), 12)
-			if !slices.Equal(got, want) || !slices.Equal(known, want) {
-				t.Fatalf("step %d: layer %d has %v and, from memory, %v; want %v", step, layer, got, known, want)
+			if !slices.Equal(got, want) {
+				t.Fatalf("step %d: layer %d has %v, want %v", step, layer, got, want)
 			}
 		}
 	}
@@ -145,50 +101,6 @@ func inventoryStep(t *testing.T, u *diskUnderTest, n, step int, obj sheepdog.Obj
 	}
 }
 
-// The inventory names whatever the metadata store has, through merges, drops and the
-// end of the process; and what is gone it does not name, once the store was opened again.
-func TestInventoryMissesNothing(t *testing.T) {
-	meta := newFakeMeta()
-	u := openDisk(t, Options{MapCacheBytes: 1 << 20, openMeta: meta.open})
-	r := rand.New(rand.NewPCG(2, 2))
-	for step := range 300 {
-		obj := sheepdog.ObjectID{Family: sheepdog.FamilyID(1 + r.IntN(2)), Index: sheepdog.Index(r.IntN(12))}
-		layer := sheepdog.LayerID(obj.Family)*10 + sheepdog.LayerID(r.IntN(3))
-		inventoryStep(t, u, r.IntN(12), step, obj, layer, layer, layer/10*10+3)
-		counted(t, u.d)
-		for id := range storedIn(t, meta) {
-			if !u.d.inventory.may(id) {
-				t.Fatalf("step %d: object %s is stored, the inventory says no", step, id)
-			}
-		}
-	}
-	u.Reopen(t)
-	counted(t, u.d)
-	stored := storedIn(t, meta)
-	for family := range sheepdog.FamilyID(3) {
-		for i := range sheepdog.Index(12) {
-			if id := (sheepdog.ObjectID{Family: family, Index: i}); u.d.inventory.may(id) != stored[id] {
-				t.Errorf("object %s: the inventory says %v", id, !stored[id])
-			}
-		}
-	}
-}
-
-// storedIn is the objects of which the metadata store has anything.
-func storedIn(t *testing.T, meta metadata) map[sheepdog.ObjectID]bool {
-	t.Helper()
-	out := make(map[sheepdog.ObjectID]bool)
-	err := meta.Scan(scan{prefix: []byte{keyObject}}, func(key, _ []byte) (bool, error) {
-		k, err := decodeObjectKey(key)
-		out[k.Object] = true
-		return true, err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
 // heldBy asks for each object whether a layer has it.
 func heldBy(t *testing.T, d *Disk, layer sheepdog.LayerID, from, end sheepdog.Index) (out []sheepdog.ObjectID) {
 	t.Helper()
@@ -207,7 +119,6 @@ func heldBy(t *testing.T, d *Disk, layer sheepdog.LayerID, from, end sheepdog.In
 // found nothing and took longer than the write.
 func TestFirstWriteAsksNoMetadata(t *testing.T) {
 	d, meta := countedDisk(t, Options{})
-	counted(t, d)
 	before := meta.asked.Load()
 	for i := range sheepdog.Index(100) {
 		obj := sheepdog.ObjectID{Family: 1, Index: i}
@@ -243,17 +154,4 @@ func BenchmarkInventory(b *testing.B) {
 			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/objects, "bytes/object")
 		})
 	}
-}
-
-// BenchmarkTakeInventory is what a start with so many objects does in the background.
-func BenchmarkTakeInventory(b *testing.B) {
-	const objects = 1 << 16
-	d := openDisk(b, Options{}).d
-	sparse(b, d, objects)
-	for b.Loop() {
-		if err := newInventory().fill(context.Background(), d.meta); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/objects, "us/object")
 }

@@ -11,12 +11,12 @@ import (
 // is the order of List.
 //
 //	f NAME                                     fact
-//	m checkpoint|log                           see checkpoint.go
+//	m checkpoint|log|headers                   see checkpoint.go, headerlog.go
 //	d DISK(2)                                  a disk's path and weight
 //	g DISK(2)                                  empty; what was on the disk was given up
-//	o PARTITION(2) FAMILY(8) INDEX(4) LAYER(8)           object header, a small map with it
+//	o PARTITION(2) FAMILY(8) INDEX(4) LAYER(8)           object header, a small map with it; in headers, not in Badger
 //	c PARTITION(2) FAMILY(8) INDEX(4) LAYER(8) CHUNK(4)  chunk of a map
-//	l LAYER(8) FAMILY(8) INDEX(4)              empty; objects by layer
+//	l LAYER(8) FAMILY(8) INDEX(4)              empty; objects by layer, of releases before
 //	t PARTITION(2) FAMILY(8) INDEX(4) LAYER(8) tombstone: LSN(8) of the last drop
 //	j, k                                       large commits, see kv.go
 const (
@@ -65,35 +65,27 @@ func appendChunkKey(b []byte, k objectKey, no uint32) []byte {
 	return binary.BigEndian.AppendUint32(k.append(b, keyChunk), no)
 }
 
-func layerKey(k objectKey) []byte { return appendLayerKey(make([]byte, 0, layerKeyLen), k) }
-
-func appendLayerKey(b []byte, k objectKey) []byte {
-	b = append(b, keyLayer)
-	b = binary.BigEndian.AppendUint64(b, uint64(k.Layer))
-	b = binary.BigEndian.AppendUint64(b, uint64(k.Object.Family))
-	return binary.BigEndian.AppendUint32(b, uint32(k.Object.Index))
-}
-
-func layerPrefix(layer sheepdog.LayerID) []byte {
-	return binary.BigEndian.AppendUint64([]byte{keyLayer}, uint64(layer))
-}
-
 // decodeObjectKey reads an object, tombstone or (but for its number) chunk key.
 func decodeObjectKey(b []byte) (objectKey, error) {
 	if len(b) < objectKeyLen {
 		return objectKey{}, fmt.Errorf("key of %d bytes: want at least %d", len(b), objectKeyLen)
 	}
 	k := objectKey{
-		Object: sheepdog.ObjectID{
-			Family: sheepdog.FamilyID(binary.BigEndian.Uint64(b[3:])),
-			Index:  sheepdog.Index(binary.BigEndian.Uint32(b[11:])),
-		},
-		Layer: sheepdog.LayerID(binary.BigEndian.Uint64(b[15:])),
+		Object: decodePileKey(b),
+		Layer:  sheepdog.LayerID(binary.BigEndian.Uint64(b[15:])),
 	}
 	if p := binary.BigEndian.Uint16(b[1:]); sheepdog.Partition(p) != k.Object.Partition() {
 		return objectKey{}, fmt.Errorf("key of object %s is filed under partition %d", k.Object, p)
 	}
 	return k, nil
+}
+
+// decodePileKey reads what of a key tells the pile; it is at least so long.
+func decodePileKey(b []byte) sheepdog.ObjectID {
+	return sheepdog.ObjectID{
+		Family: sheepdog.FamilyID(binary.BigEndian.Uint64(b[3:])),
+		Index:  sheepdog.Index(binary.BigEndian.Uint32(b[11:])),
+	}
 }
 
 func decodeChunkKey(b []byte) (objectKey, uint32, error) {
@@ -102,17 +94,4 @@ func decodeChunkKey(b []byte) (objectKey, uint32, error) {
 	}
 	k, err := decodeObjectKey(b)
 	return k, binary.BigEndian.Uint32(b[objectKeyLen:]), err
-}
-
-func decodeLayerKey(b []byte) (objectKey, error) {
-	if len(b) != layerKeyLen {
-		return objectKey{}, fmt.Errorf("layer key of %d bytes: want %d", len(b), layerKeyLen)
-	}
-	return objectKey{
-		Layer: sheepdog.LayerID(binary.BigEndian.Uint64(b[1:])),
-		Object: sheepdog.ObjectID{
-			Family: sheepdog.FamilyID(binary.BigEndian.Uint64(b[9:])),
-			Index:  sheepdog.Index(binary.BigEndian.Uint32(b[17:])),
-		},
-	}, nil
 }

@@ -157,7 +157,6 @@ func (d *Disk) LayerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit i
 // layerObjects lists the objects of a layer, ascending by index, from one on and at
 // most limit of them; all if limit is 0.
 func (d *Disk) layerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) ([]sheepdog.ObjectID, error) {
-	known := d.inventory.whole.Load()
 	fresh := make(map[sheepdog.ObjectID]bool) // what is not to be believed of the metadata store
 	var out []sheepdog.ObjectID
 	stored := 0
@@ -169,7 +168,7 @@ func (d *Disk) layerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit i
 		o := p.find(layer)
 		present := o != nil && o.present > 0
 		p.mu.RUnlock()
-		if o == nil || present && known && d.inventory.has(o.key) {
+		if o == nil || present && d.headers.inventory.has(o.key) {
 			continue // of most that are there it is known
 		}
 		if fresh[p.id] = true; present {
@@ -183,37 +182,12 @@ func (d *Disk) layerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit i
 		}
 		return stored != limit || limit == 0
 	}
-	if known {
-		d.inventory.each(layer, from, add)
-	} else if err := d.storedObjects(layer, from, add); err != nil {
-		return nil, metaError(fmt.Sprintf("list layer %x", uint64(layer)), err)
-	}
+	d.headers.inventory.objects(layer, from, add)
 	slices.SortFunc(out, func(a, b sheepdog.ObjectID) int { return cmp.Compare(a.Index, b.Index) })
 	if limit > 0 {
 		out = out[:min(limit, len(out))]
 	}
 	return out, nil
-}
-
-// storedObjects visits the objects of a layer that the metadata store has, from an
-// index on, ascending, until visit returns false.
-func (d *Disk) storedObjects(layer sheepdog.LayerID, from sheepdog.Index, visit func(sheepdog.ObjectID) bool) error {
-	all := scan{prefix: layerPrefix(layer), keysOnly: true}
-	if from > 0 { // all objects of a layer are of one family, which the first tells
-		err := d.meta.Scan(all, func(key, _ []byte) (bool, error) {
-			k, err := decodeLayerKey(key)
-			k.Object.Index = from
-			all.from = layerKey(k)
-			return false, err
-		})
-		if err != nil || all.from == nil {
-			return err
-		}
-	}
-	return d.meta.Scan(all, func(key, _ []byte) (bool, error) {
-		k, err := decodeLayerKey(key)
-		return err == nil && visit(k.Object), err
-	})
 }
 
 // Layers implements sheepdog.Maintainer.
@@ -234,39 +208,23 @@ func (d *Disk) Layers() (map[sheepdog.LayerID]sheepdog.FamilyID, error) {
 		}
 		p.mu.RUnlock()
 	}
-	return out, d.storedLayers(fresh, out)
+	d.storedLayers(fresh, out)
+	return out, nil
 }
 
-// seekAfter is how many keys of a layer are read before the next layer is sought: to
-// begin to read anew costs as much as some dozens of them.
-const seekAfter = 16
-
-// storedLayers adds the layers of the metadata store that have an object which
-// is not fresh. It looks at few keys of a layer, as a rule.
-func (d *Disk) storedLayers(fresh map[objectKey]bool, out map[sheepdog.LayerID]sheepdog.FamilyID) error {
-	for from := []byte{keyLayer}; from != nil; {
-		begin, last, passed := from, sheepdog.LayerID(0), 0
-		from = nil
-		err := d.meta.Scan(scan{prefix: []byte{keyLayer}, from: begin, keysOnly: true}, func(key, _ []byte) (bool, error) {
-			k, err := decodeLayerKey(key)
-			if err != nil || fresh[k] {
-				return err == nil, err
+// storedLayers adds the layers of the metadata store that have an object which is not
+// fresh: the first that it looks at, as a rule.
+func (d *Disk) storedLayers(fresh map[objectKey]bool, out map[sheepdog.LayerID]sheepdog.FamilyID) {
+	stored := make(map[sheepdog.LayerID]sheepdog.FamilyID)
+	for layer, family := range d.headers.inventory.each {
+		stored[layer] = family
+	}
+	for layer, family := range stored {
+		for id := range d.headers.inventory.all(layer) {
+			if !fresh[objectKey{id, layer}] {
+				out[layer] = family
+				break
 			}
-			if k.Layer != last || passed == 0 {
-				last, passed = k.Layer, 0
-				out[k.Layer] = k.Object.Family
-			}
-			if passed++; passed < seekAfter {
-				return true, nil
-			}
-			if k.Layer+1 != 0 {
-				from = layerPrefix(k.Layer + 1)
-			}
-			return false, nil
-		})
-		if err != nil {
-			return metaError("list layers", err)
 		}
 	}
-	return nil
 }

@@ -138,7 +138,6 @@ func TestFlushAfterADestageWithoutTheFailedDisk(t *testing.T) {
 // on it had a malformed map.
 func TestDiskWithASpoiledObjectIsGivenUp(t *testing.T) {
 	u, _, a, _ := twoDisks(t, Options{})
-	inner, _ := u.opts.openMeta("", metaOptions{})
 	obj := sheepdog.ObjectID{Family: 1}
 	for u.d.volumes.ranked(obj)[0].dir != a {
 		obj.Index++
@@ -148,7 +147,7 @@ func TestDiskWithASpoiledObjectIsGivenUp(t *testing.T) {
 		mustWrite(t, u.d, op)
 	}
 	u.Reopen(t)
-	spoil(t, inner.(*fakeMeta), chunkKey(objectKey{obj, 1}, 1), true)
+	spoil(t, u.d.meta, chunkKey(objectKey{obj, 1}, 1), true)
 	if err := u.d.LoseDisk(a); err != nil {
 		t.Error(err)
 	}

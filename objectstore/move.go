@@ -145,11 +145,6 @@ func (d *Disk) commitSaved(saved []*savedPile, all [][]change) error {
 		return err
 	}
 	for i, s := range saved {
-		for i := range s.objects { // before the metadata store has them
-			if so := &s.objects[i]; so.header.present > 0 && !so.stored {
-				d.inventory.add(so.o.key)
-			}
-		}
 		changes := all[i]
 		n := sizeOf(changes)
 		if !d.meta.Fits(len(batch)+len(changes)+1, size+n+checkpointSize) {

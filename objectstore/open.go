@@ -29,7 +29,6 @@ func Open(opts Options) (*Disk, error) {
 		log:           opts.Logger,
 		cache:         newCache(opts.MapCacheBytes),
 		spoiled:       spoiled{keys: make(map[objectKey]bool), more: make(chan struct{})},
-		inventory:     newInventory(),
 		maxDirtyBytes: opts.MapCacheBytes / 3 * 4,
 		kicks:         make(chan struct{}, 1),
 		tombstones:    make(map[objectKey]lsn),
@@ -43,13 +42,12 @@ func Open(opts Options) (*Disk, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
-	d.done.Add(5)
+	d.done.Add(4)
 	if opts.DefragmentRate > 0 {
 		d.ragged.wake = make(chan struct{}, 1)
 		d.done.Add(1)
 		go d.defragmenter(ctx)
 	}
-	go d.takeInventory(ctx)
 	go d.destager(ctx)
 	go d.segmentMaker(ctx)
 	go d.writeBehind(ctx)
@@ -75,6 +73,11 @@ func (d *Disk) open() error {
 		return err
 	}
 	d.meta = sealed{d.meta, d.metaFailed}
+	d.headers, err = openHeaders(d.meta, headerLogOptions{o.files, o.Meta, f.store, o.NoSync})
+	d.cache.headers = d.headers
+	if d.meta = d.headers; err != nil {
+		return metaError("read the headers of objects", err)
+	}
 	if err := finishLarge(d.meta); err != nil {
 		return metaError("finish a commit", err)
 	}

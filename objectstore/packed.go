@@ -159,12 +159,18 @@ func (r *rest) each(visit func(no uint32, value []byte) bool) {
 
 // find is the value of a chunk, and whether it is known.
 func (r *rest) find(no uint32) (value []byte, known bool) {
-	for at, v := range r.each {
-		if at == no {
+	d := varints{b: r.packed}
+	for len(d.b) > 0 {
+		at, v := d.next(), d.take(d.next())
+		switch {
+		case d.bad:
+			return nil, false // whoever unpacks it hears of it
+		case at == uint64(no) && len(v) == 0:
+			return nil, true
+		case at == uint64(no):
 			return v, true
-		}
-		if at > no {
-			break
+		case at > uint64(no):
+			return nil, r.all
 		}
 	}
 	return nil, r.all
@@ -266,37 +272,69 @@ func (p *pile) mustUnpack(o *object) {
 	o.complete = true
 }
 
-// smallPacked is up to how many bytes packed a pile is looked at as it is: it has few
-// blocks, and to unpack it takes longer.
+// smallPacked is up to how many bytes a pile is looked at as it is packed, or as its headers
+// are: it has few blocks, and to make a pile of it takes longer.
 const smallPacked = 512
 
-// peek is look in a pile that is packed and small, and leaves it so; false, with out clear
-// as before, if it is not.
+// peek is look in a pile that is not in memory as such, if it is small, and leaves it so;
+// false, with out clear as before, if it is one that is or is large.
 func (c *cache) peek(id sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
 	s := c.shard(id)
 	s.mu.Lock()
-	b := s.packs.get(id)
+	there, b := s.find(id) != nil, s.packs.get(id)
 	s.mu.Unlock()
-	if b == nil || len(b) > smallPacked {
+	if there || len(b) > smallPacked {
 		return false
 	}
-	if !lookPacked(b, chain, start, out) {
+	v := view{chain: chain}
+	if b != nil {
+		v.packed(b)
+	} else if b = c.headers.pile(id); len(b) <= smallPacked {
+		v.headers(b)
+	} else {
+		return false
+	}
+	if !v.look(start, out) {
 		clear(out)
 		return false
 	}
 	return true
 }
 
-// packedObject is a layer's part of a packed pile.
-type packedObject struct {
+// view is the objects of a pile that a chain shows, from the top down, as far as there is
+// room for them.
+type view struct {
+	chain []sheepdog.LayerID
+	shown [fewObjects]viewed
+	n     int
+	bad   bool // there are more, or one is malformed
+}
+
+type viewed struct {
 	at   int // where the layer is in the chain
 	rest rest
 }
 
-// lookPacked is look in a pile as it is packed.
-func lookPacked(b []byte, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
-	var room [fewObjects]packedObject
-	shown := room[:0] // from the top down
+// add adds an object, if the chain has its layer.
+func (v *view) add(layer sheepdog.LayerID, r rest) {
+	o := viewed{slices.Index(v.chain, layer), r}
+	if o.at < 0 {
+		return
+	}
+	if v.n == fewObjects {
+		v.bad = true
+		return
+	}
+	i := v.n
+	for ; i > 0 && v.shown[i-1].at > o.at; i-- {
+		v.shown[i] = v.shown[i-1]
+	}
+	v.shown[i] = o
+	v.n++
+}
+
+// packed adds the objects of a packed pile.
+func (v *view) packed(b []byte) {
 	d := varints{b: b}
 	for len(d.b) > 0 {
 		layer := sheepdog.LayerID(d.next())
@@ -304,23 +342,39 @@ func lookPacked(b []byte, chain []sheepdog.LayerID, start sheepdog.BlockNo, out 
 		d.next()
 		d.take(8)
 		flags := d.byte()
-		o := packedObject{slices.Index(chain, layer), rest{packed: d.take(d.next()), all: flags&packedAll != 0}}
-		if d.bad || len(shown) == fewObjects {
-			return false
+		r := rest{packed: d.take(d.next()), all: flags&packedAll != 0}
+		if d.bad {
+			v.bad = true
+			return
 		}
-		if o.at < 0 {
-			continue
-		}
-		shown = append(shown, o)
-		for i := len(shown) - 1; i > 0 && shown[i-1].at > o.at; i-- {
-			shown[i], shown[i-1] = shown[i-1], o
-		}
+		v.add(layer, r)
 	}
-	for i := range shown {
+}
+
+// headers adds the objects of a pile as its headers are.
+func (v *view) headers(b []byte) {
+	d := varints{b: b}
+	for len(d.b) > 0 {
+		layer := sheepdog.LayerID(d.next())
+		_, r, err := decodeHeader(d.take(d.next()))
+		if d.bad || err != nil {
+			v.bad = true
+			return
+		}
+		v.add(layer, r)
+	}
+}
+
+// look fills out with what the objects show; false if that is not known.
+func (v *view) look(start sheepdog.BlockNo, out []slot) bool {
+	if v.bad {
+		return false
+	}
+	for i := range v.shown[:v.n] {
 		if i > 0 && !slices.ContainsFunc(out, func(s slot) bool { return s.state == sheepdog.Absent }) {
 			break
 		}
-		if !shown[i].rest.show(start, out) {
+		if !v.shown[i].rest.show(start, out) {
 			return false
 		}
 	}

@@ -207,6 +207,13 @@ func TestSmallPilesArePackedSoon(t *testing.T) {
 	}
 }
 
+// lookPacked is look in a packed pile.
+func lookPacked(b []byte, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
+	v := view{chain: chain}
+	v.packed(b)
+	return v.look(start, out)
+}
+
 // A packed pile shows what it shows unpacked, whatever the chain and the range, and
 // tells where it does not know.
 func TestPackedPilesShowTheSame(t *testing.T) {
@@ -281,7 +288,7 @@ func TestOnlyWhatIsReadIsUnpacked(t *testing.T) {
 	again := &pile{id: obj, packed: packed}
 	before := meta.asked.Load()
 	slots := make([]slot, 1)
-	if !d.recall(again) || !again.unpackChain([]sheepdog.LayerID{1}, 700, slots) || slots[0].state != sheepdog.Data {
+	if d.recall(again) != nil || !again.unpackChain([]sheepdog.LayerID{1}, 700, slots) || slots[0].state != sheepdog.Data {
 		t.Error("a block of a packed object is not at hand")
 	}
 	if n := again.find(1).chunks.n; n != 1 {
@@ -296,17 +303,17 @@ func TestOnlyWhatIsReadIsUnpacked(t *testing.T) {
 }
 
 // BenchmarkReadSparse reads one block of random objects that have only one: maps that
-// are in use, maps that are packed, and maps that the metadata store has.
+// are in use, and maps that are in headers.
 func BenchmarkReadSparse(b *testing.B) {
 	objects := sparseObjects(b)
 	d, _ := countedDisk(b, Options{})
 	sparse(b, d, objects)
 	for _, run := range []struct {
-		name          string
-		limit, packed int64
-	}{{"metadata", 0, 0}, {"packed", 0, 1 << 30}, {"in use", 1 << 30, 0}} {
+		name  string
+		limit int64
+	}{{"in headers", 0}, {"in use", 1 << 30}} {
 		b.Run(run.name, func(b *testing.B) {
-			d.cache.limit, d.cache.packedLimit = run.limit, run.packed
+			d.cache.limit = run.limit
 			buf, states, chain := make([]byte, blockSize), make([]sheepdog.BlockState, 1), []sheepdog.LayerID{1}
 			read := func(i int) {
 				if err := d.Read(sheepdog.ObjectID{Family: 1, Index: sheepdog.Index(i)}, chain, 0, 1, buf, states); err != nil {

@@ -121,6 +121,20 @@ func (p *packs) bytesAt(at int) []byte {
 	return p.bytes[from:to:to]
 }
 
+// each visits all piles, in no order.
+func (p *packs) each(visit func(id sheepdog.ObjectID, b []byte) bool) {
+	for at, s := range p.slots {
+		if s.from == 0 {
+			continue
+		}
+		k := p.bytes[s.from-1:]
+		id := sheepdog.ObjectID{Family: sheepdog.FamilyID(binary.LittleEndian.Uint64(k)), Index: sheepdog.Index(binary.LittleEndian.Uint32(k[8:]))}
+		if !visit(id, p.bytesAt(at)) {
+			return
+		}
+	}
+}
+
 // nearSlot has the slot fetched in which a pile is, if nothing was in its way.
 func (p *packs) nearSlot(id sheepdog.ObjectID) {
 	if p.n > 0 {

@@ -73,7 +73,7 @@ func (d *Disk) tryResolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return d.recall(p) && p.unpackChain(chain, start, out)
+	return d.recall(p) == nil && p.unpackChain(chain, start, out)
 }
 
 // unpackChain is look, after what is packed of the range was unpacked; p is locked.

@@ -65,7 +65,7 @@ func TestEntriesOfReleasesThatDidNotSeal(t *testing.T) {
 // TestDamagedMapEndsTheStore: while sheep ran, flipped bits in Badger's tables became
 // blocks that read as zeros, from a replica that counted as complete.
 func TestDamagedMapEndsTheStore(t *testing.T) {
-	for kind, blocks := range map[byte]uint32{keyObject: 1, keyChunk: headBlocks + 1} {
+	for kind, blocks := range map[byte]uint32{keyChunk: headBlocks + 1} {
 		raw, told := newFakeMeta(), make(chan error, 1)
 		opts := Options{Meta: t.TempDir(), Logger: quiet(), openMeta: raw.open, OnFailed: func(err error) { told <- err }}
 		d, err := Open(opts)
@@ -117,7 +117,7 @@ func TestMalformedMapIsAnErrorOfItsObject(t *testing.T) {
 			mustWrite(t, u.d, dataOp(0, 1, chunkBlocks, data, 2)) // another chunk
 			mustWrite(t, u.d, dataOp(1, 1, 0, data, 3))
 			u.Reopen(t)
-			spoil(t, raw, chunkKey(objectKey{sheepdog.ObjectID{Family: 1}, 1}, 1), far > headBlocks)
+			spoil(t, u.d.meta, chunkKey(objectKey{sheepdog.ObjectID{Family: 1}, 1}, 1), far > headBlocks)
 			if err := writeOne(u.d, dataOp(0, 1, chunkBlocks, data, 4)); !errors.Is(err, sheepdog.ErrIO) {
 				t.Errorf("a write to where the map is malformed: %v, want %v", err, sheepdog.ErrIO)
 			}
@@ -144,7 +144,7 @@ func TestMalformedMapIsAnErrorOfItsObject(t *testing.T) {
 func TestObjectWithAMalformedMapCanBeReplaced(t *testing.T) {
 	for name, c := range map[string]struct {
 		far   int // blocks of the second write
-		spoil func(*testing.T, *fakeMeta, []byte)
+		spoil func(*testing.T, metadata, []byte)
 	}{
 		"in the header":           {1, spoilMap},
 		"in chunks":               {headBlocks + 1, spoilChunk},
@@ -162,7 +162,7 @@ func TestObjectWithAMalformedMapCanBeReplaced(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := digestsOf(t, g.d)
-			c.spoil(t, g.meta, chunkKey(objectKey{sheepdog.ObjectID{Family: 1}, 1}, 1))
+			c.spoil(t, g.d.meta, chunkKey(objectKey{sheepdog.ObjectID{Family: 1}, 1}, 1))
 			mustWrite(t, g.d, dataOp(1, 1, 0, data, 3)) // so that there is something to replay
 			g.abandon()
 			g.open()
@@ -226,7 +226,7 @@ func TestSpoiledLayerHidesNothingOfThoseAbove(t *testing.T) {
 	mustWrite(t, u.d, dataOp(0, 1, 0, data, 1))
 	mustWrite(t, u.d, dataOp(0, 2, 0, data[:2*blockSize], 2))
 	u.Reopen(t)
-	spoilHeader(t, raw, chunkKey(objectKey{sheepdog.ObjectID{Family: 1}, 1}, 0))
+	spoilHeader(t, u.d.meta, chunkKey(objectKey{sheepdog.ObjectID{Family: 1}, 1}, 0))
 	read := func(count uint32) error {
 		return u.d.Read(sheepdog.ObjectID{Family: 1}, []sheepdog.LayerID{2, 1}, 0, count, make([]byte, count*blockSize), make([]sheepdog.BlockState, count))
 	}
@@ -254,40 +254,44 @@ func digestsOf(t *testing.T, d *Disk) map[sheepdog.ObjectID]uint64 {
 	return out
 }
 
-func spoilMap(t *testing.T, raw *fakeMeta, chunk []byte)   { spoil(t, raw, chunk, false) }
-func spoilChunk(t *testing.T, raw *fakeMeta, chunk []byte) { spoil(t, raw, chunk, true) }
+func spoilMap(t *testing.T, meta metadata, chunk []byte)   { spoil(t, meta, chunk, false) }
+func spoilChunk(t *testing.T, meta metadata, chunk []byte) { spoil(t, meta, chunk, true) }
 
 // spoilHeader makes the header of the object of a chunk malformed.
-func spoilHeader(t *testing.T, raw *fakeMeta, chunk []byte) {
+func spoilHeader(t *testing.T, meta metadata, chunk []byte) {
 	t.Helper()
 	k, _, err := decodeChunkKey(chunk)
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := string(k.encode(keyObject))
-	value, err := unseal([]byte(key), bytes.Clone(raw.values[key]))
+	key := k.encode(keyObject)
+	value := stored(t, meta, key)
+	checkBoth(t, meta.Commit([]change{{key, value[:headerLen-1]}}), nil)
+}
+
+// stored is an entry of the metadata that must be there.
+func stored(t *testing.T, meta metadata, key []byte) []byte {
+	t.Helper()
+	value, err := meta.Get(key)
 	if err != nil || len(value) == 0 {
 		t.Fatalf("%d bytes, %v", len(value), err)
 	}
-	raw.values[key] = seal(nil, []byte(key), value[:headerLen-1])
+	return value
 }
 
 // spoil makes the map of a chunk malformed where it is, in its entry or in the header of
-// its object, and seals that again.
-func spoil(t *testing.T, raw *fakeMeta, chunk []byte, alone bool) {
+// its object.
+func spoil(t *testing.T, meta metadata, chunk []byte, alone bool) {
 	t.Helper()
-	key := string(chunk)
+	key := chunk
 	k, no, err := decodeChunkKey(chunk)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !alone {
-		key = string(k.encode(keyObject))
+		key = k.encode(keyObject)
 	}
-	value, err := unseal([]byte(key), bytes.Clone(raw.values[key]))
-	if err != nil || len(value) == 0 {
-		t.Fatalf("%d bytes, %v", len(value), err)
-	}
+	value := stored(t, meta, key)
 	at := value
 	if !alone {
 		_, maps, err := decodeHeader(value)
@@ -298,5 +302,5 @@ func spoil(t *testing.T, raw *fakeMeta, chunk []byte, alone bool) {
 	}
 	at[len(at)-1]++ // of the checksums
 	at[2] = 0xff    // of the number of runs
-	raw.values[key] = seal(nil, []byte(key), value)
+	checkBoth(t, meta.Commit([]change{{key, value}}), nil)
 }

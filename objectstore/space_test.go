@@ -154,7 +154,8 @@ func TestSpaceBound(t *testing.T) {
 	}
 	destageAndRest(t, u.d)
 	after, err := u.d.Usage()
-	if err != nil || before.Used-after.Used < set {
+	const told = 1 << 20 // that the objects are gone, until the log of headers is brought together
+	if err != nil || before.Used-after.Used < set-told {
 		t.Errorf("used %d MiB before, %d MiB after the drop: %v", before.Used>>20, after.Used>>20, err)
 	}
 	if n := allocated(t, obj); n > fixed {

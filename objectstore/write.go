@@ -26,7 +26,7 @@ func (d *Disk) Write(ops []sheepdog.Op, errs []error) {
 	c := newCall(len(ops))
 	defer c.release()
 	admitted := d.admitSmall(ops)
-	d.cache.near(ops)
+	d.headers.near(ops)
 	for i := range ops {
 		errs[i] = d.prepare(c, &ops[i], &errs[i], admitted)
 	}
@@ -121,46 +121,51 @@ func (d *Disk) load(id sheepdog.ObjectID) (*pile, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if d.recall(p) {
-		return p, nil
-	}
-	if err := d.loadObjects(p); err != nil {
+	if err := d.recall(p); err != nil {
 		d.cache.unpin(p)
 		return nil, err
 	}
-	p.loaded.Store(true)
 	return p, nil
 }
 
-// recall makes the objects of a pile known without asking the metadata store, if it
-// can; p is locked.
-func (d *Disk) recall(p *pile) bool {
-	if !p.unpack() && !d.inventory.may(p.id) {
-		p.loaded.Store(true) // with none
+// recall makes the objects of a pile known, and maps that are in their headers; p is
+// locked.
+func (d *Disk) recall(p *pile) error {
+	if p.unpack() {
+		return nil
 	}
-	return p.loaded.Load()
+	p.objects, p.last = nil, nil
+	all := d.headers.pile(p.id)
+	small := len(all) <= smallPacked
+	if !small { // its maps are unpacked when they are wanted
+		all = slices.Clone(all)
+		p.bytes.Add(int64(len(all)))
+	}
+	for layer, b := range eachHeader(all) {
+		if err := p.addHeader(layer, b, small); err != nil {
+			return metaError("load objects", err)
+		}
+	}
+	p.loaded.Store(true)
+	return nil
 }
 
-func (d *Disk) loadObjects(p *pile) error {
-	p.objects, p.last = nil, nil
-	err := d.meta.Scan(scan{prefix: pileKey(keyObject, p.id)}, func(key, value []byte) (bool, error) {
-		k, err := decodeObjectKey(key)
-		if err != nil {
-			return false, err
-		}
-		h, maps, err := readHeader(k, value)
-		if err != nil {
-			return false, err
-		}
-		o := p.object(k.Layer)
-		o.complete, o.stored, o.inHead = false, true, maps.all
-		o.present, o.data, o.digest = h.present, h.data, h.digest
-		o.rest = rest{packed: slices.Clone(maps.packed), all: maps.all}
-		p.bytes.Add(int64(len(maps.packed)))
-		return true, nil
-	})
+// addHeader adds an object that the metadata store has, and if its map is to be unpacked
+// and sound, that; else b must last.
+func (p *pile) addHeader(layer sheepdog.LayerID, b []byte, unpack bool) error {
+	h, maps, err := readHeader(objectKey{p.id, layer}, b)
 	if err != nil {
-		return metaError("load objects", err)
+		return err
+	}
+	o := p.object(layer)
+	o.stored, o.inHead, o.complete = true, maps.all, false
+	o.present, o.data, o.digest = h.present, h.data, h.digest
+	o.rest = maps
+	if !unpack {
+		return nil
+	}
+	if _, err := p.unpackAll(o); err != nil {
+		o.rest.packed = slices.Clone(maps.packed) // whoever wants the map hears of it
 	}
 	return nil
 }
