@@ -45,9 +45,10 @@ type headerLog struct {
 
 	mark     headerMark // what is decided
 	files    []headerFile
-	reserved int64 // bytes of the last file that have their space
-	linked   bool  // the name of the last file is durable
-	sweep    int   // the next shard that the last file gets; headerShards: it has all
+	reserved int64    // bytes of the last file that have their space
+	promised int64    // bytes of records that room was asked for, and that have not come
+	linked   bool     // the name of the last file is durable
+	sweep    int      // the next shard that the last file gets; headerShards: it has all
 	stray    []uint64 // files that nothing needs
 	buf      []byte
 	reading  sync.Mutex // files do not go while somebody reads them
@@ -138,7 +139,7 @@ func (l *headerLog) begin() error {
 	if err != nil {
 		return diskError("make "+l.name(no), err)
 	}
-	reserved, err := reserveFile(l.fs, l.dir, f, 0, blockSize+headerAhead)
+	reserved, err := reserveFile(l.fs, l.dir, f, 0, blockSize+headerAhead+l.promised)
 	if err == nil {
 		_, err = f.WriteAt(l.fileHeader(no, before), 0)
 	}
@@ -195,14 +196,19 @@ func (l *headerLog) reserve(n int64) error {
 	return nil
 }
 
-// room returns sheepdog.ErrNoSpace unless there is space for so many bytes of records.
+// room returns sheepdog.ErrNoSpace unless there is space for so many bytes of records, and
+// keeps it for them.
 func (l *headerLog) room(n int64) error {
 	if len(l.files) == 0 {
 		if err := l.begin(); err != nil {
 			return err
 		}
 	}
-	return l.reserve(l.last().end + n)
+	if err := l.reserve(l.last().end + n); err != nil {
+		return err
+	}
+	l.promised = max(l.promised, n)
+	return nil
 }
 
 // append appends a record, durable, and returns what it is to be decided by.
@@ -214,15 +220,15 @@ func (l *headerLog) append(h *headers, changes []headerChange) (headerMark, erro
 		}
 	}
 	f := l.last()
-	sweep, record := l.record(h, l.sweep, changes)
-	if err := l.reserve(f.end + int64(len(record))); err != nil {
-		if sweep == l.sweep || !errors.Is(err, sheepdog.ErrNoSpace) {
-			return headerMark{}, err
-		}
-		if sweep, record = l.record(h, headerShards, changes); l.reserve(f.end+int64(len(record))) != nil {
-			return headerMark{}, err
-		}
-		sweep = l.sweep // later
+	sweep, own, record := l.record(h, l.sweep, changes)
+	l.promised = max(l.promised-own, 0)
+	err := l.reserve(f.end + int64(len(record)) + l.promised)
+	if sweep > l.sweep && errors.Is(err, sheepdog.ErrNoSpace) { // sweep later
+		_, _, record = l.record(h, headerShards, changes)
+		sweep, err = l.sweep, l.reserve(f.end+int64(len(record)))
+	}
+	if err != nil {
+		return headerMark{}, err
 	}
 	if _, err := f.WriteAt(record, f.end); err != nil {
 		return headerMark{}, diskError("write the header log", err)
@@ -251,27 +257,32 @@ func (l *headerLog) sync(f *headerFile) error {
 }
 
 // record makes the record of a commit, with about as much of the sweep as the commit has
-// itself before that. It returns where the sweep goes on.
-func (l *headerLog) record(h *headers, sweep int, changes []headerChange) (int, []byte) {
-	own := 0
+// itself before that. It returns where the sweep goes on, and how long the record would be
+// without.
+func (l *headerLog) record(h *headers, sweep int, changes []headerChange) (next int, own int64, record []byte) {
+	n := headerRecordLen
 	for i := range changes {
-		own += headerEntryLen + len(changes[i].value)
+		n += headerEntryLen + len(changes[i].value)
 	}
+	own = int64(wholeBlocks(n))
 	b := append(l.buf[:0], zeroBlock[:headerRecordLen]...)
-	for limit := len(b) + max(own, blockSize); sweep < headerShards && len(b) < limit; sweep++ {
+	for limit := len(b) + wholeBlocks(n); sweep < headerShards && len(b) < limit; sweep++ {
 		b = h.shards[sweep].appendAll(b)
 	}
 	for i := range changes {
 		b = appendHeaderEntry(b, changes[i].key, changes[i].value)
 	}
-	n := len(b) - headerRecordLen
-	b = append(b, zeroBlock[:-len(b)&(blockSize-1)]...)
+	n = len(b) - headerRecordLen
+	b = append(b, zeroBlock[:wholeBlocks(len(b))-len(b)]...)
 	binary.LittleEndian.PutUint32(b, uint32(n))
 	f := l.last()
 	binary.LittleEndian.PutUint32(b[4:], l.sum(f.no, f.end, b[:4], b[headerRecordLen:][:n]))
 	l.buf = b
-	return sweep, b
+	return sweep, own, b
 }
+
+// wholeBlocks is n bytes and what is missing to a multiple of blocks.
+func wholeBlocks(n int) int { return (n + blockSize - 1) / blockSize * blockSize }
 
 // sum is the checksum of a record. One that is somewhere else has another.
 func (l *headerLog) sum(no uint64, at int64, length, entries []byte) uint32 {
@@ -431,7 +442,7 @@ func (l *headerLog) eachRecord(f headerFile, visit func(k objectKey, header []by
 			return diskError("read", err)
 		}
 		n := int64(binary.LittleEndian.Uint32(head[:]))
-		whole := (headerRecordLen + n + blockSize - 1) / blockSize * blockSize
+		whole := int64(wholeBlocks(headerRecordLen + int(n)))
 		if at+whole > f.end {
 			return fmt.Errorf("record at %d: %w", at, errBadCRC)
 		}

@@ -3,6 +3,7 @@ package objectstore
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"iter"
 	"slices"
 	"sync"
@@ -42,9 +43,10 @@ const headerShards = 256
 //
 //	{ layer length header }...
 type headerShard struct {
-	mu     sync.RWMutex
-	piles  packs
-	sorted []sheepdog.ObjectID // in the order of keys; nil: not known
+	mu      sync.RWMutex
+	piles   packs
+	sorted  []sheepdog.ObjectID // in the order of keys, never changed; nil: not known
+	changed uint64              // how often a pile came or went
 }
 
 // shard is that of a partition.
@@ -186,23 +188,36 @@ func (s *headerShard) scan(from []byte, v *headerVisit) {
 
 // order is the piles of a shard whose keys may be from a key on, in the order of keys.
 func (s *headerShard) order(from []byte) []sheepdog.ObjectID {
-	s.mu.Lock()
-	if s.sorted == nil {
-		s.sorted = make([]sheepdog.ObjectID, 0, s.piles.n)
+	s.mu.RLock()
+	ids, made := s.sorted, s.changed
+	if ids == nil {
+		ids = make([]sheepdog.ObjectID, 0, s.piles.n)
 		for id := range s.piles.each {
-			s.sorted = append(s.sorted, id)
+			ids = append(ids, id)
 		}
-		slices.SortFunc(s.sorted, func(a, b sheepdog.ObjectID) int {
+	}
+	known := s.sorted != nil
+	s.mu.RUnlock()
+	if !known {
+		slices.SortFunc(ids, func(a, b sheepdog.ObjectID) int {
 			return objectKey{Object: a}.compare(objectKey{Object: b})
 		})
+		s.keep(ids, made)
 	}
-	ids := s.sorted // it is made anew, not changed
-	s.mu.Unlock()
 	first, _ := slices.BinarySearchFunc(ids, from, func(id sheepdog.ObjectID, from []byte) int {
 		key := pileKey(keyObject, id)
 		return bytes.Compare(key, from[:min(len(key), len(from))])
 	})
 	return ids[first:]
+}
+
+// keep remembers an order, unless piles have come or gone since it was made.
+func (s *headerShard) keep(ids []sheepdog.ObjectID, made uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changed == made {
+		s.sorted = ids
+	}
 }
 
 // set replaces a header, or removes it if it is nil.
@@ -262,6 +277,7 @@ func (s *headerShard) replace(id sheepdog.ObjectID, known bool, b []byte) {
 	}
 	if known != (len(b) > 0) {
 		s.sorted = nil
+		s.changed++
 	}
 	if len(b) > 0 && !s.piles.put(id, b) {
 		panic("objectstore: headers of 4 GiB in a part of the table")
@@ -290,11 +306,7 @@ func (h *headers) Size() uint64 { return h.metadata.Size() + uint64(h.logged.Loa
 func (h *headers) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	err := h.log.close()
-	if cerr := h.metadata.Close(); cerr != nil {
-		return cerr
-	}
-	return err
+	return errors.Join(h.log.close(), h.metadata.Close())
 }
 
 // Commit implements metadata.

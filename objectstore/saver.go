@@ -16,7 +16,6 @@ type savedObject struct {
 	o       *object
 	chunks  []savedChunk // all that there are if the map is or was in the header, else those that are dirty
 	header  header
-	stored  bool
 	inHead  bool // the map goes into the header
 	dropped lsn
 }
@@ -76,7 +75,7 @@ func (by *saver) save(p *pile) (s *savedPile, logged int) {
 		if !o.dirty {
 			continue
 		}
-		so := savedObject{o: o, header: o.header(), stored: o.stored, inHead: o.fitsHead(), dropped: o.dropped}
+		so := savedObject{o: o, header: o.header(), inHead: o.fitsHead(), dropped: o.dropped}
 		by.chunks = by.chunks[:0]
 		whole := so.inHead || o.inHead
 		if whole {
