@@ -83,21 +83,44 @@ func (c *session) forward(m *rpc.Message) error {
 	if layout == "" {
 		return c.pass(m)
 	}
-	strange := ""
-	_, _, err := rewrite(m.Payload(), layout, func(text string) string {
-		strange = c.srv.disks.UnknownPool(text)
-		return text
-	})
+	strange, err := c.unknownPool(m, layout)
 	switch {
 	case err != nil:
 		return c.fail(m.Header, err)
 	case strange == "":
 		return c.forwardXML(m, layout)
 	}
-	return c.background(func(ctx context.Context) error {
-		_, _ = c.srv.cfg.Driver.Lookup(ctx, strange) // if it is not ours, it is libvirtd's
-		return c.forwardXML(m, layout)
+	return c.background(func(ctx context.Context) error { return c.forwardAfter(ctx, m, layout, strange) })
+}
+
+// forwardNow is forward for calls that are in the background already.
+func (c *session) forwardNow(ctx context.Context, m *rpc.Message) error {
+	layout := callLayout(m.Procedure)
+	if layout == "" {
+		return c.pass(m)
+	}
+	strange, err := c.unknownPool(m, layout)
+	if err != nil {
+		return c.fail(m.Header, err)
+	}
+	return c.forwardAfter(ctx, m, layout, strange)
+}
+
+// unknownPool is a pool in the XML of a call of which it is not known whose it is.
+func (c *session) unknownPool(m *rpc.Message, layout string) (pool string, err error) {
+	_, _, err = rewrite(m.Payload(), layout, func(text string) string {
+		pool = c.srv.disks.UnknownPool(text)
+		return text
 	})
+	return pool, err
+}
+
+// forwardAfter asks the cluster for a pool first; empty: none.
+func (c *session) forwardAfter(ctx context.Context, m *rpc.Message, layout, pool string) error {
+	if pool != "" {
+		_, _ = c.srv.cfg.Driver.Lookup(ctx, pool) // if it is not ours, it is libvirtd's
+	}
+	return c.forwardXML(m, layout)
 }
 
 func (c *session) forwardXML(m *rpc.Message, layout string) error {

@@ -25,6 +25,7 @@ type world struct {
 	driver  *storage.Driver
 	path    string // of the socket; path + "-ro" is the read-only one
 	srv     *Server
+	stop    func() // ends the server, and waits for it
 }
 
 // start makes a server that ends with the test, and looks that nothing of it is
@@ -59,7 +60,8 @@ func start(t *testing.T, change func(*Config)) *world {
 			}
 		})
 	}
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	w.stop = func() { cancel(); wg.Wait() }
+	t.Cleanup(w.stop)
 	return w
 }
 

@@ -38,13 +38,13 @@ func (c *session) useCall(m *rpc.Message) error {
 		if text == "" {
 			var err error
 			if text, err = c.domainXML(ctx, dom, 0); err != nil {
-				return c.forward(m)
+				return c.forwardNow(ctx, m)
 			}
 		}
 		if err := c.allThere(ctx, text); err != nil {
 			return c.fail(m.Header, err)
 		}
-		return c.forward(m)
+		return c.forwardNow(ctx, m)
 	})
 }
 

@@ -50,15 +50,15 @@ func (c *session) open(ctx context.Context, m *rpc.Message, out *rpc.Encoder) er
 	if c.readOnly.Load() {
 		flags |= openReadOnly
 	}
-	if uri != nil {
-		c.uri = *uri
-	}
 	var e rpc.Encoder
 	e.OptString(uri)
 	e.Uint32(flags)
 	reply, err := c.up.call(ctx, rpc.ConnectOpen, e.Bytes())
 	if err != nil {
 		return err
+	}
+	if uri != nil {
+		c.uri = *uri // libvirtd opens a connection once: nobody reads it yet
 	}
 	out.Raw(reply)
 	if c.readOnly.Load() {
@@ -120,10 +120,16 @@ func (c *session) libvirtFirst(v verb, m *rpc.Message) error {
 		}
 		switch rpc.DecodeError(reply.Payload()).Code {
 		case rpc.CodeNoPool, rpc.CodeNoVolume:
-			return nil, c.local(v, m)
+			c.later(func(ctx context.Context) error { return c.lookUp(ctx, v, m) })
+			return nil, nil
 		}
 		return reply, nil
 	})
+}
+
+// lookUp answers a look-up from the cluster.
+func (c *session) lookUp(ctx context.Context, v verb, m *rpc.Message) error {
+	return c.answerNow(ctx, m.Header, func(ctx context.Context, out *rpc.Encoder) error { return c.run(ctx, v, m, out) })
 }
 
 // createPool defines or creates a pool, after a look at the other side for the

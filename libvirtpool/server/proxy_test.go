@@ -33,6 +33,7 @@ type daemon struct {
 	hold     map[rpc.Procedure]chan struct{} // calls that wait for a channel to close
 	conns    []net.Conn
 	redefine string // XML of the last snapshot that was written down
+	state    int    // of the domain; 0: it runs if the client's reference has an id
 }
 
 var dirUUID = rpc.UUID{1, 2, 3}
@@ -142,6 +143,8 @@ func (d *daemon) answer(m *rpc.Message) ([]byte, *rpc.Error) {
 		return encode("vm", noUUID, -1), nil
 	case rpc.DomainXML:
 		return encode(d.domain), nil
+	case rpc.DomainState:
+		return encode(d.stateOf(decodeDomain(in)), 0), nil
 	case rpc.DomainSnapshotCreateXML:
 		decodeDomain(in)
 		d.redefine = in.String()
@@ -150,6 +153,28 @@ func (d *daemon) answer(m *rpc.Message) ([]byte, *rpc.Error) {
 		return encode(d.redefine), nil
 	}
 	return nil, nil
+}
+
+func (d *daemon) stateOf(dom domain) int {
+	switch {
+	case d.state != 0:
+		return d.state
+	case dom.id >= 0:
+		return 1 // running
+	}
+	return 5 // shut off
+}
+
+// eventually waits until libvirtd was called for.
+func (d *daemon) eventually(p rpc.Procedure) {
+	d.t.Helper()
+	for range 2000 {
+		if d.saw(p) > 0 {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	d.t.Fatalf("procedure %d did not reach libvirtd", p)
 }
 
 // saw reports how often a procedure was called.

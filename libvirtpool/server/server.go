@@ -79,7 +79,7 @@ type Server struct {
 	hostname string
 	slots    chan struct{} // one token per client
 	bounds   bounds
-	frozen   chan frozen // guests that could not be thawed
+	held     chan held // guests that could not be thawed or resumed
 }
 
 // New makes a server.
@@ -95,7 +95,7 @@ func New(c Config) (*Server, error) {
 		return nil, fmt.Errorf("find the name of this host: %w", err)
 	}
 	s := &Server{cfg: c, log: c.Logger, hostname: host, slots: make(chan struct{}, c.MaxClients),
-		bounds: bounds{freeze: freezeTimeout, thaw: thawTimeout, again: thawEvery}, frozen: make(chan frozen, maxFrozen)}
+		bounds: bounds{freeze: freezeTimeout, thaw: thawTimeout, again: thawEvery}, held: make(chan held, maxHeld)}
 	s.disks = domxml.Rewriter{Socket: c.NBDSocket, Pools: c.Driver, Reconnect: c.NBDReconnect}
 	s.verbs = storageVerbs()
 	return s, nil

@@ -149,15 +149,31 @@ func (c *session) background(f func(ctx context.Context) error) error {
 	return nil
 }
 
+// later is background for the reader of libvirtd's answers, which must not wait: calls
+// in progress may wait for those.
+func (c *session) later(f func(ctx context.Context) error) {
+	c.group.Go(func() error {
+		select {
+		case c.calls <- struct{}{}:
+		case <-c.ctx.Done():
+			return nil
+		}
+		defer func() { <-c.calls }()
+		return f(c.ctx)
+	})
+}
+
 // answer runs f in the background and sends what it encodes, or its error.
 func (c *session) answer(h rpc.Header, f func(ctx context.Context, out *rpc.Encoder) error) error {
-	return c.background(func(ctx context.Context) error {
-		var out rpc.Encoder
-		if err := f(ctx, &out); err != nil {
-			return c.fail(h, err)
-		}
-		return c.reply(h, out.Bytes())
-	})
+	return c.background(func(ctx context.Context) error { return c.answerNow(ctx, h, f) })
+}
+
+func (c *session) answerNow(ctx context.Context, h rpc.Header, f func(ctx context.Context, out *rpc.Encoder) error) error {
+	var out rpc.Encoder
+	if err := f(ctx, &out); err != nil {
+		return c.fail(h, err)
+	}
+	return c.reply(h, out.Bytes())
 }
 
 func (c *session) reply(h rpc.Header, payload []byte) error {

@@ -76,10 +76,10 @@ type snapshotRequest struct {
 	text  string
 	flags uint32
 
-	asked  domxml.Snapshot
-	disks  []domxml.Disk // ours that are part of it
-	xml    string        // of the domain
-	active bool
+	asked domxml.Snapshot
+	disks []domxml.Disk // ours that are part of it
+	xml   string        // of the domain
+	state state
 }
 
 // snapshotFailure is an error that names the step.
@@ -94,9 +94,12 @@ func (c *session) snapshot(ctx context.Context, m *rpc.Message, r snapshotReques
 	if r.xml, err = c.domainXML(ctx, r.dom, xmlSecure); err != nil {
 		return c.fail(m.Header, err)
 	}
+	if r.state, err = c.domainState(ctx, r.dom); err != nil {
+		return c.fail(m.Header, err)
+	}
 	disks, err := c.srv.disks.Disks(r.xml)
 	if err != nil || !anyOurs(disks) {
-		return c.forward(m)
+		return c.forwardNow(ctx, m)
 	}
 	if err := r.plan(disks); err != nil {
 		return c.fail(m.Header, err)
@@ -131,15 +134,14 @@ func (r *snapshotRequest) plan(disks []domxml.Disk) error {
 	if r.asked.Name == "" {
 		r.asked.Name = strconv.FormatInt(time.Now().Unix(), 10)
 	}
-	r.active = r.dom.id >= 0
 	switch {
-	case r.active && r.flags&snapDiskOnly == 0:
+	case r.state.active() && r.flags&snapDiskOnly == 0:
 		return refuse("the memory of a guest on cluster volumes cannot be saved: ask for a snapshot of the disks only (--disk-only)")
 	case r.asked.Memory != "" && r.asked.Memory != "no":
 		return refuse("memory snapshot='%s' is not possible with disks on cluster volumes", r.asked.Memory)
 	case r.flags&snapReuse != 0 || r.flags&snapHalt != 0:
 		return refuse("disks on cluster volumes are saved within the cluster: reuse of files and halt are not possible")
-	case r.flags&snapQuiesce != 0 && !r.active:
+	case r.flags&snapQuiesce != 0 && !r.state.active():
 		return &rpc.Error{Code: rpc.CodeInvalid, Domain: rpc.FromSnapshot, Text: "domain is not running, so it cannot be quiesced"}
 	}
 	for _, d := range disks {
@@ -205,76 +207,6 @@ func (c *session) tagIsFree(ctx context.Context, r *snapshotRequest) error {
 		}
 	}
 	return nil
-}
-
-// quiesce makes the disks consistent: by the guest agent when it is there, which
-// it must be when the client asks for it; otherwise, with several disks, by
-// pausing the guest, so that all are of one moment. The function returned undoes
-// that and must be called.
-func (c *session) quiesce(ctx context.Context, r *snapshotRequest) (resume func() error, err error) {
-	nothing := func() error { return nil }
-	connected, _ := domxml.HasAgent(r.xml)
-	switch {
-	case !r.active:
-		return nothing, nil
-	case connected || r.flags&snapQuiesce != 0:
-		return c.freeze(ctx, r.dom, connected)
-	case len(r.disks) > 1:
-		return c.suspend(ctx, r.dom)
-	}
-	return nothing, nil
-}
-
-// mountpoints encodes the arguments of freeze and thaw: all file systems.
-func mountpoints(dom domain) []byte {
-	var e rpc.Encoder
-	dom.encode(&e)
-	e.Uint32(0) // no list: all
-	e.Uint32(0) // flags
-	return e.Bytes()
-}
-
-// freeze freezes the guest. What a connected agent was told, it may do long after
-// it was given up: then it is thawed later.
-func (c *session) freeze(ctx context.Context, dom domain, connected bool) (thaw func() error, err error) {
-	thaw = func() error {
-		// Also when the client is gone: a guest must not stay frozen.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.srv.bounds.thaw)
-		defer cancel()
-		if _, err := c.up.call(ctx, rpc.DomainFSThaw, mountpoints(dom)); err != nil {
-			if connected {
-				c.srv.thawLater(dom, c.uri)
-			}
-			return snapshotFailure(rpc.CodeAgent, "thaw the guest's file systems", err)
-		}
-		return nil
-	}
-	bounded, cancel := context.WithTimeout(ctx, c.srv.bounds.freeze)
-	defer cancel()
-	if _, err := c.up.call(bounded, rpc.DomainFSFreeze, mountpoints(dom)); err != nil {
-		// Some file systems may be frozen: undo that, whatever it answers.
-		if terr := thaw(); terr != nil {
-			c.srv.log.Warn("thaw after a failed freeze", "domain", dom.name, "err", terr)
-		}
-		return nil, snapshotFailure(rpc.CodeAgent, "freeze the guest's file systems", err)
-	}
-	return thaw, nil
-}
-
-func (c *session) suspend(ctx context.Context, dom domain) (resume func() error, err error) {
-	var e rpc.Encoder
-	dom.encode(&e)
-	if _, err := c.up.call(ctx, rpc.DomainSuspend, e.Bytes()); err != nil {
-		return nil, snapshotFailure(rpc.CodeFailed, "pause the guest", err)
-	}
-	return func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), thawTimeout)
-		defer cancel()
-		if _, err := c.up.call(ctx, rpc.DomainResume, e.Bytes()); err != nil {
-			return snapshotFailure(rpc.CodeFailed, "resume the guest", err)
-		}
-		return nil
-	}, nil
 }
 
 // snapshotVDIs takes the snapshots and returns which ones exist, also with an

@@ -34,7 +34,7 @@ func (c *session) changeSnapshot(ctx context.Context, m *rpc.Message, s snapshot
 	config := domxml.DomainOf(rpc.NewDecoder(reply).String())
 	disks, err := c.srv.disks.Disks(config)
 	if err != nil || !anyOurs(disks) {
-		return c.forward(m)
+		return c.forwardNow(ctx, m)
 	}
 	if m.Procedure == rpc.DomainSnapshotDelete {
 		err = c.deleteSnapshot(ctx, s, disks)
@@ -70,7 +70,11 @@ func (c *session) deleteSnapshot(ctx context.Context, s snapshotRef, disks []dom
 // revert puts a domain that does not run back to a snapshot: its disks and its
 // configuration.
 func (c *session) revert(ctx context.Context, s snapshotRef, config string, disks []domxml.Disk) error {
-	if s.dom.id >= 0 {
+	now, err := c.domainState(ctx, s.dom)
+	if err != nil {
+		return err
+	}
+	if now.active() {
 		return &rpc.Error{Code: rpc.CodeInvalid, Domain: rpc.FromSnapshot, Text: "the domain runs: shut it off before you revert its cluster volumes"}
 	}
 	for _, d := range disks {
@@ -96,6 +100,6 @@ func (c *session) revert(ctx context.Context, s snapshotRef, config string, disk
 	var start rpc.Encoder
 	s.dom.encode(&start)
 	start.Uint32(s.flags & snapRevertPaused >> 1) // VIR_DOMAIN_START_PAUSED
-	_, err := c.up.call(ctx, rpc.DomainCreateFlags, start.Bytes())
+	_, err = c.up.call(ctx, rpc.DomainCreateFlags, start.Bytes())
 	return err
 }

@@ -12,70 +12,72 @@ import (
 // bounds are times that tests shorten.
 type bounds struct{ freeze, thaw, again time.Duration }
 
-// frozen is a guest that may be, or may come to be, frozen: its agent did not
-// answer, and does what it was told when it comes to it, long after the snapshot
-// was given up.
-type frozen struct {
-	dom domain
-	uri string
+// held is a guest that is, or may come to be, frozen or paused for a snapshot: its
+// agent, or libvirtd, did not answer, and does what it was told when it comes to it,
+// long after the snapshot was given up.
+type held struct {
+	dom  domain
+	uri  string
+	free rpc.Procedure // thaws or resumes it
+	args []byte
 }
 
-// maxFrozen is how many such guests are remembered.
-const maxFrozen = 256
+// maxHeld is how many such guests are remembered.
+const maxHeld = 256
 
-// thawLater has a guest thawed when its agent answers again.
-func (s *Server) thawLater(dom domain, uri string) {
+// letGoLater has a guest freed when libvirtd or its agent answers again.
+func (s *Server) letGoLater(guest held) {
 	select {
-	case s.frozen <- frozen{dom, uri}:
+	case s.held <- guest:
 	default:
-		s.log.Error("a guest may stay frozen: too many others do not answer", "domain", dom.name)
+		s.log.Error("a guest may stay frozen or paused: too many others do not answer", "domain", guest.dom.name)
 	}
 }
 
-// ThawLate thaws guests that could not be thawed in time, until ctx ends.
+// ThawLate frees guests that could not be thawed or resumed in time, until ctx ends.
 func (s *Server) ThawLate(ctx context.Context) {
 	var tries sync.WaitGroup
 	defer tries.Wait()
 	for {
 		select {
-		case f := <-s.frozen:
-			tries.Go(func() { s.thawUntil(ctx, f) })
+		case guest := <-s.held:
+			tries.Go(func() { s.letGoUntil(ctx, guest) })
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// thawUntil tries until the guest is thawed or does not run any more.
-func (s *Server) thawUntil(ctx context.Context, f frozen) {
+// letGoUntil tries until the guest is free or does not run any more.
+func (s *Server) letGoUntil(ctx context.Context, guest held) {
 	ctx, cancel := context.WithTimeout(ctx, thawPatience)
 	defer cancel()
 	for pause(ctx, s.bounds.again) {
-		err := s.thawOnce(ctx, f)
+		err := s.letGo(ctx, guest)
 		if err == nil {
-			s.log.Info("a guest that did not answer has been thawed", "domain", f.dom.name)
+			s.log.Info("a guest that did not answer goes on", "domain", guest.dom.name)
 			return
 		}
 		switch rpc.AsError(err).Code {
 		case rpc.CodeNoDomain, rpc.CodeInvalid:
-			return // it does not run
+			return // it does not run, or is not paused any more
 		}
-		s.log.Warn("a guest may be frozen, and does not answer", "domain", f.dom.name, "err", err)
+		s.log.Warn("a guest may be frozen or paused, and does not answer", "domain", guest.dom.name, "err", err)
 	}
 	if ctx.Err() != nil {
-		s.log.Error("a guest may stay frozen: virsh domfsthaw thaws it", "domain", f.dom.name)
+		s.log.Error("a guest may stay frozen or paused: virsh domfsthaw, or virsh resume, lets it go on", "domain", guest.dom.name)
 	}
 }
 
-// thawOnce has a connection of its own: the client that froze the guest is gone.
-func (s *Server) thawOnce(ctx context.Context, f frozen) error {
+// letGo has a connection of its own: the client that held the guest up is gone.
+func (s *Server) letGo(ctx context.Context, guest held) error {
 	ctx, cancel := context.WithTimeout(ctx, s.bounds.thaw)
 	defer cancel()
-	c, err := client.Dial(ctx, s.cfg.Upstream, f.uri)
+	c, err := client.Dial(ctx, s.cfg.Upstream, guest.uri)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	_, err = c.Call(ctx, rpc.DomainFSThaw, mountpoints(f.dom))
+	_, err = c.Call(ctx, guest.free, guest.args)
 	return err
 }
