@@ -31,6 +31,8 @@ type Disk struct {
 	Target string // its name in the guest, such as vda
 	VDI    string
 	Ours   bool // false: some other disk that can be written to
+	// Apart: snapshots leave it out where they do not name it.
+	Apart bool
 }
 
 // split parts a VDI name into name space and volume.

@@ -122,7 +122,7 @@ func TestDisks(t *testing.T) {
 <disk type='file' device='cdrom'><target dev='sda'/></disk>
 <disk type='file'><source file='/y'/><target dev='vdd'/><readonly/></disk>`)
 	got, err := rewriter().Disks(text)
-	want := []Disk{{"vda", "img/a", true}, {"vdb", "img/b", true}, {"vdc", "", false}}
+	want := []Disk{{Target: "vda", VDI: "img/a", Ours: true}, {Target: "vdb", VDI: "img/b", Ours: true}, {Target: "vdc"}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v %v, want %v", got, err, want)
 	}
@@ -130,14 +130,25 @@ func TestDisks(t *testing.T) {
 
 func TestSnapshots(t *testing.T) {
 	s, err := ParseSnapshot(`<domainsnapshot><name>s</name><description>d</description><memory snapshot='no'/><disks><disk name='vda'/><disk name='vdb' snapshot='no'/><disk name='vdc'><source file='/f'/></disk></disks></domainsnapshot>`)
-	if err != nil || s.Name != "s" || s.Description != "d" || s.Memory != "no" || !s.Excluded["vdb"] || s.Excluded["vda"] || !s.Outside["vdc"] || s.Outside["vda"] {
+	if err != nil || s.Name != "s" || s.Description != "d" || s.Memory != "no" || len(s.Disks) != 3 {
 		t.Errorf("%+v %v", s, err)
+	}
+	for _, target := range []string{"vda", "vdb", "vdc"} {
+		if s.LeavesOut(Disk{Target: target}) != (target == "vdb") || s.Outside(target) != (target == "vdc") {
+			t.Errorf("disk %s: %+v", target, s)
+		}
+	}
+	if !s.LeavesOut(Disk{Target: "vda", Apart: true}) {
+		t.Error("a disk of which the snapshot says nothing is left out by the domain")
 	}
 	if _, err := ParseSnapshot("<domainsnapshot>"); err == nil {
 		t.Error("half a document was accepted")
 	}
 	dom := domain(`<disk type='volume'><source pool='images' volume='a'/><target dev='vda'/></disk>`)
-	text := Record{Name: "s<1>", Description: "d", Created: 5, Disks: []Disk{{Target: "vda"}}, DomainXML: dom}.XML()
+	text, err := Record{Name: "s<1>", Description: "d", Created: 5, Disks: []Disk{{Target: "vda"}}, DomainXML: dom}.XML()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var any struct{ XMLName xml.Name }
 	if err := xml.Unmarshal([]byte(text), &any); err != nil {
 		t.Errorf("%v in\n%s", err, text)
@@ -150,6 +161,37 @@ func TestSnapshots(t *testing.T) {
 	}
 	if DomainOf("<domainsnapshot><name>x</name></domainsnapshot>") != "" || DomainOf("<") != "" {
 		t.Error("a domain where there is none")
+	}
+}
+
+// Which disks are part of a snapshot is found in the domain within it, beside what others
+// have in its metadata, and nothing of that is left in the domain that comes out.
+func TestTakenDisksAreFoundAgain(t *testing.T) {
+	taken := []Disk{{Target: "vda", VDI: "img/it's <a>", Ours: true}, {Target: "vdb", VDI: "b", Ours: true}}
+	const metadata = "<metadata>\n<x:y xmlns:x='urn:z'><taken/></x:y>\n</metadata>"
+	for _, dom := range []string{"<domain type='kvm'><name>n</name></domain>", "<domain><name>n</name><metadata/></domain>",
+		"<domain>\n  <name>n</name>\n  " + metadata + "\n</domain>"} {
+		text, err := withTaken(dom, taken[:1])
+		if err == nil {
+			text, err = withTaken(text, taken)
+		}
+		if got, known := Taken(text); err != nil || !known || !reflect.DeepEqual(got, taken) {
+			t.Errorf("%s: %v %t %v", text, got, known, err)
+		}
+		if got := WithoutTaken(text); got != dom {
+			t.Errorf("%q became %q", dom, got)
+		}
+		if _, known := Taken(dom); known {
+			t.Errorf("%s has a list of disks", dom)
+		}
+	}
+	for _, broken := range []string{"", "<domain", "<domain/>"} {
+		if _, err := withTaken(broken, taken); err == nil {
+			t.Errorf("%q was taken", broken)
+		}
+		if got := WithoutTaken(broken); got != broken {
+			t.Errorf("%q became %q", broken, got)
+		}
 	}
 }
 

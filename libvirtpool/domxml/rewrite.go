@@ -55,10 +55,27 @@ func (r Rewriter) Disks(text string) ([]Disk, error) {
 		if !ours {
 			vdi, ours = r.served(d.disk)
 		}
-		out = append(out, Disk{Target: target.get("dev"), VDI: vdi, Ours: ours})
+		out = append(out, Disk{Target: target.get("dev"), VDI: vdi, Ours: ours, Apart: leftOut(d.disk.get("snapshot"))})
 	}
 	return out, nil
 }
+
+// Targets lists the names that all disks have in the guest, of any kind.
+func Targets(text string) (names []string) {
+	list, err := disks(text)
+	if err != nil {
+		return nil
+	}
+	for _, d := range list {
+		if target := d.disk.child("target"); target != nil {
+			names = append(names, target.get("dev"))
+		}
+	}
+	return names
+}
+
+// leftOut reports whether a disk with that attribute snapshot is no part of snapshots.
+func leftOut(snapshot string) bool { return snapshot == "no" || snapshot == "manual" }
 
 // Sources lists all disks, of any device, whose data are VDIs.
 func (r Rewriter) Sources(text string) (out []Disk) {

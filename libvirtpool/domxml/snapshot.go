@@ -3,6 +3,7 @@ package domxml
 import (
 	"encoding/xml"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -10,9 +11,30 @@ import (
 type Snapshot struct {
 	Name        string
 	Description string
-	Memory      string          // how to save memory; empty: not said
-	Excluded    map[string]bool // disks, by target, that are left out
-	Outside     map[string]bool // disks that are to go on in a file or device that is named
+	Memory      string // how to save memory; empty: not said
+	Disks       []SnapshotDisk
+}
+
+// SnapshotDisk is what is asked for a disk.
+type SnapshotDisk struct {
+	Target  string
+	How     string // attribute snapshot; empty: not said
+	Outside bool   // it is to go on in a file or device that is named
+}
+
+// LeavesOut reports whether a disk is to be no part of the snapshot.
+func (s *Snapshot) LeavesOut(d Disk) bool {
+	for _, asked := range s.Disks {
+		if asked.Target == d.Target && asked.How != "" {
+			return leftOut(asked.How)
+		}
+	}
+	return d.Apart
+}
+
+// Outside reports whether a disk is to go on in a file or device that is named.
+func (s *Snapshot) Outside(target string) bool {
+	return slices.ContainsFunc(s.Disks, func(d SnapshotDisk) bool { return d.Target == target && d.Outside })
 }
 
 // snapshotDocument is what is read of that XML.
@@ -38,10 +60,9 @@ func ParseSnapshot(text string) (Snapshot, error) {
 	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
 		return Snapshot{}, fmt.Errorf("parse the snapshot's XML: %w", err)
 	}
-	s := Snapshot{Name: doc.Name, Description: doc.Description, Memory: doc.Memory.Snapshot, Excluded: map[string]bool{}, Outside: map[string]bool{}}
+	s := Snapshot{Name: doc.Name, Description: doc.Description, Memory: doc.Memory.Snapshot}
 	for _, d := range doc.Disks {
-		s.Excluded[d.Name] = d.Snapshot == "no"
-		s.Outside[d.Name] = d.Source != nil && len(d.Source.Attr) > 0
+		s.Disks = append(s.Disks, SnapshotDisk{Target: d.Name, How: d.Snapshot, Outside: d.Source != nil && len(d.Source.Attr) > 0})
 	}
 	return s, nil
 }
@@ -50,14 +71,19 @@ func ParseSnapshot(text string) (Snapshot, error) {
 // all of libvirt's calls about snapshots know it.
 type Record struct {
 	Name, Description string
-	Created           int64 // seconds since 1970
-	Disks             []Disk
+	Created           int64  // seconds since 1970
+	Disks             []Disk // all of the domain
+	Taken             []Disk // those that are part of the snapshot
 	DomainXML         string
 }
 
 // XML is what libvirt takes with the flag REDEFINE. It has no part in the
-// snapshot, so it is told that no disk is saved by it.
-func (r Record) XML() string {
+// snapshot, so it is told that no disk is saved by it; Taken finds those that are.
+func (r Record) XML() (string, error) {
+	domain, err := withTaken(strings.TrimSpace(strip(r.DomainXML)), r.Taken)
+	if err != nil {
+		return "", err
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "<domainsnapshot>\n  <name>%s</name>\n", escape(r.Name))
 	if r.Description != "" {
@@ -67,8 +93,8 @@ func (r Record) XML() string {
 	for _, d := range r.Disks {
 		fmt.Fprintf(&b, "    <disk name='%s' snapshot='no'/>\n", escape(d.Target))
 	}
-	b.WriteString("  </disks>\n" + strings.TrimSpace(strip(r.DomainXML)) + "\n</domainsnapshot>\n")
-	return b.String()
+	b.WriteString("  </disks>\n" + domain + "\n</domainsnapshot>\n")
+	return b.String(), nil
 }
 
 // strip removes an XML declaration, which cannot stand within a document.

@@ -165,6 +165,13 @@ func (d *daemon) stateOf(dom domain) int {
 	return 5 // shut off
 }
 
+// defined is the domain's XML.
+func (d *daemon) defined() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.domain
+}
+
 // eventually waits until libvirtd was called for.
 func (d *daemon) eventually(p rpc.Procedure) {
 	d.t.Helper()

@@ -144,12 +144,17 @@ func (r *snapshotRequest) plan(disks []domxml.Disk) error {
 	case r.flags&snapQuiesce != 0 && !r.state.active():
 		return &rpc.Error{Code: rpc.CodeInvalid, Domain: rpc.FromSnapshot, Text: "domain is not running, so it cannot be quiesced"}
 	}
+	for _, asked := range r.asked.Disks {
+		if !slices.Contains(domxml.Targets(r.xml), asked.Target) {
+			return refuse("the domain has no disk '%s': name disks by their target, such as vda", asked.Target)
+		}
+	}
 	for _, d := range disks {
 		switch {
-		case r.asked.Excluded[d.Target]:
+		case r.asked.LeavesOut(d):
 		case !d.Ours:
 			return refuse("disk '%s' is not on the cluster: exclude it with snapshot='no'", d.Target)
-		case r.asked.Outside[d.Target]:
+		case r.asked.Outside(d.Target):
 			return refuse("disk '%s' is on the cluster and is saved there, as a snapshot of its VDI: name no file for it", d.Target)
 		default:
 			r.disks = append(r.disks, d)
@@ -233,10 +238,14 @@ func (c *session) record(ctx context.Context, r *snapshotRequest) error {
 	if err != nil {
 		return snapshotFailure(rpc.CodeFailed, "read the domain's configuration", err)
 	}
-	rec := domxml.Record{Name: r.asked.Name, Description: r.asked.Description, Created: time.Now().Unix(), Disks: all, DomainXML: r.xml}
+	rec := domxml.Record{Name: r.asked.Name, Description: r.asked.Description, Created: time.Now().Unix(), Disks: all, Taken: r.disks, DomainXML: r.xml}
+	text, err := rec.XML()
+	if err != nil {
+		return snapshotFailure(rpc.CodeFailed, "read the domain's configuration", err)
+	}
 	var e rpc.Encoder
 	r.dom.encode(&e)
-	e.String(rec.XML())
+	e.String(text)
 	e.Uint32(snapRedefine | snapCurrent | snapDiskOnly)
 	if _, err := c.up.call(ctx, rpc.DomainSnapshotCreateXML, e.Bytes()); err != nil {
 		return snapshotFailure(rpc.CodeFailed, "write the snapshot into libvirt's list", err)
