@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +39,30 @@ func UnfinishedName(name string, at time.Time) string {
 	most := sheepdog.MaxNameLength - len(begin) - len(end)
 	name = strings.ReplaceAll(name[:min(len(name), most)], "/", "-") // a name has one slash at most
 	return begin + strings.ToValidUTF8(name, "") + end
+}
+
+// VDILister lists VDIs; a Client is one.
+type VDILister interface {
+	VDIs(ctx context.Context, q *VDIQuery) ([]VDI, error)
+}
+
+// PlaceFor is the name under which a VDI is to be filled: its own only if snapshots of that
+// name are left, beside which nothing can be renamed. The error wraps sheepdog.ErrExists
+// if there is a VDI of that name.
+func PlaceFor(ctx context.Context, c VDILister, name string, at time.Time) (string, error) {
+	if err := CheckName(name); err != nil {
+		return "", err
+	}
+	vdis, err := c.VDIs(ctx, &VDIQuery{Name: name, Brief: true})
+	switch {
+	case err != nil:
+		return "", err
+	case slices.ContainsFunc(vdis, func(v VDI) bool { return !v.Snapshot }):
+		return "", fmt.Errorf("VDI %q %w", name, sheepdog.ErrExists)
+	case len(vdis) > 0:
+		return name, nil
+	}
+	return UnfinishedName(name, at), nil
 }
 
 // CopyEvent is one line of the stream that POST /v1/vdis/copy answers: exactly

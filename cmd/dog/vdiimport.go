@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"time"
 
@@ -83,7 +82,7 @@ func (o *importOptions) parse() error {
 // name when it is complete: what a dog that was killed leaves is taken for no VDI.
 func (d *dog) filled(ctx context.Context, c *api.Client, o *importOptions, fill func(name string) error) error {
 	name := o.create.Name
-	place, err := d.placeFor(ctx, c, name)
+	place, err := api.PlaceFor(ctx, c, name, d.now())
 	if err != nil {
 		return err
 	}
@@ -102,24 +101,6 @@ func (d *dog) filled(ctx context.Context, c *api.Client, o *importOptions, fill 
 	}
 	v.Name = name
 	return d.made(v, "VDI ID of newly created VDI")
-}
-
-// placeFor is the name under which a VDI is filled: its own only if snapshots of that
-// name are left, beside which nothing can be renamed.
-func (d *dog) placeFor(ctx context.Context, c *api.Client, name string) (string, error) {
-	if err := api.CheckName(name); err != nil {
-		return "", err
-	}
-	vdis, err := c.VDIs(ctx, &api.VDIQuery{Name: name, Brief: true})
-	switch {
-	case err != nil:
-		return "", err
-	case slices.ContainsFunc(vdis, func(v api.VDI) bool { return !v.Snapshot }):
-		return "", fmt.Errorf("VDI %q %w", name, sheepdog.ErrExists)
-	case len(vdis) > 0:
-		return name, nil
-	}
-	return api.UnfinishedName(name, d.now()), nil
 }
 
 // removeHalf deletes a VDI, not into the trash, although the command was perhaps

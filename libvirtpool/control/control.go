@@ -28,6 +28,7 @@ type Client interface {
 	CloneVDI(ctx context.Context, req *api.CloneRequest) (*api.VDI, error)
 	DeleteVDI(ctx context.Context, req *api.DeleteRequest) error
 	RollbackVDI(ctx context.Context, req *api.RollbackRequest) (*api.VDI, error)
+	RenameVDI(ctx context.Context, req *api.RenameRequest) error
 	ResizeVDI(ctx context.Context, req *api.ResizeRequest) (*api.VDI, error)
 	ReadVDI(ctx context.Context, r *api.ReadRequest, w io.Writer) (int64, error)
 	WriteVDI(ctx context.Context, w *api.WriteRequest, r io.Reader) (int64, error)
@@ -130,6 +131,20 @@ func (s *Store) Clone(ctx context.Context, source, name string, size uint64) (ui
 		return 0, err
 	}
 	return v.SizeBytes, nil
+}
+
+// PlaceFor is the name under which a VDI is to be filled.
+func (s *Store) PlaceFor(ctx context.Context, name string) (string, error) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
+	return api.PlaceFor(ctx, s.c, name, time.Now())
+}
+
+// Rename gives a VDI another name.
+func (s *Store) Rename(ctx context.Context, name, newName string) error {
+	ctx, cancel := decisive(ctx)
+	defer cancel()
+	return s.c.RenameVDI(ctx, &api.RenameRequest{Name: name, NewName: newName})
 }
 
 // Delete removes a VDI and its snapshots; the working VDI goes first, so that

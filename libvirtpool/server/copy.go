@@ -71,34 +71,18 @@ func span(flags uint32) func(*rpc.Encoder) {
 }
 
 // copyIn copies a volume of libvirtd's into a new one of ours.
-func (c *session) copyIn(ctx context.Context, up *client.Conn, a args, out *rpc.Encoder) (err error) {
+func (c *session) copyIn(ctx context.Context, up *client.Conn, a args, out *rpc.Encoder) error {
 	capacity, err := theirVolume(ctx, up, a.fromPool, a.fromVolume)
 	if err != nil {
 		return err
 	}
-	d := c.srv.cfg.Driver
-	v, err := d.CreateVolumeOf(ctx, a.pool, a.text, capacity)
-	if err != nil {
-		return err
+	v, err := c.srv.cfg.Driver.FilledVolume(ctx, a.pool, a.text, capacity, func(u *storage.Upload) error {
+		return up.Download(ctx, rpc.VolumeDownload, volumeRef(a.fromPool, a.fromVolume, span(0)), uploadWriter{ctx, u})
+	})
+	if err == nil {
+		encodeVolume(out, v)
 	}
-	defer func() {
-		if err != nil {
-			c.undo(ctx, v.Name, func(ctx context.Context) error { return d.DeleteVolume(ctx, a.pool, v.Name, storage.DropSnapshots) })
-		}
-	}()
-	u, err := d.Upload(ctx, a.pool, v.Name, 0, 0)
-	if err != nil {
-		return err
-	}
-	if err := up.Download(ctx, rpc.VolumeDownload, volumeRef(a.fromPool, a.fromVolume, span(0)), uploadWriter{ctx, u}); err != nil {
-		u.Abort()
-		return err
-	}
-	if err := u.Finish(ctx); err != nil {
-		return err
-	}
-	encodeVolume(out, v)
-	return nil
+	return err
 }
 
 // uploadWriter is an upload as an io.Writer for the time of one call.

@@ -26,7 +26,7 @@ type conversion struct {
 func newConversion(d *Driver, v Volume) (*conversion, error) {
 	f, err := os.CreateTemp(d.spool, "sheep-libvirt-upload-*")
 	if err != nil {
-		return nil, rpc.Errorf(rpc.CodeFailed, "make a file for the conversion of a qcow2 image: %v", err)
+		return nil, rpc.Errorf(rpc.CodeFailed, "make a file for the conversion of a qcow2 image: %v; sheep-libvirt --spool names a directory with room for it, and raw images need none", err)
 	}
 	os.Remove(f.Name()) // it lives as long as it is open, also if this process dies
 	return &conversion{d: d, volume: v, file: f}, nil

@@ -34,6 +34,11 @@ type Store interface {
 	// now, and returns its size. It leaves nothing else behind, also when it
 	// fails. It is sheepdog.ErrNotFound if there is no source.
 	Clone(ctx context.Context, source, name string, size uint64) (uint64, error)
+	// PlaceFor is the name under which a VDI is to be filled that is going to be
+	// called name: no pool shows it. It is sheepdog.ErrExists if there is one. Where
+	// snapshots of the name are left it is the name itself.
+	PlaceFor(ctx context.Context, name string) (string, error)
+	Rename(ctx context.Context, name, newName string) error
 	// Delete removes the working VDI with all its snapshots.
 	Delete(ctx context.Context, name string) error
 	// Resize makes the VDI larger.

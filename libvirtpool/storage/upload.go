@@ -79,14 +79,18 @@ func (u *Upload) overflow(ctx context.Context, last []byte) error {
 }
 
 // open chooses where the data go, by how they begin.
-func (u *Upload) open(ctx context.Context) (err error) {
+func (u *Upload) open(ctx context.Context) error {
 	if u.off == 0 && qcow2.Is(u.head) {
-		u.sink, err = newConversion(u.d, u.volume)
+		c, err := newConversion(u.d, u.volume)
+		if err != nil {
+			return err // and there is no sink: Abort has nothing to do
+		}
+		u.sink = c
 	} else {
 		u.sink = newDirect(ctx, u.d.store, u.volume.VDI.Name, u.off)
 	}
 	u.head = nil
-	return err
+	return nil
 }
 
 // holePiece is how many zeros are written at a time.

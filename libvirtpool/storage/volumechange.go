@@ -32,17 +32,6 @@ func (d *Driver) CreateVolume(ctx context.Context, pool, text string) (Volume, e
 	return d.create(ctx, p, spec)
 }
 
-// CreateVolumeOf makes an empty volume from XML that is to hold what a volume of
-// size bytes holds: it is at least as large.
-func (d *Driver) CreateVolumeOf(ctx context.Context, pool, text string, size uint64) (Volume, error) {
-	p, spec, err := d.newVolume(ctx, pool, text)
-	if err != nil {
-		return Volume{}, err
-	}
-	spec.capacity = max(spec.capacity, size)
-	return d.create(ctx, p, spec)
-}
-
 func (d *Driver) create(ctx context.Context, p Pool, spec volumeSpec) (Volume, error) {
 	size := max(spec.capacity, minSize)
 	err := d.store.Create(ctx, vdiName(p.Namespace, spec.name), size)

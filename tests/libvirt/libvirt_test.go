@@ -213,6 +213,7 @@ func (w *world) domains(c, direct virsh) {
 		t.Errorf("an abandoned snapshot is left:\n%s", out)
 	}
 	c.do("snapshot-delete", "by-pool", "snap")
+	w.leftOut(c)
 	w.doors(c, direct)
 	c.do("destroy", "by-protocol")
 	w.reverts(c)
@@ -222,6 +223,30 @@ func (w *world) domains(c, direct virsh) {
 	c.refused("Storage volume not found: disk 'vda': no storage vol with matching name 'images/by-protocol'", "start", "by-protocol")
 	c.refused("Storage volume not found", "create", filepath.Join(w.dir, "by-protocol.xml"))
 	c.do("undefine", "by-protocol")
+}
+
+// leftOut has a snapshot of one of two disks, and one of a guest that is paused, which
+// stays so.
+func (w *world) leftOut(c virsh) {
+	w.dog("vdi", "snapshot", "-s", "part", "images/base")
+	c.refused("no disk 'vdx'", "snapshot-create-as", "by-pool", "part", "--disk-only", "--diskspec", "vdx,snapshot=no")
+	c.do("snapshot-create-as", "by-pool", "part", "--disk-only", "--diskspec", "vdb,snapshot=no")
+	if out := w.dog("vdi", "list", "images/by-pool"); !strings.Contains(out, "part") {
+		w.t.Errorf("no snapshot of the first disk:\n%s", out)
+	}
+	c.do("suspend", "by-pool")
+	c.do("snapshot-create-as", "by-pool", "paused", "--disk-only")
+	if out := c.do("domstate", "by-pool"); out != "paused" {
+		w.t.Errorf("a paused guest is %s after a snapshot", out)
+	}
+	c.do("resume", "by-pool")
+	for _, name := range []string{"part", "paused"} {
+		c.do("snapshot-delete", "by-pool", name)
+	}
+	if out := w.dog("vdi", "list", "images/by-pool"); strings.Contains(out, "part") || strings.Contains(out, "paused") {
+		w.t.Errorf("left of the snapshots:\n%s", out)
+	}
+	w.dog("vdi", "delete", "-s", "part", "images/base") // which fails if it is gone
 }
 
 // reverts puts a domain that is off back to a snapshot: its disk, and its

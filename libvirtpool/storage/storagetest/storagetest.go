@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"sheepdog"
@@ -137,6 +138,28 @@ func (c *Cluster) Clone(_ context.Context, source, name string, size uint64) (ui
 		return b, nil
 	})
 	return size, err
+}
+
+// PlaceFor is a name that begins with a dot.
+func (c *Cluster) PlaceFor(_ context.Context, name string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.vdis[name] != nil {
+		return "", fmt.Errorf("VDI %q: %w", name, sheepdog.ErrExists)
+	}
+	return ".unfinished/" + strings.ReplaceAll(name, "/", "-"), c.err
+}
+
+// Rename gives a VDI another name.
+func (c *Cluster) Rename(_ context.Context, name, newName string) error {
+	return c.on(name, func(v *vdi) error {
+		if c.vdis[newName] != nil {
+			return fmt.Errorf("VDI %q: %w", newName, sheepdog.ErrExists)
+		}
+		delete(c.vdis, name)
+		c.vdis[newName] = v
+		return nil
+	})
 }
 
 // Delete removes a VDI.
