@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"sheepdog/libvirtpool/document"
 )
 
 // Snapshot is what is asked for in the XML of a domain snapshot.
@@ -57,7 +59,7 @@ type snapshotDocument struct {
 // ParseSnapshot reads the XML of a domain snapshot.
 func ParseSnapshot(text string) (Snapshot, error) {
 	var doc snapshotDocument
-	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
+	if err := document.Unmarshal(text, &doc); err != nil {
 		return Snapshot{}, fmt.Errorf("parse the snapshot's XML: %w", err)
 	}
 	s := Snapshot{Name: doc.Name, Description: doc.Description, Memory: doc.Memory.Snapshot}
@@ -109,7 +111,7 @@ func strip(text string) string {
 
 // DomainOf is the domain in a snapshot's XML; empty if there is none.
 func DomainOf(snapshot string) string {
-	d := xml.NewDecoder(strings.NewReader(snapshot))
+	d := document.NewDecoder(snapshot)
 	depth := 0
 	for {
 		from := d.InputOffset()
@@ -142,7 +144,7 @@ func HasAgent(domain string) (connected, channel bool) {
 			} `xml:"target"`
 		} `xml:"devices>channel"`
 	}
-	if xml.Unmarshal([]byte(domain), &doc) != nil {
+	if document.Unmarshal(domain, &doc) != nil {
 		return false, false
 	}
 	for _, c := range doc.Channels {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"sheepdog/libvirtpool/document"
 )
 
 // takenSpace is the XML name space of what is written into the metadata of the domain
@@ -25,7 +27,7 @@ func Taken(domain string) (disks []Disk, known bool) {
 			} `xml:"urn:sheepdog:libvirt:snapshot taken"`
 		} `xml:"metadata"`
 	}
-	if xml.Unmarshal([]byte(domain), &doc) != nil || doc.Metadata.Taken == nil {
+	if document.Unmarshal(domain, &doc) != nil || doc.Metadata.Taken == nil {
 		return nil, false
 	}
 	for _, d := range doc.Metadata.Taken.Disks {
@@ -83,7 +85,7 @@ func WithoutTaken(domain string) string {
 	if err != nil || from == 0 {
 		return domain
 	}
-	d := xml.NewDecoder(strings.NewReader(domain[from:]))
+	d := document.NewDecoder(domain[from:])
 	for depth := 0; to == 0; {
 		t, err := d.RawToken()
 		if err != nil {
@@ -105,7 +107,7 @@ func WithoutTaken(domain string) string {
 // elements tells f of the start of every element: its path, and where its tag begins and
 // ends. f returns false when it has seen enough.
 func elements(text string, f func(path []xml.Name, start, end int64) bool) error {
-	d := xml.NewDecoder(strings.NewReader(text))
+	d := document.NewDecoder(text)
 	var path []xml.Name
 	for {
 		start := d.InputOffset()

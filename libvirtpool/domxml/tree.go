@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"sheepdog/libvirtpool/document"
 )
 
 // maxDepth bounds how deep elements may lie in each other.
@@ -153,7 +155,7 @@ var errDepth = errors.New("the XML is nested too deeply")
 // disks parses a document and returns its disks: the root, or devices/disk of a
 // domain. A <disk> anywhere else, such as in metadata, is none.
 func disks(text string) ([]found, error) {
-	d := xml.NewDecoder(strings.NewReader(text))
+	d := document.NewDecoder(text)
 	var out []found
 	var path []string
 	for {

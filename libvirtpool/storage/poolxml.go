@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 
+	"sheepdog/libvirtpool/document"
 	"sheepdog/libvirtpool/rpc"
 )
 
@@ -33,7 +34,7 @@ type poolDocument struct {
 // IsOurPool reports whether the XML describes a pool of our type. XML that cannot
 // be read is somebody else's to refuse.
 func IsOurPool(text string) bool {
-	d := xml.NewDecoder(strings.NewReader(text))
+	d := document.NewDecoder(text)
 	for {
 		t, err := d.RawToken()
 		if err != nil {
@@ -56,7 +57,7 @@ func IsOurPool(text string) bool {
 // can be read.
 func PoolIdentity(text string) (name string, id rpc.UUID, hasUUID bool) {
 	var doc poolDocument
-	if xml.Unmarshal([]byte(text), &doc) != nil {
+	if document.Unmarshal(text, &doc) != nil {
 		return "", id, false
 	}
 	id, err := ParseUUID(doc.UUID)
@@ -67,7 +68,7 @@ func PoolIdentity(text string) (name string, id rpc.UUID, hasUUID bool) {
 // name the pool's name is used, as libvirt does.
 func parsePool(text string) (Definition, error) {
 	var doc poolDocument
-	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
+	if err := document.Unmarshal(text, &doc); err != nil {
 		return Definition{}, malformed("storage_pool_definition", err)
 	}
 	if doc.Type != PoolType {

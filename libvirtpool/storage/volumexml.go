@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sheepdog"
+	"sheepdog/libvirtpool/document"
 	"sheepdog/libvirtpool/rpc"
 )
 
@@ -58,7 +59,7 @@ type volumeSpec struct {
 
 func parseVolume(text string) (volumeSpec, error) {
 	var doc volumeDocument
-	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
+	if err := document.Unmarshal(text, &doc); err != nil {
 		return volumeSpec{}, malformed("storage_volume_definition", err)
 	}
 	if doc.Target.Encryption != nil {
