@@ -228,9 +228,9 @@ func FuzzRewrite(f *testing.F) {
 // The disks of a domain that declares itself as ASCII were not rewritten: libvirt said
 // that there is no such pool.
 func TestDomainThatIsDeclaredAsASCII(t *testing.T) {
-	text := "<?xml version='1.0' encoding='ASCII'?>\n" + domain(`<disk type='volume'><source pool='images' volume='v'/></disk>`)
+	text := strings.Replace(domain(`<disk type='volume'><source pool='images' volume='v'/></disk>`), "?>", " encoding='ASCII'?>", 1)
 	got := rewriter().ToNBD(text)
-	if !strings.HasPrefix(got, "<?xml version='1.0' encoding='ASCII'?>\n<domain") || !strings.Contains(got, "name='img/v'") {
+	if !strings.HasPrefix(got, "<?xml version='1.0' encoding='ASCII'?>\n") || !strings.Contains(got, "name='img/v'") {
 		t.Error(got)
 	}
 }
