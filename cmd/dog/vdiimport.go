@@ -28,6 +28,7 @@ const removeTimeout = 30 * time.Second
 type importOptions struct {
 	file, format string
 	size         string // of what comes through a pipe
+	pad          bool   // which may end before
 	copies       string
 	shift        int
 	create       api.CreateRequest
@@ -44,11 +45,15 @@ func (d *dog) vdiImport() *cobra.Command {
 			if o.file == "-" {
 				return failed(d.importStream(ctx, c, o), "import stdin as VDI %s", o.create.Name)
 			}
+			if o.pad {
+				return fmt.Errorf("--pad is for stdin; a file is as long as it is, and --size may be more")
+			}
 			return failed(d.importFile(ctx, c, o), "import %s as VDI %s", o.file, o.create.Name)
 		})}
 	f := cmd.Flags()
 	f.StringVarP(&o.format, "format", "f", "", "format of the file (default: found out; name it for images you do not trust)")
 	f.StringVar(&o.size, "size", "", "size of the VDI (default: that of the image; needed for a pipe)")
+	f.BoolVar(&o.pad, "pad", false, "a pipe may end before --size: the rest is zeros")
 	f.StringVarP(&o.copies, "copies", "c", "", "redundancy: copies, or D:P for erasure coding (default: the cluster's)")
 	f.IntVarP(&o.shift, "block_size_shift", "z", 0, "object size as a power of two (default: the cluster's)")
 	f.IntVar(&o.shift, "block-size-shift", 0, "the same")
@@ -247,10 +252,9 @@ func (d *dog) importStream(ctx context.Context, c *api.Client, o *importOptions)
 	if o.format != "" && o.format != "raw" {
 		return fmt.Errorf("only raw images can come by stdin, not %s", o.format)
 	}
-	if f, ok := d.stdin.(*os.File); ok && o.create.SizeBytes == 0 {
-		if fi, err := f.Stat(); err == nil && fi.Mode().IsRegular() {
-			o.create.SizeBytes = uint64(fi.Size())
-		}
+	fileBytes, isFile := regular(d.stdin)
+	if o.create.SizeBytes == 0 {
+		o.create.SizeBytes = fileBytes
 	}
 	if o.create.SizeBytes == 0 {
 		return fmt.Errorf("the size of stdin is not known; give it with --size")
@@ -258,8 +262,25 @@ func (d *dog) importStream(ctx context.Context, c *api.Client, o *importOptions)
 	bar := d.progress(show.Size)
 	defer bar.end()
 	return d.filled(ctx, c, o, func(name string) error {
-		return copySparse(ctx, c, name, o.create.SizeBytes, &interruptible{ctx.Done(), d.stdin}, bar)
+		n, err := copySparse(ctx, c, name, o.create.SizeBytes, &interruptible{ctx.Done(), d.stdin}, bar)
+		if err == nil && n < o.create.SizeBytes && !isFile && !o.pad {
+			return fmt.Errorf("stdin ended after %d of %d bytes, as it does when what writes to it fails; if that is the whole image, --pad takes the rest as zeros", n, o.create.SizeBytes)
+		}
+		return err
 	})
+}
+
+// regular is the length of a file, if r is one.
+func regular(r io.Reader) (bytes uint64, is bool) {
+	f, ok := r.(*os.File)
+	if !ok {
+		return 0, false
+	}
+	fi, err := f.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
+		return 0, false
+	}
+	return uint64(fi.Size()), true
 }
 
 // interruptible stops waiting for r when done is closed, so that an interrupt
@@ -299,26 +320,27 @@ const (
 	grain = 64 << 10
 )
 
-func copySparse(ctx context.Context, c *api.Client, name string, size uint64, r io.Reader, bar *progress) error {
+// copySparse returns how many bytes r had.
+func copySparse(ctx context.Context, c *api.Client, name string, size uint64, r io.Reader, bar *progress) (off uint64, err error) {
 	buf := make([]byte, chunk)
-	for off := uint64(0); ; {
+	for {
 		n, err := io.ReadFull(r, buf)
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("read stdin: %w", err)
+			return off, fmt.Errorf("read stdin: %w", err)
 		}
 		if uint64(n) > size-off {
-			return fmt.Errorf("stdin has more than %d bytes", size)
+			return off, fmt.Errorf("stdin has more than %d bytes", size)
 		}
 		for _, run := range dataRuns(buf[:n]) {
 			req := &api.WriteRequest{Name: name, Offset: off + uint64(run.start), Length: int64(run.end - run.start)}
 			if _, werr := c.WriteVDI(ctx, req, bytes.NewReader(buf[run.start:run.end])); werr != nil {
-				return werr
+				return off, werr
 			}
 		}
 		off += uint64(n)
 		bar.draw(off, size)
 		if err != nil {
-			return nil
+			return off, nil
 		}
 	}
 }

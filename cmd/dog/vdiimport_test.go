@@ -67,6 +67,42 @@ func TestImportStdin(t *testing.T) {
 	}
 }
 
+// A pipe that ended early, because what wrote to it had failed, made a VDI of half an
+// image, without a word.
+func TestImportOfAPipeThatEndsEarlyFails(t *testing.T) {
+	f := newFixture(t, 1)
+	data := image()
+	size := fmt.Sprint(2 * len(data))
+	if _, talk, code := f.run(t, string(data), "vdi", "import", "-", "v", "--size", size); code != 1 ||
+		!strings.Contains(talk, fmt.Sprintf("after %d of %s bytes", len(data), size)) || !strings.Contains(talk, "--pad") {
+		t.Errorf("exit %d, %q", code, talk)
+	}
+	if vdis, err := f.backend.VDIs(t.Context(), &api.VDIQuery{}); err != nil || len(vdis) != 0 {
+		t.Errorf("left: %+v, %v", vdis, err)
+	}
+	f.must(t, string(data), "vdi", "import", "-", "v", "--size", size, "--pad")
+	if got := f.backend.Data("v", ""); len(got) != 2*len(data) || !bytes.HasPrefix(got, data) {
+		t.Errorf("padded: %d bytes", len(got))
+	}
+	if _, talk, code := f.run(t, "", "vdi", "import", "file", "w", "--pad"); code != 1 || !strings.Contains(talk, "--pad is for stdin") {
+		t.Errorf("of a file: exit %d, %q", code, talk)
+	}
+	// A file that is redirected is as long as it is.
+	path := filepath.Join(f.dir, "raw")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	d := &dog{stdin: file, stdout: io.Discard, stderr: io.Discard, getenv: func(k string) string { return f.env[k] }}
+	if code := d.run(t.Context(), []string{"vdi", "import", "-", "w", "--size", size}); code != 0 || len(f.backend.Data("w", "")) != 2*len(data) {
+		t.Errorf("a file by stdin: exit %d", code)
+	}
+}
+
 // TestInterruptedImport: an interrupt is heard although stdin is silent, and
 // what was made is removed.
 func TestInterruptedImport(t *testing.T) {
@@ -102,7 +138,7 @@ func importing(t *testing.T, f *fixture, name string) (rest *io.PipeWriter, end 
 	var talk bytes.Buffer
 	d := &dog{stdin: r, stdout: io.Discard, stderr: &talk, getenv: func(k string) string { return f.env[k] }}
 	done := make(chan int, 1)
-	go func() { done <- d.run(t.Context(), []string{"vdi", "import", "-", name, "--size", "16M"}) }()
+	go func() { done <- d.run(t.Context(), []string{"vdi", "import", "-", name, "--size", "16M", "--pad"}) }()
 	for _, b := range [][]byte{bytes.Repeat([]byte{1}, chunk), {1}} {
 		if _, err := w.Write(b); err != nil {
 			t.Fatal(err)
