@@ -54,6 +54,9 @@ func (p *Pool) CreateVM(ctx context.Context, base string, s VMSpec) (*VM, error)
 		return nil, err
 	}
 	vm := &VM{Name: s.Name}
+	if vm.UUID, err = storage.ParseUUID(""); err != nil { // a new one, by which the domain is found if its answer is lost
+		return nil, err
+	}
 	vm.Timing.Clone, err = timed(func() (err error) {
 		vm.Volume, err = from.Clone(ctx, s.Name, s.DiskBytes)
 		return err
@@ -61,24 +64,25 @@ func (p *Pool) CreateVM(ctx context.Context, base string, s VMSpec) (*VM, error)
 	if err != nil {
 		return nil, fmt.Errorf("clone %s: %w", base, err)
 	}
-	dom, err := p.launch(ctx, vm, s)
+	made, err := p.launch(ctx, vm, s)
 	if err != nil {
-		return nil, errors.Join(err, p.undo(ctx, vm, dom))
+		return nil, errors.Join(err, p.undo(ctx, vm, made))
 	}
 	return vm, nil
 }
 
-// launch defines and starts the domain. It returns its reference as soon as there
-// is something to undefine.
-func (p *Pool) launch(ctx context.Context, vm *VM, s VMSpec) (dom []byte, err error) {
+// launch defines and starts the domain. made: there is, or may be, something to undefine.
+func (p *Pool) launch(ctx context.Context, vm *VM, s VMSpec) (made bool, err error) {
+	var dom []byte
 	vm.Timing.Define, err = timed(func() error {
 		var e rpc.Encoder
-		e.String(p.disks.ToNBD(s.xml(vm.Volume)))
+		e.String(p.disks.ToNBD(s.xml(vm)))
 		dom, err = p.libvirt.Call(ctx, rpc.DomainDefineXML, e.Bytes())
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("define domain %s: %w", s.Name, err)
+		var refused *rpc.Error
+		return !errors.As(err, &refused), fmt.Errorf("define domain %s: %w", s.Name, err)
 	}
 	d := rpc.NewDecoder(dom)
 	_ = d.String()
@@ -88,24 +92,42 @@ func (p *Pool) launch(ctx context.Context, vm *VM, s VMSpec) (dom []byte, err er
 		return err
 	})
 	if err != nil {
-		return dom, fmt.Errorf("start domain %s: %w", s.Name, err)
+		return true, fmt.Errorf("start domain %s: %w", s.Name, err)
 	}
-	return dom, nil
+	return true, nil
 }
 
-// undo removes what was made, also when ctx has ended.
-func (p *Pool) undo(ctx context.Context, vm *VM, dom []byte) error {
+// undo removes what was made, also when ctx has ended. A domain whose start had no answer
+// may run.
+func (p *Pool) undo(ctx context.Context, vm *VM, made bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	if dom != nil {
-		if _, err := p.libvirt.Call(ctx, rpc.DomainUndefine, dom); err != nil {
-			return fmt.Errorf("undefine domain %s, whose volume is left too: %w", vm.Name, err)
+	var dom rpc.Encoder
+	dom.String(vm.Name)
+	dom.UUID(vm.UUID)
+	dom.Int32(-1)
+	for _, step := range []struct {
+		verb string
+		call rpc.Procedure
+	}{{"stop", rpc.DomainDestroy}, {"undefine", rpc.DomainUndefine}} {
+		if !made {
+			break
+		}
+		_, err := p.libvirt.Call(ctx, step.call, dom.Bytes())
+		if err != nil && !absent(err) {
+			return fmt.Errorf("%s domain %s, which is left with its volume: %w", step.verb, vm.Name, err)
 		}
 	}
 	if err := vm.Volume.Delete(ctx); err != nil {
 		return fmt.Errorf("delete volume %s: %w", vm.Volume.Name, err)
 	}
 	return nil
+}
+
+// absent reports whether libvirt has no such domain, or it does not run.
+func absent(err error) bool {
+	var e *rpc.Error
+	return errors.As(err, &e) && (e.Code == rpc.CodeNoDomain || e.Code == rpc.CodeInvalid)
 }
 
 func timed(f func() error) (time.Duration, error) {
@@ -116,13 +138,14 @@ func timed(f func() error) (time.Duration, error) {
 
 // xml is the domain. The guest agent's channel is always there, so that snapshots
 // can be consistent.
-func (s *VMSpec) xml(v *Volume) string {
+func (s *VMSpec) xml(vm *VM) string {
 	kind := s.Type
 	if kind == "" {
 		kind = "kvm"
 	}
 	return fmt.Sprintf(`<domain type='%s'>
   <name>%s</name>
+  <uuid>%s</uuid>
   <memory unit='MiB'>%d</memory>
   <vcpu>%d</vcpu>
   <os><type arch='x86_64'>hvm</type><boot dev='hd'/></os>
@@ -133,7 +156,7 @@ func (s *VMSpec) xml(v *Volume) string {
     %s
   </devices>
 </domain>
-`, domxml.Escape(kind), domxml.Escape(s.Name), s.MemoryMiB, s.VCPUs, v.diskXML("vda"), s.Devices)
+`, domxml.Escape(kind), domxml.Escape(s.Name), storage.FormatUUID(vm.UUID), s.MemoryMiB, s.VCPUs, vm.Volume.diskXML("vda"), s.Devices)
 }
 
 var _ domxml.Pools = (*storage.Driver)(nil)

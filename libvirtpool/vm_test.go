@@ -2,6 +2,8 @@ package libvirtpool
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"net"
 	"path/filepath"
 	"slices"
@@ -26,6 +28,7 @@ type hypervisor struct {
 	calls []rpc.Procedure
 	xml   string
 	fails rpc.Procedure
+	lost  func(rpc.Procedure) // sees every call, before its answer
 }
 
 func (h *hypervisor) serve(conn net.Conn) {
@@ -37,6 +40,9 @@ func (h *hypervisor) serve(conn net.Conn) {
 			return
 		}
 		reply := h.answer(m)
+		if h.lost != nil {
+			h.lost(m.Procedure)
+		}
 		// An event that nobody asked for comes in between.
 		_, _ = rpc.NewMessage(rpc.Header{Program: rpc.ProgramRemote, Version: 1, Procedure: rpc.PoolEventRefresh, Type: rpc.Event}, nil).WriteTo(conn)
 		if _, err := reply.WriteTo(conn); err != nil {
@@ -73,8 +79,12 @@ func open(t *testing.T) (*Pool, *hypervisor) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if conn, err := l.Accept(); err == nil {
-			h.serve(conn)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { h.serve(conn) })
 		}
 	})
 	conn, err := client.Dial(t.Context(), path, "qemu:///system")
@@ -143,6 +153,37 @@ func TestCreateVMThatFailsLeavesNothing(t *testing.T) {
 		}
 		if undefined := slices.Contains(h.calls, rpc.DomainUndefine); undefined != (step == rpc.DomainCreate) {
 			t.Errorf("step %d: undefined %t", step, undefined)
+		}
+	}
+}
+
+// A machine whose maker gives up while it is defined, or started, was left, perhaps running,
+// with its volume; and no further one could be made with that pool.
+func TestCreateVMThatIsGivenUpLeavesNothing(t *testing.T) {
+	for _, step := range []rpc.Procedure{rpc.DomainDefineXML, rpc.DomainCreate} {
+		p, h := open(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		h.lost = func(at rpc.Procedure) {
+			if at == step && ctx.Err() == nil {
+				cancel()
+				<-t.Context().Done() // there is no answer
+			}
+		}
+		_, err := p.CreateVM(ctx, "base", VMSpec{Name: "vm", MemoryMiB: 64, VCPUs: 1})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("step %d: %v", step, err)
+		}
+		if got := volumes(t, p); !slices.Equal(got, []string{"base"}) {
+			t.Errorf("step %d leaves %v", step, got)
+		}
+		h.mu.Lock()
+		calls := slices.Clone(h.calls)
+		h.mu.Unlock()
+		if !slices.Contains(calls, rpc.DomainDestroy) || !slices.Contains(calls, rpc.DomainUndefine) {
+			t.Errorf("step %d: libvirtd got %v", step, calls)
+		}
+		if _, err := p.CreateVM(t.Context(), "base", VMSpec{Name: "vm2", MemoryMiB: 64, VCPUs: 1}); err != nil {
+			t.Errorf("step %d: the next one: %v", step, err)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"path/filepath"
 	"sync"
@@ -27,21 +26,12 @@ func dial(t *testing.T, f func(m *rpc.Message, send func(t rpc.Type, s rpc.Statu
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
 		for {
-			m, err := rpc.ReadMessage(conn)
+			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			f(m, func(typ rpc.Type, s rpc.Status, payload []byte) {
-				h := m.Header
-				h.Type, h.Status = typ, s
-				_, _ = rpc.NewMessage(h, payload).WriteTo(conn)
-			})
+			wg.Go(func() { answer(conn, f) })
 		}
 	})
 	c, err := Dial(t.Context(), l.Addr().String(), "qemu:///system")
@@ -50,6 +40,21 @@ func dial(t *testing.T, f func(m *rpc.Message, send func(t rpc.Type, s rpc.Statu
 	}
 	t.Cleanup(func() { c.Close(); l.Close(); wg.Wait() })
 	return c
+}
+
+func answer(conn net.Conn, f func(m *rpc.Message, send func(t rpc.Type, s rpc.Status, payload []byte))) {
+	defer conn.Close()
+	for {
+		m, err := rpc.ReadMessage(conn)
+		if err != nil {
+			return
+		}
+		f(m, func(typ rpc.Type, s rpc.Status, payload []byte) {
+			h := m.Header
+			h.Type, h.Status = typ, s
+			_, _ = rpc.NewMessage(h, payload).WriteTo(conn)
+		})
+	}
 }
 
 // libvirtd may send data of a stream before it has replied to the call: a copy
@@ -114,7 +119,65 @@ func TestBrokenStreams(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	if err := c.Download(t.Context(), rpc.VolumeDownload, nil, io.Discard); !errors.Is(err, context.Canceled) {
-		t.Errorf("a broken connection is used: %v", err)
+	if _, err := c.Call(t.Context(), rpc.ConnectHostname, nil); err != nil {
+		t.Errorf("after a stream that broke: %v", err)
 	}
+}
+
+// A call that was given up, or a libvirtd that was restarted, made a connection useless
+// for ever: a program that had one for its pool had to open that again.
+func TestConnectionIsMadeAgain(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	c := dial(t, func(m *rpc.Message, send func(rpc.Type, rpc.Status, []byte)) {
+		if m.Procedure == rpc.DomainCreate {
+			cancel() // and there is no answer
+			return
+		}
+		send(rpc.Reply, rpc.OK, nil)
+	})
+	if _, err := c.Call(ctx, rpc.DomainCreate, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("a call that was given up: %v", err)
+	}
+	for range 2 {
+		if _, err := c.Call(t.Context(), rpc.ConnectHostname, nil); err != nil {
+			t.Errorf("the next call: %v", err)
+		}
+		c.conn.Close() // as when libvirtd ends; the call that finds it fails
+		_, _ = c.Call(t.Context(), rpc.ConnectHostname, nil)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Call(t.Context(), rpc.ConnectHostname, nil); err == nil {
+		t.Error("a connection that was closed is made again")
+	}
+}
+
+// Two goroutines with one connection: the data of a stream went to the call of another.
+func TestCallsWaitForStreams(t *testing.T) {
+	c := dial(t, func(m *rpc.Message, send func(rpc.Type, rpc.Status, []byte)) {
+		switch {
+		case m.Type == rpc.Call:
+			send(rpc.Reply, rpc.OK, nil)
+			if m.Procedure == rpc.VolumeDownload {
+				send(rpc.Stream, rpc.Continue, []byte("data"))
+				send(rpc.Stream, rpc.Continue, nil)
+			}
+		default:
+			send(rpc.Stream, rpc.OK, nil)
+		}
+	})
+	var calls sync.WaitGroup
+	for range 4 {
+		calls.Go(func() {
+			for range 200 {
+				var got bytes.Buffer
+				if err := c.Download(t.Context(), rpc.VolumeDownload, nil, &got); err != nil || got.String() != "data" {
+					t.Errorf("%q %v", got.String(), err)
+					return
+				}
+			}
+		})
+	}
+	calls.Wait()
 }

@@ -67,11 +67,14 @@ func (s *Sink) Hole(n uint64) error {
 
 // stream makes the call and runs f on the header of the stream's messages.
 func (c *Conn) stream(ctx context.Context, p rpc.Procedure, args []byte, f func(rpc.Header) error) error {
-	if _, err := c.Call(ctx, p, args); err != nil {
-		return err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	if _, err := c.call(ctx, p, args); err != nil {
+		return err
+	}
 	defer c.interrupted(ctx)()
 	err := f(rpc.Header{Program: rpc.ProgramRemote, Version: rpc.Version, Procedure: p, Type: rpc.Stream, Serial: c.serial})
 	return c.lost(ctx, err)

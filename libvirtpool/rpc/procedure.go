@@ -82,6 +82,7 @@ const (
 	DomainCreate             Procedure = 9
 	DomainCreateXML          Procedure = 10
 	DomainDefineXML          Procedure = 11
+	DomainDestroy            Procedure = 12
 	DomainDetachDevice       Procedure = 13
 	DomainXML                Procedure = 14
 	DomainLookupName         Procedure = 23
