@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"sheepdog/libvirtpool/document"
@@ -93,7 +94,7 @@ func parsePool(text string) (Definition, error) {
 	if h := doc.Source.Host; h != nil {
 		def.Host = h.Name
 		if h.Port != "" {
-			def.Host += ":" + h.Port
+			def.Host = net.JoinHostPort(h.Name, h.Port)
 		}
 	}
 	var err error
@@ -141,7 +142,7 @@ func poolXML(d Definition, c Capacity) string {
 		fmt.Fprintf(&b, "  <%s unit='bytes'>%d</%s>\n", e.name, e.bytes, e.name)
 	}
 	b.WriteString("  <source>\n")
-	if name, port, ok := strings.Cut(d.Host, ":"); ok {
+	if name, port, err := net.SplitHostPort(d.Host); err == nil {
 		fmt.Fprintf(&b, "    <host name='%s' port='%s'/>\n", escape(name), escape(port))
 	} else if d.Host != "" {
 		fmt.Fprintf(&b, "    <host name='%s'/>\n", escape(d.Host))

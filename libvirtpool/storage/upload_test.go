@@ -82,3 +82,20 @@ func TestCopyIsAVolumeWhenItIsComplete(t *testing.T) {
 		t.Errorf("in the end there are %v (%v)", left, err)
 	}
 }
+
+// A host ::1 was shown as <host name='' port=':1'/>.
+func TestHostOfAPoolIsShownAsItWasGiven(t *testing.T) {
+	for _, host := range []string{"<host name='::1'/>", "<host name='fd00::1' port='7000'/>", "<host name='h'/>", "<host name='h' port='7000'/>"} {
+		c := storagetest.New()
+		d, err := storage.New(storage.Config{Store: c, Definitions: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Define(t.Context(), "<pool type='sheepdog'><name>p</name><source>"+host+"<name>p</name></source></pool>"); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := d.XML(t.Context(), "p", storage.Inactive); err != nil || !strings.Contains(text, host) {
+			t.Errorf("%s became\n%s %v", host, text, err)
+		}
+	}
+}
