@@ -83,7 +83,7 @@ func TestCopyIsAVolumeWhenItIsComplete(t *testing.T) {
 	}
 }
 
-// A host ::1 was shown as <host name='' port=':1'/>.
+// A host ::1 was shown as <host name=” port=':1'/>.
 func TestHostOfAPoolIsShownAsItWasGiven(t *testing.T) {
 	for _, host := range []string{"<host name='::1'/>", "<host name='fd00::1' port='7000'/>", "<host name='h'/>", "<host name='h' port='7000'/>"} {
 		c := storagetest.New()
