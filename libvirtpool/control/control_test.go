@@ -211,6 +211,7 @@ func TestCapacity(t *testing.T) {
 		"one zone twice": {[]api.NodeCapacity{node(1, 0, 50), node(1, 0, 50), node(2, 0, 100)}, sheepdog.Policy{Copies: 2}, storage.Capacity{Total: 100, Free: 100}},
 		"too few zones":  {[]api.NodeCapacity{node(1, 0, 100)}, sheepdog.Policy{Copies: 3}, storage.Capacity{Total: 100, Free: 100}},
 		"a gateway":      {[]api.NodeCapacity{node(1, 0, 100), node(2, 0, 0)}, sheepdog.Policy{Copies: 1}, storage.Capacity{Total: 100, Free: 100}},
+		"a full zone":    {[]api.NodeCapacity{node(1, 0, 100), node(2, 0, 100), node(3, 60, 0)}, sheepdog.Policy{Copies: 3}, storage.Capacity{Total: 20, Used: 20}},
 		"nothing":        {nil, sheepdog.Policy{Copies: 3}, storage.Capacity{}},
 	} {
 		if got := capacity(c.nodes, c.p); got != c.want {

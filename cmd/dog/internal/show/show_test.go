@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"sheepdog"
 	"sheepdog/api"
 )
 
@@ -116,5 +117,21 @@ func TestDeepTree(t *testing.T) {
 	got := Tree(vdis, TreeStyle{Zone: time.UTC})
 	if strings.Count(got, "\n") != 1 || strings.Count(got, "[") != 99999 {
 		t.Errorf("%d lines, %d snapshots", strings.Count(got, "\n"), strings.Count(got, "["))
+	}
+}
+
+// What df called usable was the free space over the number of copies: with a small zone,
+// or a full one, most of it could not be written.
+func TestUsableSpaceIsThatOfTheZones(t *testing.T) {
+	node := func(zone sheepdog.Zone, used, free uint64) api.NodeCapacity {
+		return api.NodeCapacity{Node: api.Node{Zone: zone}, UsedBytes: used, FreeBytes: free}
+	}
+	cl := &api.Cluster{}
+	cl.Config.Policy.Copies = 3
+	for third, want := range map[api.NodeCapacity]uint64{node(3, 0, 1000): 1000, node(3, 0, 10): 10, node(3, 990, 0): 0, node(2, 0, 1000): 1000} {
+		c := &api.Capacities{Nodes: []api.NodeCapacity{node(1, 0, 1000), node(2, 0, 1000), third}}
+		if got := Filesystem(cl, c, nil).UsableBytes; got != want {
+			t.Errorf("beside %+v: %d bytes are usable, want %d", third, got, want)
+		}
 	}
 }

@@ -205,21 +205,13 @@ func Filesystem(cl *api.Cluster, c *api.Capacities, vdis []api.VDI) *FS {
 	f := &FS{Version: api.Version, ProvisionedBytes: c.VirtualBytes, Nodes: c.Nodes, VDIs: []VDISpace{}}
 	f.UsedBytes, f.FreeBytes = sum(c)
 	f.RawBytes = f.UsedBytes + f.FreeBytes
-	f.UsableBytes = f.FreeBytes / uint64(max(cl.Config.Policy.Zones(), 1)) * uint64(max(strips(cl), 1))
+	f.UsableBytes = c.Usable(cl.Config.Policy)
 	for i := range vdis {
 		v := &vdis[i]
 		f.AllocatedBytes += v.UsedBytes
 		f.VDIs = append(f.VDIs, VDISpace{v.Name, v.SnapshotID, v.Tag, v.ExclusiveBytes, v.SharedPhysicalBytes})
 	}
 	return f
-}
-
-// strips is how many of an object's parts hold data.
-func strips(cl *api.Cluster) int {
-	if cl.Config.Policy.Parity > 0 {
-		return int(cl.Config.Policy.Copies)
-	}
-	return 1
 }
 
 // Text is `dog df`.
