@@ -1,11 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"io"
+	"iter"
+	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,7 +32,7 @@ func (d *dog) benchmarkCommands() *cobra.Command {
 
 func (d *dog) benchmarkIO() *cobra.Command {
 	b := &benchmark{}
-	cmd := &cobra.Command{Use: "io [-f] [-t <total>] [-n <threads>] <vdiname>", Short: "Write zeros over a fully allocated VDI, object by object", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
+	cmd := &cobra.Command{Use: "io [-f] [-t <total>] [-n <threads>] <vdiname>", Short: "Write over a fully allocated VDI, object by object", Args: arguments(1, 1, "VDI name"), ValidArgsFunction: d.completeVDI,
 		RunE: d.with(func(ctx context.Context, c *api.Client, args []string) error {
 			return d.runBenchmark(ctx, c, b, args[0])
 		})}
@@ -66,7 +67,7 @@ func (d *dog) runBenchmark(ctx context.Context, c *api.Client, b *benchmark, nam
 		return &failure{code: exitSystem, err: fmt.Errorf("VDI %s has unallocated data: %d of %d objects are its own. Make one with dog vdi create -P", name, v.OwnObjects, objects)}
 	}
 	if !b.force {
-		if err := d.confirm(fmt.Sprintf("What VDI %s has is overwritten with zeros.", name)); err != nil {
+		if err := d.confirm(fmt.Sprintf("What VDI %s has is overwritten.", name)); err != nil {
 			return err
 		}
 	}
@@ -77,24 +78,28 @@ func (d *dog) runBenchmark(ctx context.Context, c *api.Client, b *benchmark, nam
 	return d.benchmarked(total, time.Since(begin))
 }
 
-// write writes total bytes of zeros in pieces of an object.
+// write writes total bytes in pieces of an object.
 func (b *benchmark) write(ctx context.Context, c *api.Client, v *api.VDI, total uint64) error {
 	piece := min(uint64(1)<<v.BlockSizeShift, v.SizeBytes)
-	perRound := v.SizeBytes / piece
+	pieces := spans(v.SizeBytes, total, piece)
+	data := ballast(piece)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var next atomic.Uint64
+	var mu sync.Mutex
 	var wg sync.WaitGroup
+	next, stop := iter.Pull2(pieces)
+	defer stop()
 	for range b.threads {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				i := next.Add(1) - 1
-				if i >= (total+piece-1)/piece {
+				mu.Lock()
+				off, n, ok := next()
+				mu.Unlock()
+				if !ok {
 					return
 				}
-				n := min(piece, total-i*piece)
-				req := &api.WriteRequest{Name: v.Name, Offset: i % perRound * piece, Length: int64(n)}
-				if _, err := c.WriteVDI(ctx, req, io.LimitReader(zeros{}, int64(n))); err != nil {
+				req := &api.WriteRequest{Name: v.Name, Offset: off, Length: int64(n)}
+				if _, err := c.WriteVDI(ctx, req, bytes.NewReader(data[:n])); err != nil {
 					cancel(err)
 				}
 			}
@@ -102,6 +107,31 @@ func (b *benchmark) write(ctx context.Context, c *api.Client, v *api.VDI, total 
 	}
 	wg.Wait()
 	return context.Cause(ctx)
+}
+
+// spans is where total bytes of a VDI of size bytes are written: offset and length, round
+// after round.
+func spans(size, total, piece uint64) iter.Seq2[uint64, uint64] {
+	return func(yield func(off, n uint64) bool) {
+		for off := uint64(0); total > 0; {
+			n := min(piece, size-off, total)
+			if !yield(off, n) {
+				return
+			}
+			total -= n
+			if off += n; off == size {
+				off = 0
+			}
+		}
+	}
+}
+
+// ballast is data for a piece. They are not zeros, which take no space on any disk.
+func ballast(n uint64) []byte {
+	b := make([]byte, n)
+	rng := rand.NewChaCha8([32]byte{})
+	_, _ = rng.Read(b) // it does not fail
+	return b
 }
 
 // benchmarkReply is what the command prints with -o json.
