@@ -36,13 +36,22 @@ func (c *conversion) Write(p []byte) (int, error) {
 	if c.size += int64(len(p)); c.size > maxSpool {
 		return 0, fmt.Errorf("a qcow2 image of more than %d bytes cannot be converted, upload it raw: %w", int64(maxSpool), sheepdog.ErrInvalid)
 	}
-	return c.file.Write(p)
+	if allZero(p) {
+		return len(p), nil // a hole of the file, which complete makes as long as it is
+	}
+	return c.file.WriteAt(p, c.size-int64(len(p)))
 }
+
+// complete gives the file its length, which may end with a hole.
+func (c *conversion) complete() error { return c.file.Truncate(c.size) }
 
 func (c *conversion) abort() { c.file.Close() }
 
 func (c *conversion) finish(ctx context.Context) error {
 	defer c.file.Close()
+	if err := c.complete(); err != nil {
+		return fmt.Errorf("keep the qcow2 image for its conversion: %w", err)
+	}
 	img, err := qcow2.Open(c.file, c.size)
 	if err != nil {
 		return rpc.Errorf(rpc.CodeConfig, "the uploaded qcow2 image cannot be converted to raw: %v", err)
