@@ -65,9 +65,7 @@ func (d *dog) doctor() *cobra.Command {
 			g.versions(versions)
 			g.mtu(c.Addr())
 			if cl.State == api.StateRunning || cl.State == api.StateHalted {
-				if space, err := c.Capacities(ctx); err == nil {
-					g.disks(space)
-				}
+				g.disks(c.Capacities(ctx))
 			}
 			return d.printDiagnosis(g)
 		})}
@@ -149,7 +147,9 @@ func (g *diagnosis) clock(ctx context.Context, addr string) {
 	if err != nil {
 		return
 	}
-	resp, err := http.DefaultClient.Do(req)
+	direct := &http.Transport{} // a proxy of the environment would tell its own time
+	defer direct.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: direct}).Do(req)
 	if err != nil {
 		return // the port was looked at before
 	}
@@ -194,7 +194,11 @@ func (g *diagnosis) mtu(addr string) {
 // The space in percent from which a node is too full.
 const fullPercent = 90
 
-func (g *diagnosis) disks(c *api.Capacities) {
+func (g *diagnosis) disks(c *api.Capacities, err error) {
+	if err != nil {
+		g.add(false, "disk", "see dog cluster info, and the log of the node that was asked", "the space of the nodes is not known: %v", err)
+		return
+	}
 	for _, n := range c.Nodes {
 		switch size := n.UsedBytes + n.FreeBytes; {
 		case n.VNodes == 0:

@@ -1,6 +1,11 @@
 package main
 
-import "testing"
+import (
+	"errors"
+	"testing"
+
+	"sheepdog/api"
+)
 
 // It listed one node of each version, as Go prints a map.
 func TestDoctorNamesTheNodesOfEachVersion(t *testing.T) {
@@ -17,5 +22,20 @@ func TestDoctorNamesTheNodesOfEachVersion(t *testing.T) {
 		if s := g.Checks[0]; s.OK != c.ok || s.Text != c.want {
 			t.Errorf("%v: %+v", c.found, s)
 		}
+	}
+}
+
+// Where the space of the nodes could not be asked for, nothing was said of disks, and all
+// was well.
+func TestDoctorSaysThatSpaceIsNotKnown(t *testing.T) {
+	g := &diagnosis{}
+	g.disks(nil, errors.New("no answer"))
+	if len(g.Checks) != 1 || g.Checks[0].OK || g.Checks[0].Hint == "" {
+		t.Errorf("%+v", g.Checks)
+	}
+	g = &diagnosis{}
+	g.disks(&api.Capacities{Nodes: []api.NodeCapacity{{Node: api.Node{VNodes: 1}, UsedBytes: 1, FreeBytes: 9}}}, nil)
+	if len(g.Checks) != 1 || !g.Checks[0].OK {
+		t.Errorf("%+v", g.Checks)
 	}
 }
