@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,5 +181,57 @@ func TestManyMachinesOfOtherPoolsAreMadeAtOnce(t *testing.T) {
 	}
 	for range n {
 		c.read()
+	}
+}
+
+// gatedSnapshots wait for a gate.
+type gatedSnapshots struct {
+	VDISnapshots
+	begun chan struct{}
+	gate  chan struct{}
+}
+
+func (s gatedSnapshots) Snapshot(ctx context.Context, vdi, tag string) error {
+	s.begun <- struct{}{}
+	<-s.gate
+	return s.VDISnapshots.Snapshot(ctx, vdi, tag)
+}
+
+// The second of two snapshots of a domain at a time thawed the guest, or the first one
+// resumed it, while the other one was half taken.
+func TestSnapshotsOfADomainAreTakenOneAfterTheOther(t *testing.T) {
+	w, d := behind(t)
+	gated := gatedSnapshots{w.cluster, make(chan struct{}, 2), make(chan struct{})}
+	w.srv.cfg.Snapshots = gated
+	var clients []*raw
+	for i, name := range []string{"a", "b"} {
+		c := w.dial("").open()
+		if i == 0 {
+			c.must(rpc.DomainDefineXML, agentXML("connected"))
+		}
+		c.begin(rpc.DomainSnapshotCreateXML, "vm", noUUID, 7, "<domainsnapshot><name>"+name+"</name></domainsnapshot>", snapDiskOnly)
+		if i == 0 {
+			<-gated.begun
+		}
+		clients = append(clients, c)
+	}
+	clients[1].begin(rpc.ConnectHostname)
+	clients[1].read()
+	close(gated.gate)
+	for _, c := range clients {
+		if m := c.read(); m.Status != rpc.OK {
+			t.Errorf("%v", rpc.DecodeError(m.Payload()))
+		}
+	}
+	var order []rpc.Procedure
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.calls {
+		if p == rpc.DomainFSFreeze || p == rpc.DomainFSThaw {
+			order = append(order, p)
+		}
+	}
+	if want := []rpc.Procedure{rpc.DomainFSFreeze, rpc.DomainFSThaw, rpc.DomainFSFreeze, rpc.DomainFSThaw}; !slices.Equal(order, want) {
+		t.Errorf("the guest was frozen and thawed in the order %v", order)
 	}
 }

@@ -79,6 +79,7 @@ type Server struct {
 	hostname string
 	slots    chan struct{} // one token per client
 	bounds   bounds
+	turns    turns     // of snapshots of domains
 	held     chan held // guests that could not be thawed or resumed
 }
 

@@ -90,7 +90,11 @@ func snapshotFailure(code rpc.Code, step string, err error) error {
 // snapshot makes a snapshot of a domain's VDIs, or leaves it to libvirtd when no
 // disk is ours.
 func (c *session) snapshot(ctx context.Context, m *rpc.Message, r snapshotRequest) error {
-	var err error
+	over, err := c.srv.turns.take(ctx, r.dom)
+	if err != nil {
+		return c.fail(m.Header, err)
+	}
+	defer over()
 	if r.xml, err = c.domainXML(ctx, r.dom, xmlSecure); err != nil {
 		return c.fail(m.Header, err)
 	}

@@ -30,6 +30,11 @@ func (s snapshotRef) encode(flags uint32) []byte {
 
 // changeSnapshot deletes a snapshot or reverts to it, if it is one of ours.
 func (c *session) changeSnapshot(ctx context.Context, m *rpc.Message, s snapshotRef) error {
+	over, err := c.srv.turns.take(ctx, s.dom)
+	if err != nil {
+		return c.fail(m.Header, err)
+	}
+	defer over()
 	reply, err := c.up.call(ctx, rpc.DomainSnapshotXML, s.encode(xmlSecure))
 	if err != nil {
 		return c.fail(m.Header, err)
