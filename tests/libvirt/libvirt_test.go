@@ -261,7 +261,10 @@ func (w *world) reverts(c virsh) {
 	c.do("snapshot-revert", "by-protocol", "then")
 	c.do("vol-download", "--pool", "images", "by-protocol", back)
 	w.same(then, back, n)
-	if out := c.do("dumpxml", "by-protocol"); !strings.Contains(out, ">65536</memory>") || !strings.Contains(out, "volume='by-protocol'") {
+	if out := c.do("snapshot-dumpxml", "by-protocol", "then"); !strings.Contains(out, "<sheepdog:disk target=") || !strings.Contains(out, "images/by-protocol") {
+		w.t.Errorf("the snapshot does not say what is part of it:\n%s", out)
+	}
+	if out := c.do("dumpxml", "by-protocol"); !strings.Contains(out, ">65536</memory>") || !strings.Contains(out, "volume='by-protocol'") || strings.Contains(out, "sheepdog:disk") {
 		w.t.Errorf("after the revert there is\n%s", out)
 	}
 	if out := c.do("domstate", "by-protocol"); out != "shut off" {
