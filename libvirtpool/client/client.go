@@ -31,6 +31,7 @@ type Conn struct {
 	serial uint32
 	early  []*rpc.Message // of the stream of the last call, before its reply
 	broken error          // why no further call is possible on conn
+	who    []byte         // for whom it speaks, see Identify; nil: for this process
 
 	ended atomic.Bool // by Close
 }
@@ -64,7 +65,28 @@ func (c *Conn) connect(ctx context.Context) error {
 	if _, err := c.call(ctx, rpc.ConnectOpen, e.Bytes()); err != nil {
 		return c.refused(fmt.Errorf("open %s: %w", c.uri, err))
 	}
+	if c.who == nil {
+		return nil
+	}
+	if _, err := c.call(ctx, rpc.ConnectSetIdentity, c.who); err != nil {
+		return c.refused(fmt.Errorf("identify the client: %w", err))
+	}
 	return nil
+}
+
+// Identify has libvirtd take further calls for those of somebody else, also when the
+// connection is made again. args are those of ConnectSetIdentity.
+func (c *Conn) Identify(ctx context.Context, args []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	_, err := c.call(ctx, rpc.ConnectSetIdentity, args)
+	if err == nil {
+		c.who = args
+	}
+	return err
 }
 
 // refused gives up a connection that is not open yet.

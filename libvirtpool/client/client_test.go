@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -180,4 +181,31 @@ func TestCallsWaitForStreams(t *testing.T) {
 		})
 	}
 	calls.Wait()
+}
+
+// A connection that is made again speaks for whom it spoke before, and not for this
+// process, who may do everything.
+func TestConnectionThatIsMadeAgainSpeaksForTheSame(t *testing.T) {
+	var mu sync.Mutex
+	var calls []rpc.Procedure
+	c := dial(t, func(m *rpc.Message, send func(rpc.Type, rpc.Status, []byte)) {
+		mu.Lock()
+		calls = append(calls, m.Procedure)
+		mu.Unlock()
+		send(rpc.Reply, rpc.OK, nil)
+	})
+	if err := c.Identify(t.Context(), []byte{0, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	c.conn.Close()
+	_, _ = c.Call(t.Context(), rpc.ConnectHostname, nil) // finds it broken
+	if _, err := c.Call(t.Context(), rpc.ConnectHostname, nil); err != nil {
+		t.Error(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	want := []rpc.Procedure{rpc.AuthList, rpc.ConnectOpen, rpc.ConnectSetIdentity, rpc.AuthList, rpc.ConnectOpen, rpc.ConnectSetIdentity, rpc.ConnectHostname}
+	if !slices.Equal(calls, want) {
+		t.Errorf("libvirtd got %v, want %v", calls, want)
+	}
 }

@@ -42,7 +42,7 @@ func (c *session) another(ctx context.Context) (*client.Conn, error) {
 	var id rpc.Encoder
 	id.Params(c.peer.identity())
 	id.Uint32(0)
-	if _, err := up.Call(ctx, rpc.ConnectSetIdentity, id.Bytes()); err != nil {
+	if err := up.Identify(ctx, id.Bytes()); err != nil {
 		up.Close()
 		return nil, err
 	}
