@@ -149,7 +149,7 @@ func TestStoredResultPrintsTheSame(t *testing.T) {
 }
 
 func TestBadArguments(t *testing.T) {
-	for _, args := range [][]string{{"fly"}, {"run", "-mode", "slow"}, {"run", "-jobs", "x"}, {"run", "-systems", "x"}, {"run", "more"}, {"show"}, {"scale", "-parts", "x"}, {"scale", "-stored", "32,1"}, {"scale", "-stored", "0"}, {"scale", "-stored", "1,x"}} {
+	for _, args := range [][]string{{"fly"}, {"run", "-mode", "slow"}, {"run", "-jobs", "x"}, {"run", "-systems", "x"}, {"run", "more"}, {"show"}, {"scale", "-parts", "x"}, {"scale", "-stored", "32,1"}, {"scale", "-stored", "0"}, {"scale", "-stored", "1,x"}, {"scale", "-rounds", "0"}} {
 		var out bytes.Buffer
 		if err := execute(context.Background(), args, &out); err == nil {
 			t.Errorf("%v is taken", args)
@@ -183,19 +183,77 @@ func TestAnotherBuildHasToBeNamed(t *testing.T) {
 }
 
 func TestStoredPrintsASystemPerRow(t *testing.T) {
-	s := storedSystem{name: "sheep", memory: func() (int64, error) { return 64 << 20, nil }, rows: [][]storedSample{
-		{{sample{CPU: 30, PerSecond: 40_000, Max: 8000}, 32}, {sample{CPU: 6, PerSecond: 150_000, Max: 7000}, 6}},
-		{{sample{CPU: 45, PerSecond: 20_000, Max: 60_000}, 64}, {sample{CPU: 7.5, PerSecond: 120_000, Max: 30_000}, 9}},
+	write := func(cpu, disk float64) storedSample {
+		return storedSample{sample{CPU: cpu, PerSecond: 40_000, Max: 8000}, disk}
+	}
+	read := func(cpu, disk float64) storedSample {
+		return storedSample{sample{CPU: cpu, PerSecond: 150_000, Max: 7000}, disk}
+	}
+	s := storedSystem{name: "sheep", memory: func() (int64, error) { return 64 << 20, nil }, rows: []storedRow{
+		{{write(30, 32)}, {read(6, 6)}},
+		{{write(45, 64), write(60, 96), write(54, 48)}, {read(7.5, 9), read(12, 9), read(9, 12)}},
 	}}
-	if got, want := s.growth(), "sheep, CPU of the last row in that of the first: randwrite 1.50, with the disk 2.00; randread 1.25, with the disk 1.50"; got != want {
+	full := storedSystem{rows: []storedRow{{{write(30, 32), write(30, 32), write(36, 48)}, {read(7.5, 9), read(6, 9), read(6, 6)}}}}
+	want := "sheep, CPU of the last row in that of the first: randwrite 1.80 (1.50-2.00), with the disk 2.00 (1.50-3.00); randread 1.50 (1.25-2.00), with the disk 1.50 (1.50-2.00)\n" +
+		"sheep, CPU of the last row in that of the full disk, as many blocks: randwrite 1.50 (1.50-2.00), with the disk 2.00 (1.00-3.00); randread 1.50 (1.00-2.00), with the disk 1.00 (1.00-2.00)\n"
+	if got := s.growth(&full); got != want {
 		t.Errorf("%q; want %q", got, want)
 	}
+	p := storedPair{size: 1 << 40, align: objectSize, systems: []*storedSystem{&s}}
 	var out bytes.Buffer
-	if err := s.print(&out, 1024); err != nil {
+	if err := p.print(&out); err != nil {
 		t.Fatal(err)
 	}
-	if want := "1024 GiB\tsheep\t45.0\t64.0\t20000\t60.0\t7.5\t9.0\t120000\t30.0\t64\t\n"; out.String() != want {
+	want = "1024 GiB\tsheep\t54.0 (45.0-60.0)\t64.0 (48.0-96.0)\t40000 (40000-40000)\t8.0 (8.0-8.0)\t9.0 (7.5-12.0)\t9.0 (9.0-12.0)\t150000 (150000-150000)\t7.0 (7.0-7.0)\t64\t\n"
+	if got := out.String(); got != want {
+		t.Errorf("%q; want %q", got, want)
+	}
+	out.Reset()
+	s.rows = s.rows[:1]
+	p.size, p.align = 32<<20, storedBlock
+	if err := p.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	if want := "32 MiB, full\tsheep\t30.0\t32.0\t40000\t8.0\t6.0\t6.0\t150000\t7.0\t64\t\n"; out.String() != want {
 		t.Errorf("%q; want %q", &out, want)
+	}
+	if got := s.growth(&full); strings.Contains(got, "the first") {
+		t.Errorf("%q compares a row with itself", got)
+	}
+}
+
+func TestDefragmentTellsRatiosOfARound(t *testing.T) {
+	disks := []*longDisk{
+		{name: "in sequence", samples: []sample{{Round: 0, CPU: 300, MBs: 2000, PerSecond: 2000}, {Round: 1, CPU: 400, MBs: 1000, PerSecond: 1000}}},
+		{name: "at random", samples: []sample{{Round: 0, CPU: 600, MBs: 1000, PerSecond: 1000}, {Round: 1, CPU: 800, MBs: 500, PerSecond: 500}}},
+		{name: "nbdkit", samples: []sample{{Round: 0, CPU: 200, MBs: 4000, PerSecond: 4000}, {Round: 1, CPU: 200, MBs: 2000, PerSecond: 2000}}},
+	}
+	var out bytes.Buffer
+	if err := printLongDisks(&out, disks); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if got, want := strings.Join(strings.Fields(lines[2]), " "), "at random 700 (600-800) 750 (500-1000) 2.00 (2.00-2.00) 0.50 (0.50-0.50) 3.50 (3.00-4.00) 0.25 (0.25-0.25)"; got != want {
+		t.Errorf("%q; want %q", got, want)
+	}
+	m := moving{passes: 3, bytes: 383 << 20, took: 16 * time.Second, cpu: 1149 * time.Millisecond}
+	if got, want := m.String(), "moved: 383 MiB by the sheep that is read, after 3 passes, in 16.0 s; that took all sheep 1.15 s of CPU, 3000 us a MiB"; got != want {
+		t.Errorf("%q; want %q", got, want)
+	}
+}
+
+func TestParseMetric(t *testing.T) {
+	text := []byte("# HELP a_bytes What it is.\n# TYPE a_bytes gauge\na_bytes_more 7\na_bytes 8.388608e+06\n")
+	if got, err := parseMetric(text, "a_bytes"); err != nil || got != 8<<20 {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []string{"b_bytes", "a"} {
+		if got, err := parseMetric(text, bad); err == nil {
+			t.Errorf("%s is %v", bad, got)
+		}
+	}
+	if got, err := parseMetric([]byte("a_bytes x\n"), "a_bytes"); err == nil {
+		t.Errorf("x is %v", got)
 	}
 }
 

@@ -56,6 +56,11 @@ func parseStat(b []byte) (time.Duration, error) {
 // machine is what all CPUs together did since the start of the machine.
 type machine struct{ idle, total time.Duration }
 
+// busySince is the time that CPUs have not been idle since an earlier look.
+func (m machine) busySince(before machine) time.Duration {
+	return (m.total - m.idle) - (before.total - before.idle)
+}
+
 func readMachine() (machine, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,6 +25,7 @@ const (
 type ours struct {
 	dir, bin string
 	size     int64
+	options  []string // of each sheep, besides those that make the cluster
 	sheep    []*program.Process
 	ports    []int
 	client   *api.Client // of the first sheep
@@ -79,7 +81,7 @@ func (o *ours) spawn(options ...string) error {
 	}
 	i := len(o.sheep)
 	args := append([]string{"-f", "-p", strconv.Itoa(port), "-z", strconv.Itoa(i), "-c", "local:" + filepath.Join(o.dir, "local"),
-		"--nbd", "none", "-l", "dst=stdout"}, options...)
+		"--nbd", "none", "-l", "dst=stdout"}, slices.Concat(o.options, options)...)
 	p, err := program.Start(fmt.Sprintf("sheep %d", i), filepath.Join(o.dir, "log"), false, filepath.Join(o.bin, "sheep"), append(args, o.meta(i))...)
 	if err != nil {
 		return err

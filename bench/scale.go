@@ -29,6 +29,7 @@ var scaleParts = []struct {
 	{"disks", (*scaling).disks},
 	{"chains", (*scaling).chains},
 	{"stored", (*scaling).stored},
+	{"defragment", (*scaling).defragment},
 	{"connections", (*scaling).connections},
 	{"nodes", (*scaling).nodes},
 }
@@ -46,13 +47,18 @@ func scale(ctx context.Context, args []string, out io.Writer) error {
 	dir := f.String("dir", "", "existing directory for the data; empty: a temporary one in TMPDIR")
 	parts := f.String("parts", all, "what is measured, comma separated")
 	sizes := f.String("stored", "1,32,1024", "steps of the part stored, in GiB, comma separated, ascending")
+	rounds := f.Int("rounds", 3, "how often what takes turns in the parts stored and defragment is measured")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	if *rounds < 1 || *rounds > maxRounds {
+		return fmt.Errorf("-rounds %d: want 1 to %d", *rounds, maxRounds)
 	}
 	steps, err := parseSteps(*sizes)
 	if err != nil {
 		return fmt.Errorf("-stored %s: %w", *sizes, err)
 	}
+	settings := scaling{storedGiB: steps, rounds: *rounds}
 	p, err := parse("bench scale", []string{"-bin", *bin, "-dir", *dir, "-systems", "sheep", "-size", "128", "-jobs", "rw4k-q16,rr4k-q16", "-runtime", "2s"})
 	if err != nil {
 		return err
@@ -62,12 +68,15 @@ func scale(ctx context.Context, args []string, out io.Writer) error {
 		if i < 0 {
 			return fmt.Errorf("part %q: there are %s", want, all)
 		}
-		if err := scalePart(ctx, p, steps, scaleParts[i].run, out); err != nil {
+		if err := scalePart(ctx, p, settings, scaleParts[i].run, out); err != nil {
 			return fmt.Errorf("%s: %w", want, err)
 		}
 	}
 	return nil
 }
+
+// maxRounds bounds how long a part takes: an hour or two.
+const maxRounds = 100
 
 // maxStored bounds a step of stored, in GiB: each of the sheep takes a block of disk and
 // memory for each 4 MiB of it.
@@ -88,15 +97,15 @@ func parseSteps(text string) ([]int, error) {
 }
 
 // scalePart measures one part on a fresh cluster.
-func scalePart(ctx context.Context, p *plan, stored []int, part func(*scaling, context.Context, io.Writer) error, out io.Writer) (err error) {
+func scalePart(ctx context.Context, p *plan, s scaling, part func(*scaling, context.Context, io.Writer) error, out io.Writer) (err error) {
 	r, err := newRun(p, io.Discard)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	s := &scaling{run: r, ours: r.systems["sheep"].(*ours), storedGiB: stored}
+	s.run, s.ours = r, r.systems["sheep"].(*ours)
 	if err = s.ours.start(ctx); err == nil {
-		err = part(s, ctx, out)
+		err = part(&s, ctx, out)
 	}
 	if err != nil {
 		r.out = out
@@ -110,6 +119,14 @@ type scaling struct {
 	run       *run
 	ours      *ours
 	storedGiB []int // steps of stored
+	rounds    int   // of stored and defragment
+}
+
+// another is a second cluster of the same run, for its caller to start and to stop.
+func (s *scaling) another(name string, options ...string) (*scaling, error) {
+	o := newOurs(filepath.Join(s.run.dir, name), s.run.plan.bin, s.run.plan.size)
+	o.options = options
+	return &scaling{run: s.run, ours: o, storedGiB: s.storedGiB, rounds: s.rounds}, os.Mkdir(o.dir, 0o700)
 }
 
 // Steps of the parts.
@@ -134,8 +151,8 @@ func table(out io.Writer) *tabwriter.Writer {
 // disks, takes turns: what a machine does changes more in the minutes between two rows than
 // what is measured.
 func (s *scaling) disks(ctx context.Context, out io.Writer) (err error) {
-	few := &scaling{run: s.run, ours: newOurs(filepath.Join(s.run.dir, "few"), s.run.plan.bin, s.run.plan.size)}
-	if err := os.Mkdir(few.ours.dir, 0o700); err != nil {
+	few, err := s.another("few")
+	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, few.ours.stop()) }()

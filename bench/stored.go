@@ -7,8 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
-	"text/tabwriter"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,152 +18,221 @@ import (
 // objectSize is that of our objects, in bytes.
 const objectSize = 4 << 20
 
-// storedSeconds is how long a job of stored takes at least: in less it is a matter of chance
-// whether the destage of what was written before, as much as in two seconds, counts.
-const storedSeconds = 7
-
-// storedJobs are measured on a disk with one block in each object.
-var storedJobs = []job{
-	{name: "randwrite", rw: "randwrite", block: 4 * kib, depth: 16, align: objectSize, seconds: storedSeconds},
-	{name: "randread", rw: "randread", block: 4 * kib, depth: 16, align: objectSize, seconds: storedSeconds},
+// storedJobs are what stored measures. The writes last so long because in less it is a matter
+// of chance how much is destaged beside them.
+var storedJobs = [...]job{
+	{name: "randwrite", rw: "randwrite", block: 4 * kib, depth: 16, seconds: 7},
+	{name: "randread", rw: "randread", block: 4 * kib, depth: 16, seconds: 3},
 }
 
-// storedSystem is one of those that stored measures in turn.
+// storedSystem is one of those that stored measures in turn, with one disk.
 type storedSystem struct {
 	name, uri string
 	pids      func() []int
 	rest      func(context.Context) error // waits until it has nothing left to do
+	drain     func(context.Context) error // the same, after random writes
 	memory    func() (int64, error)       // bytes of its largest process
-	rows      [][]storedSample            // by step and job
+	rows      []storedRow
 }
 
-// storedSample is a sample, and what the whole machine but fio used for an operation, until
-// the system had nothing left to do: the host brings what nbdkit has written to the disk in
-// nobody's name, and some of it later.
-type storedSample struct {
-	sample
-	withDisk float64 // microseconds
+// storedPair is a disk of a cluster and one of an nbdkit, with blocks at the same offsets.
+type storedPair struct {
+	ours    *ours
+	control *local
+	align   int64 // a block is stored in each so many bytes
+	size    int64 // bytes of the disk that are filled so; the disk has more at first
+	systems []*storedSystem
 }
 
 // stored measures on a disk of which more and more is stored, one block in each
 // object: what a sheep knows of its objects grows with their number, not with
 // what is in them. Each job opens the disk anew, so that its slowest request tells
 // what the first ones wait for. Beside it nbdkit serves one sparse file with the same
-// blocks: what of the growth is the machine's.
+// blocks: what of the growth is the machine's. The last row takes turns with a full disk
+// of as many blocks, on a cluster and an nbdkit of its own: what of the growth comes of
+// how sparse the disk is, for as much is written at random.
 func (s *scaling) stored(ctx context.Context, out io.Writer) (err error) {
-	const name = "stored"
-	last := s.storedGiB[len(s.storedGiB)-1]
-	if _, err := s.ours.client.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: uint64(last) << 30}); err != nil {
-		return err
-	}
-	dir := filepath.Join(s.run.dir, "control")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	control := &local{dir: dir, size: int64(last) << 30, serve: serveNbdkit}
-	defer func() { err = errors.Join(err, control.stop()) }()
-	if err := control.start(ctx); err != nil {
-		return err
-	}
-	systems := []*storedSystem{
-		{name: "sheep", uri: s.ours.uri(name), pids: s.ours.pids, rest: s.ours.rest, memory: s.ours.largest},
-		{name: "nbdkit", uri: control.disk(), pids: control.pids, rest: control.rest, memory: func() (int64, error) { return resident(control.main.PID()) }},
-	}
 	if err := touchMemory(storedTouched); err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "stored, one block in each object\t\twrite CPU us\twith disk\twrites/s\tslowest ms\tread CPU us\twith disk\treads/s\tslowest ms\tmemory MiB\t")
-	began := int64(0)
-	for i, n := range s.storedGiB {
-		size := int64(n) << 30
-		if err := s.storedStep(ctx, systems, i, began, size); err != nil {
-			return err
-		}
-		began = size
-		for _, sys := range systems {
-			if err := sys.print(w, n); err != nil {
-				return err
-			}
-		}
+	other, err := s.another("full")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, other.ours.stop()) }()
+	if err := other.ours.start(ctx); err != nil {
+		return err
+	}
+	last := int64(s.storedGiB[len(s.storedGiB)-1]) << 30
+	sparse, full := newStoredPair(s.ours, objectSize), newStoredPair(other.ours, storedBlock)
+	defer func() { err = errors.Join(err, sparse.control.stop(), full.control.stop()) }()
+	if err := errors.Join(sparse.start(ctx, last), full.start(ctx, last/objectSize*storedBlock)); err != nil {
+		return err
+	}
+	w := storedTable(out)
+	if err := s.storedRows(ctx, w, sparse, full); err != nil {
+		return err
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	for _, sys := range systems {
-		fmt.Fprintln(out, sys.growth())
+	for i, sys := range sparse.systems {
+		fmt.Fprint(out, sys.growth(full.systems[i]))
 	}
 	return nil
 }
 
-// storedStep stores a block in each object from one offset to another, and runs the jobs.
-// The systems take turns, each time another one first.
-func (s *scaling) storedStep(ctx context.Context, systems []*storedSystem, step int, from, to int64) error {
-	fill := job{name: "fill", rw: "write", block: 4 * kib, depth: 16, stride: true, offset: from}
-	for _, sys := range systems {
-		if _, err := runFio(ctx, s.run.dir, fill, sys.uri, to-from, 0, sys.pids()); err != nil {
-			return err
-		}
-		sys.rows = append(sys.rows, nil)
+// storedBlock is the length of what is stored at each place.
+const storedBlock = 4 * kib
+
+// newStoredPair serves the control with nbdkit, from the cluster's directory.
+func newStoredPair(o *ours, align int64) *storedPair {
+	return &storedPair{ours: o, align: align, control: &local{dir: filepath.Join(o.dir, "control"), serve: serveNbdkit}}
+}
+
+// start makes disks of so many bytes, with nothing stored.
+func (p *storedPair) start(ctx context.Context, size int64) error {
+	const name = "stored"
+	if _, err := p.ours.client.CreateVDI(ctx, &api.CreateRequest{Name: name, SizeBytes: uint64(size)}); err != nil {
+		return err
 	}
-	for i, j := range storedJobs {
-		for k := range systems {
-			for _, sys := range systems { // else one works while the other is measured
-				if err := sys.rest(ctx); err != nil {
-					return err
-				}
-			}
-			sys := systems[(i+step+k)%len(systems)]
-			got, err := s.storedJob(ctx, sys, j, to)
-			if err != nil {
+	if err := os.Mkdir(p.control.dir, 0o700); err != nil {
+		return err
+	}
+	p.control.size = size
+	if err := p.control.start(ctx); err != nil {
+		return err
+	}
+	p.systems = []*storedSystem{
+		{name: "sheep", uri: p.ours.uri(name), pids: p.ours.pids, rest: p.ours.rest, drain: p.ours.drain, memory: p.ours.largest},
+		{name: "nbdkit", uri: p.control.disk(), pids: p.control.pids, rest: p.control.rest, drain: p.control.rest,
+			memory: func() (int64, error) { return resident(p.control.main.PID()) }},
+	}
+	return nil
+}
+
+// storedRows measures and prints row by row.
+func (s *scaling) storedRows(ctx context.Context, w io.Writer, sparse, full *storedPair) error {
+	for i, n := range s.storedGiB {
+		pairs, rounds := []*storedPair{sparse}, 1
+		if i == len(s.storedGiB)-1 {
+			pairs, rounds = []*storedPair{full, sparse}, s.rounds
+			if err := s.store(ctx, full, full.control.size); err != nil {
 				return err
 			}
-			sys.rows[step] = append(sys.rows[step], got)
+		}
+		if err := s.store(ctx, sparse, int64(n)<<30); err != nil {
+			return err
+		}
+		idle, err := idleLoad(ctx, slices.Concat(sparse.systems, full.systems))
+		if err != nil {
+			return err
+		}
+		if err := s.storedTurns(ctx, pairs, rounds, idle); err != nil {
+			return err
+		}
+		for _, p := range pairs {
+			if err := p.print(w); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// storedJob runs a job on so many bytes of a disk, and waits until all of it is done.
-func (s *scaling) storedJob(ctx context.Context, sys *storedSystem, j job, size int64) (storedSample, error) {
+// store fills a disk up to so many bytes, and then writes as the jobs do: a log that has not
+// its full length yet, or what the filling left in it, would be charged to the first of them.
+func (s *scaling) store(ctx context.Context, p *storedPair, upTo int64) error {
+	const untilFull = 4 * time.Second
+	fill := job{name: "fill", rw: "write", block: storedBlock, depth: 16, once: true, stride: p.align == objectSize, offset: p.size}
+	before := job{name: "before", rw: "randwrite", block: storedBlock, depth: 16, align: p.align}
+	for _, sys := range p.systems {
+		if _, err := runFio(ctx, s.run.dir, fill, sys.uri, upTo-p.size, 0, sys.pids()); err != nil {
+			return err
+		}
+		if _, err := runFio(ctx, s.run.dir, before, sys.uri, upTo, untilFull, sys.pids()); err != nil {
+			return err
+		}
+		if err := sys.drain(ctx); err != nil {
+			return err
+		}
+	}
+	p.size = upTo
+	return nil
+}
+
+// storedTurns runs the jobs on all disks, round by round and each time another one first. Each
+// begins when the one before has left nothing to do.
+func (s *scaling) storedTurns(ctx context.Context, pairs []*storedPair, rounds int, idle float64) error {
+	type turn struct {
+		pair *storedPair
+		sys  *storedSystem
+	}
+	var turns []turn
+	for i := range pairs[0].systems { // disks of a kind follow each other
+		for _, p := range pairs {
+			turns = append(turns, turn{p, p.systems[i]})
+			p.systems[i].rows = append(p.systems[i].rows, storedRow{})
+		}
+	}
+	for round := range rounds {
+		for i, j := range storedJobs {
+			for k := range turns {
+				t := turns[(k+i+round)%len(turns)]
+				j.align = t.pair.align
+				got, err := s.storedJob(ctx, t.sys, j, t.pair.size, idle)
+				if err != nil {
+					return err
+				}
+				row := t.sys.last()
+				row[i] = append(row[i], got)
+			}
+		}
+	}
+	return nil
+}
+
+// storedJob runs a job on so many bytes of a disk, and waits until all of it is done. Of a
+// processor the systems take the idle part in any case, which is not charged to the job.
+func (s *scaling) storedJob(ctx context.Context, sys *storedSystem, j job, size int64, idle float64) (storedSample, error) {
+	settle := sys.rest
+	if j.rw == "randwrite" {
+		settle = sys.drain
+	}
+	began := time.Now()
 	before, err := readMachine()
 	if err != nil {
 		return storedSample{}, err
 	}
 	got, err := runFio(ctx, s.run.dir, j, sys.uri, size, s.run.plan.runtime, sys.pids())
 	if err == nil {
-		err = sys.rest(ctx)
+		err = settle(ctx)
 	}
 	if err != nil {
 		return storedSample{}, err
 	}
 	after, err := readMachine()
-	busy := (after.total - after.idle) - (before.total - before.idle)
+	busy := after.busySince(before) - time.Duration(idle*float64(time.Since(began)))
 	return storedSample{got, micros(busy)/float64(got.Count) - got.Client}, err
 }
 
-// print is the latest row of a system, of so many GiB.
-func (s *storedSystem) print(w io.Writer, gib int) error {
-	memory, err := s.memory()
+// idleLoad is how much of a processor the systems together take while nobody asks them for
+// anything.
+func idleLoad(ctx context.Context, systems []*storedSystem) (float64, error) {
+	const look = 3 * time.Second
+	var pids []int
+	for _, sys := range systems {
+		pids = append(pids, sys.pids()...)
+	}
+	before, err := cpuOf(pids)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	fmt.Fprintf(w, "%d GiB\t%s", gib, s.name)
-	for _, got := range s.rows[len(s.rows)-1] {
-		fmt.Fprintf(w, "\t%.1f\t%.1f\t%.0f\t%.1f", got.CPU, got.withDisk, got.PerSecond, got.Max/1000)
+	if err := pause(ctx, look); err != nil {
+		return 0, err
 	}
-	_, err = fmt.Fprintf(w, "\t%d\t\n", memory>>20)
-	return err
-}
-
-// growth is what operations of the last row cost in those of the first.
-func (s *storedSystem) growth() string {
-	first, last := s.rows[0], s.rows[len(s.rows)-1]
-	out := s.name + ", CPU of the last row in that of the first:"
-	for i := range first {
-		out += fmt.Sprintf(" %s %.2f, with the disk %.2f;", storedJobs[i].name, last[i].CPU/first[i].CPU, last[i].withDisk/first[i].withDisk)
-	}
-	return strings.TrimSuffix(out, ";")
+	after, err := cpuOf(pids)
+	return float64(after-before) / float64(look), err
 }
 
 // rest has the disk take what was written, so that the host does not do that beside what
@@ -178,8 +247,8 @@ func (l *local) rest(context.Context) error {
 
 const (
 	// storedTouched is what all systems of stored take of the host's memory, and more: three
-	// copies of a GiB with their logs, and one.
-	storedTouched = 8 << 30
+	// copies of a GiB with their logs, and one, twice.
+	storedTouched = 12 << 30
 	// touchSpare is left to others.
 	touchSpare = 2 << 30
 )
