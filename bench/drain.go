@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"sheepdog/internal/program"
 )
 
 // A log counts as empty when no more than this part of it is used: the segment that is
@@ -23,22 +21,34 @@ const drainLimit = time.Minute
 // drain waits until what was written is in its place at every sheep, and they rest. What was
 // written must have replaced something, else it may stay in the logs.
 func (o *ours) drain(ctx context.Context) error {
-	err := program.Eventually(ctx, drainLimit, "the logs are empty", func() error {
-		for i := range o.ports {
-			used, err := o.metrics(ctx, i, "sheepdog_log_used_bytes", "sheepdog_log_limit_bytes")
-			if err != nil {
-				return program.Final{Err: err}
-			}
-			if used[0] > emptyLog*used[1] {
-				return fmt.Errorf("sheep %d has %.0f MiB in use", i, used[0]/mib)
-			}
+	const look = 500 * time.Millisecond // to ask takes the sheep some milliseconds, which are charged to what was measured
+	for range int(drainLimit / look) {
+		full, err := o.fullLog(ctx)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	if err != nil {
-		return err
+		if full < 0 {
+			return o.rest(ctx)
+		}
+		if err := pause(ctx, look); err != nil {
+			return err
+		}
 	}
-	return o.rest(ctx)
+	return fmt.Errorf("the logs of the sheep are not empty after %v, though nobody writes", drainLimit)
+}
+
+// fullLog is the first of the sheep that has more in its log than it always has; -1: none.
+func (o *ours) fullLog(ctx context.Context) (int, error) {
+	for i := range o.ports {
+		got, err := o.metrics(ctx, i, "sheepdog_log_used_bytes", "sheepdog_log_limit_bytes")
+		if err != nil {
+			return 0, err
+		}
+		if used, limit := got[0], got[1]; used > emptyLog*limit {
+			return i, nil
+		}
+	}
+	return -1, nil
 }
 
 // metrics are values that the i-th sheep tells Prometheus.

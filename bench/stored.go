@@ -22,7 +22,7 @@ const objectSize = 4 << 20
 // of chance how much is destaged beside them.
 var storedJobs = [...]job{
 	{name: "randwrite", rw: "randwrite", block: 4 * kib, depth: 16, seconds: 7},
-	{name: "randread", rw: "randread", block: 4 * kib, depth: 16, seconds: 3},
+	{name: "randread", rw: "randread", block: 4 * kib, depth: 16, seconds: 2},
 }
 
 // storedSystem is one of those that stored measures in turn, with one disk.
@@ -248,7 +248,7 @@ func (l *local) rest(context.Context) error {
 const (
 	// storedTouched is what all systems of stored take of the host's memory, and more: three
 	// copies of a GiB with their logs, and one, twice.
-	storedTouched = 12 << 30
+	storedTouched = 10 << 30
 	// touchSpare is left to others.
 	touchSpare = 2 << 30
 )
