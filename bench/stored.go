@@ -32,6 +32,7 @@ type storedSystem struct {
 	rest      func(context.Context) error // waits until it has nothing left to do
 	drain     func(context.Context) error // the same, after random writes
 	memory    func() (int64, error)       // bytes of its largest process
+	logs      bool                        // it has a log, which drain empties only when something was replaced
 	rows      []storedRow
 }
 
@@ -104,7 +105,7 @@ func (p *storedPair) start(ctx context.Context, size int64) error {
 		return err
 	}
 	p.systems = []*storedSystem{
-		{name: "sheep", uri: p.ours.uri(name), pids: p.ours.pids, rest: p.ours.rest, drain: p.ours.drain, memory: p.ours.largest},
+		{name: "sheep", uri: p.ours.uri(name), pids: p.ours.pids, rest: p.ours.rest, drain: p.ours.drain, memory: p.ours.largest, logs: true},
 		{name: "nbdkit", uri: p.control.disk(), pids: p.control.pids, rest: p.control.rest, drain: p.control.rest,
 			memory: func() (int64, error) { return resident(p.control.main.PID()) }},
 	}
@@ -140,8 +141,9 @@ func (s *scaling) storedRows(ctx context.Context, w io.Writer, sparse, full *sto
 	return nil
 }
 
-// store fills a disk up to so many bytes, and then writes as the jobs do: a log that has not
-// its full length yet, or what the filling left in it, would be charged to the first of them.
+// store fills a disk up to so many bytes, and then writes as the jobs do where there is a log:
+// one that has not its full length yet, or what the filling left in it, would be charged to
+// the first of them.
 func (s *scaling) store(ctx context.Context, p *storedPair, upTo int64) error {
 	const untilFull = 4 * time.Second
 	fill := job{name: "fill", rw: "write", block: storedBlock, depth: 16, once: true, stride: p.align == objectSize, offset: p.size}
@@ -150,8 +152,10 @@ func (s *scaling) store(ctx context.Context, p *storedPair, upTo int64) error {
 		if _, err := runFio(ctx, s.run.dir, fill, sys.uri, upTo-p.size, 0, sys.pids()); err != nil {
 			return err
 		}
-		if _, err := runFio(ctx, s.run.dir, before, sys.uri, upTo, untilFull, sys.pids()); err != nil {
-			return err
+		if sys.logs {
+			if _, err := runFio(ctx, s.run.dir, before, sys.uri, upTo, untilFull, sys.pids()); err != nil {
+				return err
+			}
 		}
 		if err := sys.drain(ctx); err != nil {
 			return err
