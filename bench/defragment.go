@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sheepdog/api"
+	"sheepdog/internal/pause"
 )
 
 // defragmentSize is that of each disk, in bytes.
@@ -202,7 +203,7 @@ func (o *ours) moved(ctx context.Context) (uint64, error) {
 			st, err = o.client.Status(ctx)
 			return st.Defragment.MovedBytes, err
 		}
-		if err := pause(ctx, look); err != nil {
+		if err := pause.For(ctx, look); err != nil {
 			return 0, err
 		}
 	}

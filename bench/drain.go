@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"sheepdog/internal/pause"
 )
 
 // A log counts as empty when no more than this part of it is used: the segment that is
@@ -30,7 +32,7 @@ func (o *ours) drain(ctx context.Context) error {
 		if full < 0 {
 			return o.rest(ctx)
 		}
-		if err := pause(ctx, look); err != nil {
+		if err := pause.For(ctx, look); err != nil {
 			return err
 		}
 	}

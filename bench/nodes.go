@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sheepdog/api"
+	"sheepdog/internal/pause"
 )
 
 // scaleNodes is how many sheep, each with a store, are in the cluster. More of them
@@ -101,7 +102,7 @@ func (s *scaling) idleShare(ctx context.Context) (float64, error) {
 	const look = 3 * time.Second
 	least := 0.0
 	for i := range 6 {
-		d, err := s.spent(func() error { return pause(ctx, look) })
+		d, err := s.spent(func() error { return pause.For(ctx, look) })
 		if err != nil {
 			return 0, err
 		}

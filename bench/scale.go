@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sheepdog/api"
+	"sheepdog/internal/pause"
 )
 
 // scaleParts are what `bench scale` can measure, each on a cluster of its own.
@@ -175,7 +176,7 @@ func (s *scaling) disks(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 		const settled = 10 * time.Second // the sheep have flushed and destaged what the new disks wrote
-		if err := pause(ctx, settled); err != nil {
+		if err := pause.For(ctx, settled); err != nil {
 			return err
 		}
 		share, err := s.idleShare(ctx)
@@ -351,7 +352,7 @@ func (o *ours) rest(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := pause(ctx, look); err != nil {
+		if err := pause.For(ctx, look); err != nil {
 			return err
 		}
 		ended, err := cpuOf(o.pids())

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sheepdog/api"
+	"sheepdog/internal/pause"
 )
 
 // objectSize is that of our objects, in bytes.
@@ -232,7 +233,7 @@ func idleLoad(ctx context.Context, systems []*storedSystem) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := pause(ctx, look); err != nil {
+	if err := pause.For(ctx, look); err != nil {
 		return 0, err
 	}
 	after, err := cpuOf(pids)

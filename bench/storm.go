@@ -17,12 +17,13 @@ import (
 	"time"
 
 	"sheepdog/api"
+	"sheepdog/internal/pause"
 )
 
 // idle tells what a sheep takes that has nothing to do yet.
 func (s *scaling) idle(ctx context.Context, out io.Writer) error {
 	const rest = 5 * time.Second // past its start, and what the CPU is measured over
-	if err := pause(ctx, rest); err != nil {
+	if err := pause.For(ctx, rest); err != nil {
 		return err
 	}
 	o := s.ours
@@ -30,7 +31,7 @@ func (s *scaling) idle(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, rest); err != nil {
+	if err := pause.For(ctx, rest); err != nil {
 		return err
 	}
 	ended, err := cpuOf(o.pids())
@@ -52,15 +53,6 @@ func (s *scaling) idle(ctx context.Context, out io.Writer) error {
 	_, err = fmt.Fprintf(out, "an idle sheep takes %d MiB of memory, %d MiB of disk and %.1f %% of a processor\n",
 		memory>>20, disk>>20, 100*float64(ended-began)/float64(rest)/float64(len(o.sheep)))
 	return err
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // taken is the space that the files in a directory take.

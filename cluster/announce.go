@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"sheepdog/internal/pause"
 )
 
 // herald tells the followers at once what is committed. Raft itself tells them
@@ -103,7 +105,7 @@ func (c *consensus) noticed(ctx context.Context, s raft.Server, index uint64, h 
 		if ok || !leads {
 			return ok
 		}
-		if sleep(ctx, wait) != nil {
+		if pause.For(ctx, wait) != nil {
 			return false
 		}
 		wait *= 2

@@ -9,6 +9,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/cluster/state"
+	"sheepdog/internal/pause"
 )
 
 // confirmAll asks the members of the view, side by side and for a bounded time,
@@ -57,7 +58,7 @@ func (c *Cluster) askPatiently(ctx context.Context, m sheepdog.Member) error {
 		if !errors.Is(err, sheepdog.ErrUnreachable) || refused(err) || c.Flapping(m.ID) == 1 {
 			return err
 		}
-		if sleep(ctx, askAgain) != nil {
+		if pause.For(ctx, askAgain) != nil {
 			return err
 		}
 		c.opts.Caller.Redial(m.Addr)

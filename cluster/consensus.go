@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 // consensus is this node's part of Raft. It exists once the node belongs to a
@@ -219,7 +220,7 @@ func (c *consensus) takeOffice(ctx context.Context) {
 			return
 		}
 		c.log.Debug("elected, but the first entry is not committed yet", "err", err)
-		if sleep(ctx, retryFirst) != nil {
+		if pause.For(ctx, retryFirst) != nil {
 			return
 		}
 	}

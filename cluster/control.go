@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"sheepdog"
 	"sheepdog/cluster/state"
@@ -225,16 +224,4 @@ func (c *Cluster) handleLeader(context.Context, message) (any, error) {
 		return nil, sheepdog.ErrNoQuorum
 	}
 	return reply{Addr: addr}, nil
-}
-
-// sleep waits for d or the end of ctx.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

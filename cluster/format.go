@@ -13,6 +13,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/cluster/state"
+	"sheepdog/internal/pause"
 )
 
 // founderKey marks, in the stable store, the node that bootstrapped Raft: only
@@ -168,7 +169,7 @@ func (c *Cluster) awaitVoters(ctx context.Context, want int) {
 			return
 		}
 		c.kickMembership()
-		if sleep(ctx, votersPoll) != nil {
+		if pause.For(ctx, votersPoll) != nil {
 			break
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 // gatherPerMember times the members is how often the leader of a wide cluster
@@ -29,5 +30,5 @@ func (c *Cluster) gather(ctx context.Context, e entry) error {
 	if cmd := decodeCommand(e); !cmd.step() {
 		return nil
 	}
-	return sleep(ctx, every-c.opts.Clock()%every)
+	return pause.For(ctx, every-c.opts.Clock()%every)
 }

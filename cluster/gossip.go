@@ -16,6 +16,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/cluster/state"
+	"sheepdog/internal/pause"
 )
 
 // gossip finds nodes and notices when they fall silent. This is the only file
@@ -320,7 +321,7 @@ func (t *gossipTransport) readPackets() {
 	for t.ctx.Err() == nil {
 		n, from, err := t.packets.ReadFrom(buf)
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) || sleep(t.ctx, 10*time.Millisecond) != nil {
+			if errors.Is(err, net.ErrClosed) || pause.For(t.ctx, 10*time.Millisecond) != nil {
 				return
 			}
 			continue // an ICMP answer to an earlier packet, for example

@@ -9,6 +9,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/cluster/state"
+	"sheepdog/internal/pause"
 )
 
 // Leases. A node may coordinate while it holds one. Why a lease never outlives
@@ -83,7 +84,7 @@ func (c *Cluster) leadsAtSlot(ctx context.Context, off *office) error {
 		s = &slotProof{at: at, proof: proof{done: make(chan struct{})}}
 		off.slot = s
 		off.prover.spawn(func() {
-			if s.err = sleep(off.prover.ctx, at-now); s.err == nil {
+			if s.err = pause.For(off.prover.ctx, at-now); s.err == nil {
 				s.err = off.prover.leads(off.prover.ctx)
 			}
 			close(s.done)
@@ -155,7 +156,7 @@ func (c *Cluster) LeaseOver(ctx context.Context, node state.MemberRef) error {
 		if left <= 0 {
 			return nil
 		}
-		if err := sleep(ctx, left); err != nil {
+		if err := pause.For(ctx, left); err != nil {
 			return fmt.Errorf("wait for the lease of node %v: %w", node.ID, err)
 		}
 	}

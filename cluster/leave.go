@@ -10,6 +10,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/cluster/state"
+	"sheepdog/internal/pause"
 )
 
 // Leave takes this node out of the view and of Raft's configuration, moving the
@@ -63,7 +64,7 @@ func (c *Cluster) handOver() {
 		if addr, self := cons.leader(); addr != "" && !self {
 			return
 		}
-		if sleep(c.ctx, 5*time.Millisecond) != nil {
+		if pause.For(c.ctx, 5*time.Millisecond) != nil {
 			return
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/cluster/state"
+	"sheepdog/internal/pause"
 )
 
 // membershipLoop is the leader's housekeeping: it puts nodes that register into
@@ -78,7 +79,7 @@ func (c *Cluster) batch(off *office) (changed bool, err error) {
 	if !listed(c.pub.view(), c.selfRef()) {
 		window = c.opts.Timing.StartBatch
 	}
-	if err := sleep(c.ctx, window); err != nil {
+	if err := pause.For(c.ctx, window); err != nil {
 		return false, err
 	}
 	view := c.pub.view()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 // simNetwork joins hosts in memory. A host may be up, killed (its port refuses,
@@ -116,7 +117,7 @@ func (n *simNetwork) openLocked(a, b *simHost) bool {
 // reach finds the process at an address as seen from h; it blocks until ctx
 // ends where packets are lost.
 func (h *simHost) reach(ctx context.Context, addr string) (*simHost, error) {
-	if err := sleep(ctx, simLatency); err != nil {
+	if err := pause.For(ctx, simLatency); err != nil {
 		return nil, err
 	}
 	h.net.mu.Lock()

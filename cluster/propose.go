@@ -10,6 +10,7 @@ import (
 
 	"sheepdog"
 	"sheepdog/cluster/state"
+	"sheepdog/internal/pause"
 )
 
 // proposals numbers this process's commands, so that a retry is recognised.
@@ -165,12 +166,12 @@ func (c *Cluster) propose(ctx context.Context, e entry) ([]byte, error) {
 // retry runs try until it succeeds or fails for good, or ctx ends; its error
 // then wraps ErrNoQuorum and the last one.
 func (c *Cluster) retry(ctx context.Context, try func() error) error {
-	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
+	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
 		err := try()
 		if err == nil || final(err) {
 			return err
 		}
-		if serr := sleep(ctx, jitter(pause)); serr != nil {
+		if serr := pause.For(ctx, jitter(wait)); serr != nil {
 			return fmt.Errorf("%w: %w (last: %w)", sheepdog.ErrNoQuorum, context.Cause(ctx), err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 // Searches for the leader. Raft tells its members who leads; a node that is new,
@@ -83,9 +84,9 @@ func (c *Cluster) joinSearch(id sheepdog.ClusterID) *search {
 		c.searches.open = make(map[sheepdog.ClusterID]*search)
 	}
 	c.searches.open[id] = s
-	pause := time.Until(c.searches.ended.Add(c.searches.rest))
+	wait := time.Until(c.searches.ended.Add(c.searches.rest))
 	c.wg.Go(func() {
-		if s.err = sleep(c.ctx, max(0, pause)); s.err == nil {
+		if s.err = pause.For(c.ctx, wait); s.err == nil {
 			addrs := c.memberAddrs(id)
 			addrs = addrs[:min(len(addrs), searchMembers)]
 			s.asked = len(addrs)

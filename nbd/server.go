@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"sheepdog/internal/pause"
 )
 
 // Server serves the exports of one Exports on any number of listeners.
@@ -86,7 +88,7 @@ func (s *Server) acceptAll(ctx context.Context, l net.Listener, serving *sync.Wa
 				return s.acceptEnded(l, err)
 			}
 			s.cfg.Log.Warn("nbd: accept failed, trying again", "err", err, "after", backoff)
-			if !pause(ctx, backoff) {
+			if pause.For(ctx, backoff) != nil {
 				return err
 			}
 			backoff = min(2*backoff, acceptBackoffMax)
@@ -146,18 +148,6 @@ func (s *Server) acceptEnded(l net.Listener, err error) error {
 func temporary(err error) bool {
 	var t interface{ Temporary() bool }
 	return errors.As(err, &t) && t.Temporary() && !errors.Is(err, net.ErrClosed)
-}
-
-// pause waits, and returns false if ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // Shutdown stops accepting, lets requests that were read end and their replies

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 // Peers finds other nodes' replicas.
@@ -227,7 +228,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-changed:
 			// Views come in bursts; of a large cluster each takes a while to look through.
-			_ = sleep(ctx, min(20*took, maxStepRest))
+			_ = pause.For(ctx, min(20*took, maxStepRest))
 		case r := <-s.results:
 			s.finish(r, time.Now())
 		case <-timer.C:

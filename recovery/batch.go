@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 // promotions commits what several runs have ready at about the same time in one
@@ -53,7 +54,7 @@ func (q *promotions) promote(ctx context.Context, m *Move) ([]sheepdog.Partition
 
 // work commits until nothing waits.
 func (q *promotions) work() {
-	_ = sleep(q.ctx, gatherPromotions) // if it ends, the commit tells
+	_ = pause.For(q.ctx, gatherPromotions) // if it ends, the commit tells
 	for {
 		batch := q.next()
 		if len(batch) == 0 {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 // A difference counts only if it looked the same several times in a row: the
@@ -276,7 +277,7 @@ func (k *checker) blocks(ctx context.Context, req sheepdog.FetchRequest) error {
 		if len(suspects) == 0 {
 			return nil
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
 		wait *= 2

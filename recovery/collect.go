@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 // collectEvery is the least time between two collections, for the directory
@@ -53,7 +54,7 @@ func (a *Agent) runCollector(ctx context.Context) {
 		if err := c.collect(ctx, v); err != nil && ctx.Err() == nil {
 			a.cfg.Log.Warn("garbage stays for now", "err", err)
 		}
-		if sleep(ctx, max(collectEvery, min(100*time.Since(began), 10*collectEvery))) != nil {
+		if pause.For(ctx, max(collectEvery, min(100*time.Since(began), 10*collectEvery))) != nil {
 			return
 		}
 		select {

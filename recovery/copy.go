@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 // Sizes of one step, in blocks: records compared, and bytes moved.
@@ -341,7 +342,7 @@ func (b *backfill) catchUp(ctx context.Context, obj sheepdog.ObjectID, layer she
 		if left = next; len(left) == 0 {
 			return nil
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
 		wait *= 2
@@ -380,15 +381,4 @@ func (b *backfill) lookAhead(ctx context.Context, req sheepdog.FetchRequest, a a
 		return stillAhead, nil
 	}
 	return neverComes, b.cfg.Local.Distrust(&req, a.stamp)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"sheepdog/internal/pause"
 )
 
 // Load is what the guests of a cluster did at this node so far: how many
@@ -121,7 +123,7 @@ func (p *Pace) Begin() {
 
 // End waits, after an object was moved, for as long as guests want.
 func (p *Pace) End(ctx context.Context, bytes uint64, took time.Duration) error {
-	return sleepAtLeast(ctx, p.end(bytes, took))
+	return pause.For(ctx, p.end(bytes, took))
 }
 
 func (p *Pace) end(bytes uint64, took time.Duration) time.Duration {
@@ -164,12 +166,4 @@ func (p *Pace) Busy() (rate float64, busy bool) {
 	defer p.mu.Unlock()
 	p.look()
 	return p.rate, p.busy
-}
-
-// sleepAtLeast is sleep for waits that may be none.
-func sleepAtLeast(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	return sleep(ctx, d)
 }

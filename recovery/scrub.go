@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 // The scrub reads, verifies and compares all replicas in the background, each
@@ -66,7 +67,7 @@ func (s *scrubber) run(ctx context.Context) {
 	s.load()
 	for {
 		at := s.Agent.Scrub()
-		if sleepAtLeast(ctx, at.Next.Sub(s.now())) != nil || s.awaitFree(ctx, at.Next) != nil {
+		if pause.For(ctx, at.Next.Sub(s.now())) != nil || s.awaitFree(ctx, at.Next) != nil {
 			return
 		}
 		if err := s.slice(ctx, at.Slice); err != nil {
@@ -74,7 +75,7 @@ func (s *scrubber) run(ctx context.Context) {
 				return
 			}
 			s.cfg.Log.Warn("scrub was interrupted and goes on later", "slice", at.Slice, "err", err)
-			if sleep(ctx, scrubLook) != nil {
+			if pause.For(ctx, scrubLook) != nil {
 				return
 			}
 			continue
@@ -149,7 +150,7 @@ func (s *scrubber) awaitFree(ctx context.Context, due time.Time) error {
 		if v != nil && complete(v) && (rate < BusyRate || s.now().Sub(due) > s.interval()) {
 			return nil
 		}
-		if err := sleepAtLeast(ctx, max(look, time.Millisecond)); err != nil {
+		if err := pause.For(ctx, max(look, time.Millisecond)); err != nil {
 			return err
 		}
 	}
@@ -250,5 +251,5 @@ func (l *limiter) wait(ctx context.Context, n uint64) error {
 	at := l.free
 	l.free = l.free.Add(time.Duration(float64(n) / float64(l.rate) * float64(time.Second)))
 	l.mu.Unlock()
-	return sleepAtLeast(ctx, at.Sub(now))
+	return pause.For(ctx, at.Sub(now))
 }

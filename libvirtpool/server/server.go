@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"sheepdog/internal/pause"
 	"sheepdog/libvirtpool/domxml"
 	"sheepdog/libvirtpool/rpc"
 	"sheepdog/libvirtpool/storage"
@@ -120,7 +121,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, a Access) error {
 		}
 		if err != nil {
 			s.log.Error("a client was not accepted", "err", err)
-			if !pause(ctx, 100*time.Millisecond) { // out of descriptors: let some go
+			if pause.For(ctx, 100*time.Millisecond) != nil { // out of descriptors: let some go
 				return nil
 			}
 			continue
@@ -153,20 +154,8 @@ func (s *Server) Watch(ctx context.Context) {
 		if err := s.cfg.Driver.Reload(ctx); err != nil {
 			s.log.Warn("pools stay as last known", "err", err)
 		}
-		if !pause(ctx, definitionsPoll) {
+		if pause.For(ctx, definitionsPoll) != nil {
 			return
 		}
-	}
-}
-
-// pause waits; false if ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

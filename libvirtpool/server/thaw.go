@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"sheepdog/internal/pause"
 	"sheepdog/libvirtpool/client"
 	"sheepdog/libvirtpool/rpc"
 )
@@ -52,7 +53,7 @@ func (s *Server) ThawLate(ctx context.Context) {
 func (s *Server) letGoUntil(ctx context.Context, guest held) {
 	ctx, cancel := context.WithTimeout(ctx, thawPatience)
 	defer cancel()
-	for pause(ctx, s.bounds.again) {
+	for pause.For(ctx, s.bounds.again) == nil {
 		err := s.letGo(ctx, guest)
 		if err == nil {
 			s.log.Info("a guest that did not answer goes on", "domain", guest.dom.name)
