@@ -61,6 +61,7 @@ type event struct {
 	call, ret moment
 	by        int32 // the client
 	fua       bool  // a write that was to be durable when it returned
+	hole      bool  // a read that was only told that there are zeros
 }
 
 func (e event) String() string {
@@ -73,6 +74,9 @@ func (e event) String() string {
 	}
 	if e.ret == never {
 		ret = "?"
+	}
+	if e.hole {
+		return fmt.Sprintf("[%d,%s] client %d was told of a hole", e.call, ret, e.by)
 	}
 	return fmt.Sprintf("[%d,%s] client %d %s %d", e.call, ret, e.by, what, e.v)
 }

@@ -3,6 +3,7 @@ package world
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -118,5 +119,22 @@ func TestLedgerOfARollback(t *testing.T) {
 		if (err == nil) != c.ok {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+}
+
+// A hole that a client was told of stood in the ledger as a read of 0, so that a wrong
+// answer about holes looked like lost bytes.
+func TestLedgerNamesAHole(t *testing.T) {
+	l := NewLedger()
+	l.Create("v", 2*cellSize)
+	p := make([]byte, 2*cellSize)
+	l.Write(1, "v", p, 0).Done(nil)
+	l.Read(2, "v", len(p), 0).SawHole(0, cellSize)
+	err := l.Check(rand.New(rand.NewPCG(1, 1)))
+	if err == nil {
+		t.Fatal("a hole where something was written is not found")
+	}
+	if text := err.Error(); !strings.Contains(text, "client 2 was told of a hole") || strings.Contains(text, "read 0") {
+		t.Errorf("the ledger has\n%s", text)
 	}
 }

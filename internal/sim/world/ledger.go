@@ -242,7 +242,7 @@ func (c *Call) SawHole(off, n uint64) {
 	ret := c.l.tick()
 	for i := (off + cellSize - 1) / cellSize; i < (off+n)/cellSize; i++ {
 		at := &c.era.events[c.first+int(i)]
-		*at = append(*at, event{call: c.call, ret: ret, by: int32(c.by)})
+		*at = append(*at, event{call: c.call, ret: ret, by: int32(c.by), hole: true})
 	}
 }
 
