@@ -24,11 +24,12 @@ func TestCoded(t *testing.T) {
 		name string
 		Script
 	}{
-		{"all kinds of faults", Script{Faults: Only("kill", "kill-quick", "kill-two", "power-loss", "power-loss-all", "freeze", "isolate", "join", "leave"), Count: 6}},
+		{"all kinds of faults", Script{Faults: Only("kill", "kill-quick", "kill-two", "power-loss", "power-loss-all", "freeze", "isolate", "join", "leave", "rot", "misdirect", "lost-writes", "spoil"), Count: 6}},
 		{"killed nodes come back", Script{Faults: Only("kill", "kill-quick", "kill-two")}},
 		{"power fails", Script{Faults: Only("power-loss", "power-loss-all"), Count: 4}},
 		{"nodes pause and are cut off", Script{Faults: Only("freeze", "isolate", "partition")}},
 		{"nodes join and leave", Script{Faults: Only("join", "leave"), Count: 4}},
+		{"disks rot", Script{Faults: Only("rot", "misdirect", "lost-writes", "spoil")}},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			if single := s.Count != 6; testing.Short() || single && number(t, "SEEDS", 20) < 20 {
