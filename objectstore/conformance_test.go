@@ -56,7 +56,7 @@ func (u *diskUnderTest) Reopen(t *testing.T) {
 
 // smallOptions make every bound bite early.
 func smallOptions() Options {
-	return Options{LogBytes: 1 << 20, MapCacheBytes: 1 << 20, ExtentFileBytes: 8 << 20, ReserveBytes: 1 << 20, openMeta: openFakeMeta}
+	return Options{LogBytes: 1 << 20, MapCacheBytes: 1 << 20, ExtentFileBytes: 8 << 20, ReserveBytes: 1 << 20, openMeta: openFakeMeta, headerSlack: 1}
 }
 
 func TestDiskConformance(t *testing.T) {

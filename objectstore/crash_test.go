@@ -77,7 +77,7 @@ const (
 func newCrashRig(t *testing.T, seed uint64) *crashRig {
 	g := &crashRig{t: t, r: rand.New(rand.NewPCG(seed, 1)), files: newSimFiles(), meta: newFakeMeta(), may: make(map[rigBlock][][]byte), unsure: make(map[rigBlock]bool)}
 	g.opts = Options{Meta: t.TempDir(), LogBytes: 1 << 20, MapCacheBytes: 1 << 20, ExtentFileBytes: 4 << 20, ReserveBytes: 1 << 20,
-		Logger: quiet(), files: g.files, openMeta: g.meta.open, DestageEvery: time.Hour}
+		Logger: quiet(), files: g.files, openMeta: g.meta.open, headerSlack: 1, DestageEvery: time.Hour}
 	g.open()
 	return g
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sheepdog"
+	"sheepdog/internal/pause"
 )
 
 const (
@@ -38,7 +39,7 @@ func (d *Disk) defragmenter(ctx context.Context) {
 		}
 		for ctx.Err() == nil {
 			if d.level() >= easyLevel {
-				sleep(ctx, defragmentLook)
+				_ = pause.For(ctx, defragmentLook)
 				continue
 			}
 			all := d.ragged.take(defragmentAtOnce)
@@ -49,18 +50,8 @@ func (d *Disk) defragmenter(ctx context.Context) {
 			if err != nil {
 				d.log.Warn("what is read in sequence could not be moved side by side; it stays where it is", "store", d.opts.Meta, "error", err)
 			}
-			sleep(ctx, d.defragmentPause(n))
+			_ = pause.For(ctx, d.defragmentPause(n))
 		}
-	}
-}
-
-// sleep waits for a while, or until the context ends.
-func sleep(ctx context.Context, pause time.Duration) {
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
 	}
 }
 

@@ -112,7 +112,7 @@ func (g *crashRig) script() {
 func TestFullFileSystem(t *testing.T) {
 	files := newSimFiles()
 	files.limit = 16 << 20
-	u := openDisk(t, Options{files: files, openMeta: newFakeMeta().open, LogBytes: 1 << 20, ReserveBytes: 2 << 20, ExtentFileBytes: 4 << 20})
+	u := openDisk(t, Options{files: files, openMeta: newFakeMeta().open, LogBytes: 1 << 20, ReserveBytes: 2 << 20, ExtentFileBytes: 4 << 20, headerSlack: 1})
 	written := 0
 	var err error
 	for i := 0; err == nil && i < 100; i++ {
@@ -164,7 +164,7 @@ func TestFullFileSystem(t *testing.T) {
 func TestStoreOpensBesideAnExtentFileWithoutAHeader(t *testing.T) {
 	files := newSimFiles()
 	files.limit = 32 << 20
-	u := openDisk(t, Options{files: files, openMeta: newFakeMeta().open, LogBytes: 1 << 20, ReserveBytes: 1 << 20, ExtentFileBytes: 4 << 20})
+	u := openDisk(t, Options{files: files, openMeta: newFakeMeta().open, LogBytes: 1 << 20, ReserveBytes: 1 << 20, ExtentFileBytes: 4 << 20, headerSlack: 1})
 	mustWrite(t, u.d, dataOp(1, 1, 0, storetest.Fill(1, 10), 1))
 	files.mu.Lock()
 	files.fake = files.limit - files.allocated()
@@ -192,7 +192,7 @@ func TestOutsiderFillsFileSystem(t *testing.T) {
 	// Something else takes the reserve while data wait in the log.
 	files := newSimFiles()
 	files.limit = 32 << 20
-	u := openDisk(t, Options{files: files, openMeta: newFakeMeta().open, LogBytes: 1 << 20, ReserveBytes: 1 << 20, ExtentFileBytes: 4 << 20})
+	u := openDisk(t, Options{files: files, openMeta: newFakeMeta().open, LogBytes: 1 << 20, ReserveBytes: 1 << 20, ExtentFileBytes: 4 << 20, headerSlack: 1})
 	mustWrite(t, u.d, dataOp(1, 1, 0, storetest.Fill(1, 10), 1))
 	mustWrite(t, u.d, dataOp(2, 1, 0, storetest.Fill(2, 10), 1))
 	files.mu.Lock()

@@ -10,7 +10,7 @@ import (
 // what is returned, or if there is an error.
 func openHeaders(below metadata, l headerLogOptions) (*headers, error) {
 	h := &headers{metadata: below, inventory: newInventory()}
-	h.log.fs, h.log.dir, h.log.store, h.log.noSync, h.log.slack = l.fs, l.dir, l.store, l.noSync, headerSlack
+	h.log.fs, h.log.dir, h.log.store, h.log.noSync, h.log.slack = l.fs, l.dir, l.store, l.noSync, l.slack
 	err := h.load()
 	if err == nil {
 		err = h.takeOver()
@@ -18,12 +18,13 @@ func openHeaders(below metadata, l headerLogOptions) (*headers, error) {
 	return h, err
 }
 
-// headerLogOptions say where the log is.
+// headerLogOptions say where the log is, and how it is kept; see headerLog.
 type headerLogOptions struct {
 	fs     fileSystem
 	dir    string
 	store  uint64
 	noSync bool
+	slack  int64
 }
 
 func (h *headers) load() error {

@@ -33,8 +33,7 @@ func newHeaderRig(t *testing.T, seed uint64) *headerRig {
 }
 
 func (g *headerRig) open() (err error) {
-	g.h, err = openHeaders(lateMeta{g.below, &g.late}, headerLogOptions{fs: g.files, dir: "/meta", store: 7})
-	g.h.log.slack = 16 * blockSize // so that it is swept
+	g.h, err = openHeaders(lateMeta{g.below, &g.late}, headerLogOptions{fs: g.files, dir: "/meta", store: 7, slack: 16 * blockSize})
 	return err
 }
 
@@ -467,7 +466,7 @@ func TestHeadersAreScannedBesideCommits(t *testing.T) {
 // BenchmarkHeaders commits the headers of objects with one block each, 4096 at once, of as
 // many as a disk of a TiB has.
 func BenchmarkHeaders(b *testing.B) {
-	h, err := openHeaders(newFakeMeta(), headerLogOptions{fs: hostFiles{}, dir: b.TempDir(), store: 7, noSync: true})
+	h, err := openHeaders(newFakeMeta(), headerLogOptions{fs: hostFiles{}, dir: b.TempDir(), store: 7, noSync: true, slack: headerSlack})
 	if err != nil {
 		b.Fatal(err)
 	}

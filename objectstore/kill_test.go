@@ -42,7 +42,7 @@ func killedWriter(dir string) error {
 	if err != nil {
 		return err
 	}
-	d, err := Open(Options{Meta: dir, LogBytes: 4 << 20, MapCacheBytes: 1 << 20, Logger: quiet()})
+	d, err := Open(Options{Meta: dir, LogBytes: 4 << 20, MapCacheBytes: 1 << 20, headerSlack: 1, Logger: quiet()})
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func TestKill9(t *testing.T) {
 	seq := uint64(1)
 	for round := range 3 {
 		seq = killRound(t, dir, seq, 200+round*400, acked) + 1
-		d, err := Open(Options{Meta: dir, LogBytes: 4 << 20, MapCacheBytes: 1 << 20, Logger: quiet()})
+		d, err := Open(Options{Meta: dir, LogBytes: 4 << 20, MapCacheBytes: 1 << 20, headerSlack: 1, Logger: quiet()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,8 +60,9 @@ type Options struct {
 	Busy func() bool
 
 	// Seams for tests.
-	files    fileSystem
-	openMeta func(dir string, o metaOptions) (metadata, error)
+	files       fileSystem
+	openMeta    func(dir string, o metaOptions) (metadata, error)
+	headerSlack int64 // see headerLog
 }
 
 // metaOptions are those of a metadata store.
@@ -90,6 +91,7 @@ func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.MapCacheBytes, 96<<20)
 	setDefault(&o.ExtentFileBytes, 1<<30)
 	setDefault(&o.ReserveBytes, 64<<20)
+	setDefault(&o.headerSlack, headerSlack)
 	if o.DestageEvery == 0 {
 		o.DestageEvery = 10 * time.Second
 	}

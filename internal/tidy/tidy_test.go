@@ -101,7 +101,7 @@ var layers = []struct {
 	{"internal/kvlog", nil, "a logger knows no room"},
 	{"internal/kvsync", nil, "a sync knows no room"},
 	{"internal/program", nil, "runs other programs"},
-	{"objectstore", []string{"internal/aio", "internal/kvcheck", "internal/kvlog", "internal/kvsync", "internal/prefetch", "internal/rawio", "internal/reserve"}, "a store knows nothing of views, nodes and VDIs"},
+	{"objectstore", []string{"internal/aio", "internal/kvcheck", "internal/kvlog", "internal/kvsync", "internal/pause", "internal/prefetch", "internal/rawio", "internal/reserve"}, "a store knows nothing of views, nodes and VDIs"},
 	{"peer", []string{"internal/hugepage", "internal/rawio"}, "frames carry messages; they do not know who serves them"},
 	{"coded", nil, "coded layers reach nodes, stores and the directory through interfaces"},
 	{"gateway", nil, "replication reaches nodes through interfaces"},
