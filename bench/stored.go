@@ -19,11 +19,14 @@ import (
 // objectSize is that of our objects, in bytes.
 const objectSize = 4 << 20
 
-// storedJobs are what stored measures. The writes last so long because in less it is a matter
-// of chance how much is destaged beside them.
+// storedSeconds is how long a job of stored takes: in less it is a matter of chance how much
+// is destaged beside writes, and of reads a large part is what it takes to open a large disk.
+const storedSeconds = 7
+
+// storedJobs are what stored measures.
 var storedJobs = [...]job{
-	{name: "randwrite", rw: "randwrite", block: 4 * kib, depth: 16, seconds: 7},
-	{name: "randread", rw: "randread", block: 4 * kib, depth: 16, seconds: 2},
+	{name: "randwrite", rw: "randwrite", block: 4 * kib, depth: 16, seconds: storedSeconds},
+	{name: "randread", rw: "randread", block: 4 * kib, depth: 16, seconds: storedSeconds},
 }
 
 // storedSystem is one of those that stored measures in turn, with one disk.

@@ -51,6 +51,7 @@ func TestNearHeadersChangesNothing(t *testing.T) {
 	for i := 0; i < len(ops); i += 2 {
 		h.set(objectKey{ops[i].Object, 1}, some(i), &scratch)
 	}
+	h.live.Store(farHeaders)
 	h.near(ops)
 	for i := range ops {
 		got, err := h.Get(objectKey{ops[i].Object, 1}.encode(keyObject))

@@ -62,10 +62,13 @@ func (h *headers) pile(id sheepdog.ObjectID) []byte {
 	return s.piles.get(id)
 }
 
+// farHeaders is how many bytes of headers do not stay in the processor's cache.
+const farHeaders = 1 << 20
+
 // near has the headers of the objects of ops fetched. They are looked for one after the
 // other then, and of a large disk each is somewhere else in memory.
 func (h *headers) near(ops []sheepdog.Op) {
-	if len(ops) == 1 {
+	if len(ops) == 1 || h.live.Load() < farHeaders {
 		return
 	}
 	for _, fetch := range []func(*packs, sheepdog.ObjectID){(*packs).nearSlot, (*packs).nearBytes} {
