@@ -15,7 +15,6 @@ const cacheShards = 256
 // which, when what is packed takes more than packedLimit. Dirty piles are pinned by
 // the dirty set.
 type cache struct {
-	headers            *headers
 	limit, packedLimit int64
 	used, packedUsed   atomic.Int64
 	shards             [cacheShards]cacheShard
@@ -183,6 +182,15 @@ func (c *cache) shelve(s *cacheShard, p *pile) {
 		}
 		c.packedUsed.Add(-int64(n) - packedBytes)
 	}
+}
+
+// away reports whether a pile is not in memory as such, and what is packed of it; nil:
+// nothing.
+func (c *cache) away(id sheepdog.ObjectID) (packed []byte, away bool) {
+	s := c.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.packs.get(id), s.find(id) == nil
 }
 
 // unshelve takes what is packed of an object away; nil: nothing.

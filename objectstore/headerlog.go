@@ -37,13 +37,7 @@ import (
 //
 //	family(8) index(4) layer(8) length(2) header
 type headerLog struct {
-	fs     fileSystem
-	dir    string
-	store  uint64
-	noSync bool
-	slack  int64 // how long the log may be beyond twice what it must have, in bytes
-
-	mark     headerMark // what is decided
+	headerLogOptions
 	files    []headerFile
 	reserved int64    // bytes of the last file that have their space
 	promised int64    // bytes of records that room was asked for, and that have not come
@@ -52,6 +46,15 @@ type headerLog struct {
 	stray    []uint64 // files that nothing needs
 	buf      []byte
 	reading  sync.Mutex // files do not go while somebody reads them
+}
+
+// headerLogOptions say where the log is, and how it is kept.
+type headerLogOptions struct {
+	fs     fileSystem
+	dir    string
+	store  uint64
+	noSync bool
+	slack  int64 // how long it may be beyond twice what it must have, in bytes
 }
 
 // headerFile is a file of the log. It counts up to end.
@@ -130,9 +133,9 @@ func (l *headerLog) last() *headerFile { return &l.files[len(l.files)-1] }
 
 // begin begins another file, which all headers are to be brought to.
 func (l *headerLog) begin() error {
-	no, before := l.mark.last+1, int64(0)
+	no, before := uint64(1), int64(0)
 	if len(l.files) > 0 {
-		before = l.last().end
+		no, before = l.last().no+1, l.last().end
 	}
 	l.stray = slices.DeleteFunc(l.stray, func(other uint64) bool { return other == no }) // what it has counts for nothing
 	f, err := l.fs.Open(l.name(no))
@@ -140,7 +143,7 @@ func (l *headerLog) begin() error {
 		return diskError("make "+l.name(no), err)
 	}
 	reserved, err := reserveFile(l.fs, l.dir, f, 0, blockSize+headerAhead+l.promised)
-	if err == nil {
+	if err = roomError(err); err == nil {
 		_, err = f.WriteAt(l.fileHeader(no, before), 0)
 	}
 	if err != nil {
@@ -182,6 +185,11 @@ func reserveFile(fs fileSystem, dir string, f file, has, n int64) (int64, error)
 	return n, err
 }
 
+// roomError says what to do where there is no space for the log.
+func roomError(err error) error {
+	return diskError("make room for the headers of objects; if the file system is full, delete something or add space", err)
+}
+
 // reserve makes sure that the last file has space up to n bytes, and some more.
 func (l *headerLog) reserve(n int64) error {
 	if n <= l.reserved {
@@ -190,7 +198,7 @@ func (l *headerLog) reserve(n int64) error {
 	n = (n+headerAhead-1)/headerAhead*headerAhead + headerAhead
 	reserved, err := reserveFile(l.fs, l.dir, l.last().file, l.reserved, n)
 	if err != nil {
-		return diskError("make room in the header log", err)
+		return roomError(err)
 	}
 	l.reserved = reserved
 	return nil
@@ -318,22 +326,19 @@ func appendHeaderEntry(b []byte, k objectKey, header []byte) []byte {
 	return append(b, header...)
 }
 
-// decided notes that a mark is in the metadata store, and lets the files go that are not
-// needed any more. One that cannot be removed now is removed later.
-func (l *headerLog) decided(m headerMark) error {
-	l.mark = m
+// decided lets the files go that are not needed any more, now that a mark is in the
+// metadata store. One that cannot be removed now is removed later.
+func (l *headerLog) decided(m headerMark) {
 	if len(l.stray) == 0 && l.files[0].no == m.first || !l.reading.TryLock() {
-		return nil
+		return
 	}
 	defer l.reading.Unlock()
-	var errs []error
 	for l.files[0].no < m.first {
 		l.stray = append(l.stray, l.files[0].no)
-		errs = append(errs, l.files[0].Close())
+		_ = l.files[0].Close() // whatever it had to say, nobody needs the file
 		l.files = slices.Delete(l.files, 0, 1)
 	}
 	l.stray = slices.DeleteFunc(l.stray, func(no uint64) bool { return l.fs.Remove(l.name(no)) == nil })
-	return diskError("close the header log", errors.Join(errs...))
 }
 
 func (l *headerLog) close() error {
@@ -368,11 +373,10 @@ func (l *headerLog) open(m headerMark) error {
 	if n := uint64(len(l.files)); m.last > 0 && n != m.last-m.first+1 {
 		return fmt.Errorf("%s is gone: %w", l.name(m.first+n), errEmptied)
 	}
-	l.mark, l.sweep = m, headerShards
-	if m.first < m.last {
+	if l.sweep = headerShards; m.first < m.last {
 		l.sweep = 0 // nobody knows how far it was
 	}
-	return l.readEnds()
+	return l.readEnds(m.end)
 }
 
 // list is the numbers of the files that there are, ascending.
@@ -393,8 +397,8 @@ func (l *headerLog) list() ([]uint64, error) {
 }
 
 // readEnds reads the blocks that the files begin with, and from them where those before
-// end.
-func (l *headerLog) readEnds() error {
+// end; the last one ends where it is said.
+func (l *headerLog) readEnds(end int64) error {
 	le := binary.LittleEndian
 	for i := range l.files {
 		f := &l.files[i]
@@ -409,11 +413,8 @@ func (l *headerLog) readEnds() error {
 		if !slices.Equal(b, l.fileHeader(f.no, before)) || before < 0 || before%blockSize != 0 {
 			return fmt.Errorf("%s: %w", l.name(f.no), errBadCRC)
 		}
-		if i > 0 {
+		if f.end = end; i > 0 {
 			l.files[i-1].end = before
-		}
-		if f.end = l.mark.end; f.no != l.mark.last {
-			f.end = 0 // the next one knows
 		}
 	}
 	return nil

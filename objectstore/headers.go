@@ -117,25 +117,35 @@ func (h *headers) Get(key []byte) ([]byte, error) {
 
 func isHeader(key []byte) bool { return len(key) > 0 && key[0] == keyObject }
 
-// Scan implements metadata. Of a pile it visits headers of one moment.
+// Scan implements metadata. Of a pile it visits headers of one moment. No lock is held while
+// visit runs.
 func (h *headers) Scan(s scan, visit func(key, value []byte) (bool, error)) error {
 	if !isHeader(s.prefix) {
 		return h.metadata.Scan(s, visit)
-	}
-	v := headerVisit{scan: s, visit: visit}
-	if len(s.prefix) >= pileKeyLen {
-		id := decodePileKey(s.prefix)
-		v.pile(id, h.pile(id))
-		return v.err
 	}
 	from := s.from
 	if bytes.Compare(from, s.prefix) < 0 {
 		from = s.prefix
 	}
-	for i := firstShard(from); i < headerShards && !v.done; i++ {
-		h.shards[i].scan(from, &v)
+	var key []byte
+	for i := firstShard(from); i < headerShards; i++ {
+		for k, header := range h.shards[i].since(from) {
+			key = k.append(key[:0], keyObject)
+			if bytes.Compare(key, from) < 0 {
+				continue
+			}
+			if !bytes.HasPrefix(key, s.prefix) {
+				return nil
+			}
+			if s.keysOnly {
+				header = nil
+			}
+			if more, err := visit(key, header); err != nil || !more {
+				return err
+			}
+		}
 	}
-	return v.err
+	return nil
 }
 
 // firstShard is the shard that the first key from another one on is in.
@@ -145,46 +155,18 @@ func firstShard(from []byte) int {
 	return int(binary.BigEndian.Uint16(p)) * headerShards / sheepdog.Partitions
 }
 
-// headerVisit is a scan on its way.
-type headerVisit struct {
-	scan
-	visit func(key, value []byte) (bool, error)
-	key   []byte
-	done  bool
-	err   error
-}
-
-// pile visits the headers of a pile.
-func (v *headerVisit) pile(id sheepdog.ObjectID, b []byte) {
-	for layer, header := range eachHeader(b) {
-		v.key = objectKey{id, layer}.append(v.key[:0], keyObject)
-		switch {
-		case bytes.Compare(v.key, v.from) < 0:
-			continue
-		case !bytes.HasPrefix(v.key, v.prefix):
-			v.done = bytes.Compare(v.key, v.prefix) > 0
-		default:
-			if v.keysOnly {
-				header = nil
+// since is what a shard has from the pile of a key on, in the order of keys.
+func (s *headerShard) since(from []byte) iter.Seq2[objectKey, []byte] {
+	return func(yield func(k objectKey, header []byte) bool) {
+		for _, id := range s.order(from) {
+			s.mu.RLock()
+			b := s.piles.get(id)
+			s.mu.RUnlock()
+			for layer, header := range eachHeader(b) {
+				if !yield(objectKey{id, layer}, header) {
+					return
+				}
 			}
-			var more bool
-			more, v.err = v.visit(v.key, header)
-			v.done = !more || v.err != nil
-		}
-		if v.done {
-			return
-		}
-	}
-}
-
-// scan visits what a shard has from a key on. It holds no lock while it does.
-func (s *headerShard) scan(from []byte, v *headerVisit) {
-	for _, id := range s.order(from) {
-		s.mu.RLock()
-		b := s.piles.get(id)
-		s.mu.RUnlock()
-		if v.pile(id, b); v.done {
-			return
 		}
 	}
 }
@@ -192,16 +174,15 @@ func (s *headerShard) scan(from []byte, v *headerVisit) {
 // order is the piles of a shard whose keys may be from a key on, in the order of keys.
 func (s *headerShard) order(from []byte) []sheepdog.ObjectID {
 	s.mu.RLock()
-	ids, made := s.sorted, s.changed
-	if ids == nil {
+	ids, known, made := s.sorted, s.sorted != nil, s.changed
+	if !known {
 		ids = make([]sheepdog.ObjectID, 0, s.piles.n)
 		for id := range s.piles.each {
 			ids = append(ids, id)
 		}
 	}
-	known := s.sorted != nil
 	s.mu.RUnlock()
-	if !known {
+	if !known { // beside commits and reads
 		slices.SortFunc(ids, func(a, b sheepdog.ObjectID) int {
 			return objectKey{Object: a}.compare(objectKey{Object: b})
 		})
@@ -228,28 +209,8 @@ func (h *headers) set(k objectKey, header []byte, scratch *[]byte) {
 	s := h.shard(k.Object.Partition())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b, was := (*scratch)[:0], -1
-	add := func(layer sheepdog.LayerID, header []byte) {
-		b = binary.AppendUvarint(b, uint64(layer))
-		b = binary.AppendUvarint(b, uint64(len(header)))
-		b = append(b, header...)
-	}
-	added := header == nil
 	old := s.piles.get(k.Object)
-	for layer, old := range eachHeader(old) {
-		if layer >= k.Layer && !added {
-			add(k.Layer, header)
-			added = true
-		}
-		if layer == k.Layer {
-			was = len(old)
-		} else {
-			add(layer, old)
-		}
-	}
-	if !added {
-		add(k.Layer, header)
-	}
+	b, was := withHeader((*scratch)[:0], old, k.Layer, header)
 	*scratch = b
 	s.replace(k.Object, old != nil, b)
 	h.count(was, header)
@@ -259,6 +220,31 @@ func (h *headers) set(k objectKey, header []byte, scratch *[]byte) {
 	case was >= 0 && header == nil:
 		h.inventory.drop(k)
 	}
+}
+
+// withHeader appends the headers of a pile to b, with another one for a layer, or none if it
+// is nil. It returns how long that of the layer was; -1: there was none.
+func withHeader(b, pile []byte, layer sheepdog.LayerID, header []byte) (out []byte, was int) {
+	d, from, was := varints{b: pile}, len(pile), -1
+	rest := pile[from:] // what comes after it
+	for len(d.b) > 0 {
+		at := len(pile) - len(d.b)
+		l, h := sheepdog.LayerID(d.next()), d.take(d.next())
+		if l < layer {
+			continue
+		}
+		if from, rest = at, pile[at:]; l == layer {
+			was, rest = len(h), d.b
+		}
+		break
+	}
+	b = append(b, pile[:from]...)
+	if header != nil {
+		b = binary.AppendUvarint(b, uint64(layer))
+		b = binary.AppendUvarint(b, uint64(len(header)))
+		b = append(b, header...)
+	}
+	return append(b, rest...), was
 }
 
 // count keeps the sum of what headers take in the log; was is -1 if there was none.
@@ -360,7 +346,7 @@ func (h *headers) commit(mine []headerChange, rest []change) error {
 	for _, c := range mine {
 		h.set(c.key, c.value, &scratch)
 	}
-	err = h.log.decided(mark)
+	h.log.decided(mark)
 	h.logged.Store(h.log.size())
-	return err
+	return nil
 }

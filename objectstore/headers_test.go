@@ -168,7 +168,7 @@ func TestHeadersAreThoseOfTheModel(t *testing.T) {
 				t.Fatalf("seed %d: after a loss of power: %v", seed, err)
 			}
 		}
-		swept += int(g.h.log.mark.first)
+		swept += int(g.h.log.files[0].no)
 		if err := g.h.Verify(); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
@@ -189,8 +189,8 @@ func TestHeaderLogIsBounded(t *testing.T) {
 		}
 	}
 	there, err := g.h.log.list()
-	if err != nil || len(there) > 2 || g.h.log.mark.first < 20 {
-		t.Errorf("files %v are there after %d sweeps, %v", there, g.h.log.mark.first, err)
+	if err != nil || len(there) > 2 || g.h.log.files[0].no < 20 {
+		t.Errorf("files %v are there after %d sweeps, %v", there, g.h.log.files[0].no, err)
 	}
 	if n := g.h.Size(); n != uint64(g.h.log.size()) {
 		t.Errorf("the store is said to have %d bytes, want %d", n, g.h.log.size())
@@ -214,7 +214,7 @@ func TestDamagedHeaderLogIsRefused(t *testing.T) {
 			g := newHeaderRig(t, 2)
 			checkBoth(t, g.h.Commit(g.changes()), nil)
 			checkBoth(t, g.h.Verify(), nil)
-			f := g.files.files[g.h.log.name(g.h.log.mark.last)]
+			f := g.files.files[g.h.log.name(g.h.log.last().no)]
 			c.damage(f)
 			if err := g.h.Verify(); name != "lost" && name != "in its first block" && !errors.Is(err, c.want) {
 				t.Errorf("Verify: %v, want %v", err, c.want)
@@ -251,8 +251,8 @@ func TestUndecidedHeadersAreGone(t *testing.T) {
 	g.h.log.slack = -1 << 40 // the next commit begins another file
 	more := g.changes()
 	checkBoth(t, g.h.Commit(more), nil)
-	if len(g.h.log.files) != 2 && g.h.log.mark.first == 1 {
-		t.Fatalf("the log is in %d files from %d on", len(g.h.log.files), g.h.log.mark.first)
+	if len(g.h.log.files) != 2 && g.h.log.files[0].no == 1 {
+		t.Fatalf("the log is in %d files from %d on", len(g.h.log.files), g.h.log.files[0].no)
 	}
 	checkBoth(t, g.open(), nil)
 	model = apply(model, more)

@@ -71,21 +71,16 @@ func decodeObjectKey(b []byte) (objectKey, error) {
 		return objectKey{}, fmt.Errorf("key of %d bytes: want at least %d", len(b), objectKeyLen)
 	}
 	k := objectKey{
-		Object: decodePileKey(b),
-		Layer:  sheepdog.LayerID(binary.BigEndian.Uint64(b[15:])),
+		Object: sheepdog.ObjectID{
+			Family: sheepdog.FamilyID(binary.BigEndian.Uint64(b[3:])),
+			Index:  sheepdog.Index(binary.BigEndian.Uint32(b[11:])),
+		},
+		Layer: sheepdog.LayerID(binary.BigEndian.Uint64(b[15:])),
 	}
 	if p := binary.BigEndian.Uint16(b[1:]); sheepdog.Partition(p) != k.Object.Partition() {
 		return objectKey{}, fmt.Errorf("key of object %s is filed under partition %d", k.Object, p)
 	}
 	return k, nil
-}
-
-// decodePileKey reads what of a key tells the pile; it is at least so long.
-func decodePileKey(b []byte) sheepdog.ObjectID {
-	return sheepdog.ObjectID{
-		Family: sheepdog.FamilyID(binary.BigEndian.Uint64(b[3:])),
-		Index:  sheepdog.Index(binary.BigEndian.Uint32(b[11:])),
-	}
 }
 
 func decodeChunkKey(b []byte) (objectKey, uint32, error) {

@@ -71,10 +71,7 @@ func (d *Disk) eachOf(layer sheepdog.LayerID, rest func(int, time.Duration) erro
 		return err
 	}
 	defer d.end()
-	ids, err := d.layerObjects(layer, 0, 0)
-	if err != nil {
-		return err
-	}
+	ids := d.layerObjects(layer, 0, 0)
 	slices.SortFunc(ids, func(a, b sheepdog.ObjectID) int { // a batch is near each other in the metadata store
 		return objectKey{Object: a}.compare(objectKey{Object: b})
 	})

@@ -143,10 +143,7 @@ func (d *Disk) LayerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit i
 		return nil, err
 	}
 	defer d.end()
-	ids, err := d.layerObjects(layer, from, limit)
-	if err != nil {
-		return nil, err
-	}
+	ids := d.layerObjects(layer, from, limit)
 	out := make([]sheepdog.Index, len(ids))
 	for i, id := range ids {
 		out[i] = id.Index
@@ -156,7 +153,7 @@ func (d *Disk) LayerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit i
 
 // layerObjects lists the objects of a layer, ascending by index, from one on and at
 // most limit of them; all if limit is 0.
-func (d *Disk) layerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) ([]sheepdog.ObjectID, error) {
+func (d *Disk) layerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit int) []sheepdog.ObjectID {
 	fresh := make(map[sheepdog.ObjectID]bool) // what is not to be believed of the metadata store
 	var out []sheepdog.ObjectID
 	stored := 0
@@ -187,7 +184,7 @@ func (d *Disk) layerObjects(layer sheepdog.LayerID, from sheepdog.Index, limit i
 	if limit > 0 {
 		out = out[:min(limit, len(out))]
 	}
-	return out, nil
+	return out
 }
 
 // Layers implements sheepdog.Maintainer.

@@ -74,7 +74,6 @@ func (d *Disk) open() error {
 	}
 	d.meta = sealed{d.meta, d.metaFailed}
 	d.headers, err = openHeaders(d.meta, headerLogOptions{o.files, o.Meta, f.store, o.NoSync, o.headerSlack})
-	d.cache.headers = d.headers
 	if d.meta = d.headers; err != nil {
 		return metaError("read the headers of objects", err)
 	}

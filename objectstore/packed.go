@@ -278,21 +278,23 @@ const smallPacked = 512
 
 // peek is look in a pile that is not in memory as such, if it is small, and leaves it so;
 // false, with out clear as before, if it is one that is or is large.
-func (c *cache) peek(id sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
-	s := c.shard(id)
-	s.mu.Lock()
-	there, b := s.find(id) != nil, s.packs.get(id)
-	s.mu.Unlock()
-	if there || len(b) > smallPacked {
+func (d *Disk) peek(id sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
+	b, away := d.cache.away(id)
+	if !away {
+		return false
+	}
+	packed := b != nil
+	if !packed {
+		b = d.headers.pile(id)
+	}
+	if len(b) > smallPacked {
 		return false
 	}
 	v := view{chain: chain}
-	if b != nil {
+	if packed {
 		v.packed(b)
-	} else if b = c.headers.pile(id); len(b) <= smallPacked {
-		v.headers(b)
 	} else {
-		return false
+		v.headers(b)
 	}
 	if !v.look(start, out) {
 		clear(out)

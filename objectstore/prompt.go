@@ -58,7 +58,7 @@ func (d *Disk) TryRead(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 
 // tryResolve is resolve where the maps are in memory; out is clear.
 func (d *Disk) tryResolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sheepdog.BlockNo, out []slot) bool {
-	if d.cache.peek(obj, chain, start, out) {
+	if d.peek(obj, chain, start, out) {
 		return true
 	}
 	p := d.cache.pin(obj)

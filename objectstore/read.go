@@ -146,7 +146,7 @@ func (d *Disk) resolve(obj sheepdog.ObjectID, chain []sheepdog.LayerID, start sh
 	slots = slices.Grow(slots, int(count))[:base+int(count)]
 	out := slots[base:]
 	clear(out)
-	if d.cache.peek(obj, chain, start, out) {
+	if d.peek(obj, chain, start, out) {
 		return slots, nil
 	}
 	p, err := d.load(obj)

@@ -8,8 +8,8 @@ import (
 	"sheepdog"
 )
 
-// sealed is a metadata store whose object headers and block maps carry a checksum of
-// key and value: what lies under it verifies nothing, and a map with a flipped bit
+// sealed is a metadata store whose block maps, and the object headers that releases before
+// kept there, carry a checksum of key and value: what lies under it verifies nothing, and a map with a flipped bit
 // has blocks that were never written, or none where there are some, or a stamp that
 // no write gets past.
 //
