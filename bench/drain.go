@@ -25,11 +25,11 @@ const drainLimit = time.Minute
 func (o *ours) drain(ctx context.Context) error {
 	const look = 500 * time.Millisecond // to ask takes the sheep some milliseconds, which are charged to what was measured
 	for range int(drainLimit / look) {
-		full, err := o.fullLog(ctx)
+		empty, err := o.logsAreEmpty(ctx)
 		if err != nil {
 			return err
 		}
-		if full < 0 {
+		if empty {
 			return o.rest(ctx)
 		}
 		if err := pause.For(ctx, look); err != nil {
@@ -39,18 +39,18 @@ func (o *ours) drain(ctx context.Context) error {
 	return fmt.Errorf("the logs of the sheep are not empty after %v, though nobody writes", drainLimit)
 }
 
-// fullLog is the first of the sheep that has more in its log than it always has; -1: none.
-func (o *ours) fullLog(ctx context.Context) (int, error) {
+// logsAreEmpty reports whether no sheep has more in its log than it always has.
+func (o *ours) logsAreEmpty(ctx context.Context) (bool, error) {
 	for i := range o.ports {
 		got, err := o.metrics(ctx, i, "sheepdog_log_used_bytes", "sheepdog_log_limit_bytes")
 		if err != nil {
-			return 0, err
+			return false, err
 		}
 		if used, limit := got[0], got[1]; used > emptyLog*limit {
-			return i, nil
+			return false, nil
 		}
 	}
-	return -1, nil
+	return true, nil
 }
 
 // metrics are values that the i-th sheep tells Prometheus.

@@ -84,15 +84,18 @@ func (s *scaling) nodesRow(ctx context.Context, w io.Writer, n int) error {
 }
 
 // spent is the CPU of all sheep while do runs.
-func (s *scaling) spent(do func() error) (time.Duration, error) {
-	before, err := cpuOf(s.ours.pids())
+func (s *scaling) spent(do func() error) (time.Duration, error) { return spentBy(s.ours.pids(), do) }
+
+// spentBy is the CPU time that processes take meanwhile.
+func spentBy(pids []int, do func() error) (time.Duration, error) {
+	before, err := cpuOf(pids)
 	if err != nil {
 		return 0, err
 	}
 	if err := do(); err != nil {
 		return 0, err
 	}
-	after, err := cpuOf(s.ours.pids())
+	after, err := cpuOf(pids)
 	return after - before, err
 }
 

@@ -232,15 +232,8 @@ func idleLoad(ctx context.Context, systems []*storedSystem) (float64, error) {
 	for _, sys := range systems {
 		pids = append(pids, sys.pids()...)
 	}
-	before, err := cpuOf(pids)
-	if err != nil {
-		return 0, err
-	}
-	if err := pause.For(ctx, look); err != nil {
-		return 0, err
-	}
-	after, err := cpuOf(pids)
-	return float64(after-before) / float64(look), err
+	d, err := spentBy(pids, func() error { return pause.For(ctx, look) })
+	return float64(d) / float64(look), err
 }
 
 // rest has the disk take what was written, so that the host does not do that beside what

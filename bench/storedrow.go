@@ -20,15 +20,6 @@ func (s storedSample) machine() float64 { return s.withDisk }
 // storedRow is what the jobs found on a disk of one size, by job and round.
 type storedRow [len(storedJobs)][]storedSample
 
-// values are one of the figures of a job, by round.
-func (r *storedRow) values(job int, field func(storedSample) float64) []float64 {
-	var out []float64
-	for _, s := range r[job] {
-		out = append(out, field(s))
-	}
-	return out
-}
-
 // storedTable begins the table of rows.
 func storedTable(out io.Writer) *tabwriter.Writer {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -74,12 +65,12 @@ func (s *storedSystem) print(w io.Writer, name string) error {
 			format string
 			field  func(storedSample) float64
 		}{
-			{"%.1f", func(s storedSample) float64 { return s.CPU }},
+			{"%.1f", storedSample.cpu},
 			{"%.1f", storedSample.machine},
-			{"%.0f", func(s storedSample) float64 { return s.PerSecond }},
+			{"%.0f", storedSample.rate},
 			{"%.1f", func(s storedSample) float64 { return s.Max / 1000 }},
 		} {
-			fmt.Fprint(w, "\t"+cell(c.format, row.values(i, c.field)))
+			fmt.Fprint(w, "\t"+cell(c.format, pick(row[i], c.field)))
 		}
 	}
 	_, err = fmt.Fprintf(w, "\t%d\t\n", memory>>20)
@@ -108,11 +99,12 @@ func (s *storedSystem) growth(full *storedSystem) string {
 
 // in is what operations cost in those of another row, round by round where there are as many.
 func (r *storedRow) in(other *storedRow) string {
-	cpu := func(s storedSample) float64 { return s.CPU }
 	var out []string
 	for i := range r {
-		out = append(out, fmt.Sprintf("%s %s, with the disk %s", storedJobs[i].name, cell("%.2f", quotients(r.values(i, cpu), other.values(i, cpu))),
-			cell("%.2f", quotients(r.values(i, storedSample.machine), other.values(i, storedSample.machine)))))
+		in := func(field func(storedSample) float64) string {
+			return cell("%.2f", quotients(pick(r[i], field), pick(other[i], field)))
+		}
+		out = append(out, fmt.Sprintf("%s %s, with the disk %s", storedJobs[i].name, in(storedSample.cpu), in(storedSample.machine)))
 	}
 	return strings.Join(out, "; ")
 }

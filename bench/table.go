@@ -20,7 +20,7 @@ func spread(values []float64) middle {
 	return middle{(v[(n-1)/2] + v[n/2]) / 2, v[0], v[n-1]}
 }
 
-func pick(samples []sample, field func(sample) float64) []float64 {
+func pick[S any](samples []S, field func(S) float64) []float64 {
 	var out []float64
 	for _, s := range samples {
 		out = append(out, field(s))
