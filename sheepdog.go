@@ -158,6 +158,14 @@ func (p Policy) IsStrips() bool { return p.Parity&stripsFlag != 0 }
 // ParityStrips is the number of parity strips; 0 for copies.
 func (p Policy) ParityStrips() int { return int(p.Parity &^ stripsFlag) }
 
+// DataStrips is how many zones share the data of an object: one has all of it with copies.
+func (p Policy) DataStrips() int {
+	if p.Parity > 0 {
+		return max(int(p.Copies), 1)
+	}
+	return 1
+}
+
 // String is `3`, `4:2`, or `4+2` for coded layers.
 func (p Policy) String() string {
 	switch {

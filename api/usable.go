@@ -17,11 +17,7 @@ func (c *Capacities) Usable(p sheepdog.Policy) uint64 {
 			free[n.Zone] += n.FreeBytes
 		}
 	}
-	data := uint64(1)
-	if p.Parity > 0 {
-		data = uint64(max(int(p.Copies), 1))
-	}
-	return spread(free, uint64(max(p.Zones(), 1))) * data
+	return spread(free, uint64(max(p.Zones(), 1))) * uint64(p.DataStrips())
 }
 
 // spread is how many bytes can be stored if each is in width distinct zones. With

@@ -44,12 +44,8 @@ func capacity(nodes []api.NodeCapacity, p sheepdog.Policy) storage.Capacity {
 	for i := range nodes {
 		sum += nodes[i].UsedBytes
 	}
-	data := uint64(1)
-	if p.Parity > 0 {
-		data = uint64(max(int(p.Copies), 1))
-	}
 	all := api.Capacities{Nodes: nodes}
-	c := storage.Capacity{Used: sum / uint64(max(p.Zones(), 1)) * data, Free: all.Usable(p)}
+	c := storage.Capacity{Used: sum / uint64(max(p.Zones(), 1)) * uint64(p.DataStrips()), Free: all.Usable(p)}
 	c.Total = c.Used + c.Free
 	return c
 }
